@@ -1,0 +1,1 @@
+"""People come in here: the command line and the settings."""

@@ -1,0 +1,1 @@
+"""Plays the sites: replays a real trial through the same flows that a live study uses."""

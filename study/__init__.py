@@ -1,0 +1,1 @@
+"""Decide: pure rules. No Prefect, no files, no environment, no clock."""
