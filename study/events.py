@@ -1,0 +1,392 @@
+"""The vocabulary of the ledger: one frozen class per kind of event.
+
+An event is an envelope (when it happened, who asked, about whom, from which file and row) and a payload of its own.
+The ledger holds no answers and no free text, so a payload field is a code, a whole number, a yes or no, a date, a
+SHA-256 or a tuple of codes; any other annotation is refused when the class is defined.
+
+To add a kind: subclass `Event` (or `SiteEvent`, `ParticipantEvent`), give `kind`, `key_form` and the fields. To change
+the payload of a kind that ledgers already hold: raise `kind_version` and register an `upcaster` from the old one.
+"""
+
+import hashlib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Annotated, Any, ClassVar, Literal, Union
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+Payload = dict[str, Any]
+
+# Codes are printable ASCII without ":" (which separates the parts of a key); they may hold spaces, because an
+# unscheduled occasion keeps the name its source gave it ("AMBUL ECG REMOVAL").
+_CODE = r"[A-Za-z0-9][A-Za-z0-9 _.,+/&'()-]{0,79}"
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,39}$")]
+Code = Annotated[str, StringConstraints(pattern=rf"^{_CODE}$")]
+CodeOrBlank = Annotated[str, StringConstraints(pattern=rf"^({_CODE})?$")]
+IdentifierOrBlank = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_./-]{0,39})?$")]
+Codes = Annotated[tuple[Code, ...], AfterValidator(lambda codes: tuple(sorted(set(codes))))]
+Reference = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.,+/&'():>-]{0,239}$")]
+"""Names a record or a place: codes joined with ":"."""
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha256OrBlank = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
+Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+"""UTC with microseconds, always 27 characters, so that text order is time order."""
+Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Ordinal = Annotated[int, Field(ge=1, le=2**53 - 1)]
+SheetOrBlank = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f:]{0,31}$")]
+Requester = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]{0,119}$")]
+
+QueryReason = Literal["mended", "confirmed", "withdrawn"]
+VoidReason = Literal["entered_in_error", "wrong_participant", "wrong_date", "duplicate", "superseded"]
+
+KINDS: dict[str, type["Event"]] = {}
+"""Every kind of event by the name it has in the ledger."""
+
+_UPCASTERS: dict[tuple[str, int], Callable[[Payload], Payload]] = {}
+_PAYLOAD_TYPES = (str, int, bool, date, tuple)
+
+
+class UnknownKind(ValueError):
+    """A row that this version of Summative cannot read."""
+
+
+class Source(BaseModel):
+    """Where an event was read: a stored file, and in it a sheet and a row (1-based, as Excel counts; 0: the file)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Sha256
+    sheet: SheetOrBlank = ""
+    row: Count = 0
+
+
+class Event(BaseModel):
+    """What every event says. `occurred_on` is a London date; `requested_by` a person or a procedure, never blank."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[str] = ""
+    kind_version: ClassVar[int] = 1
+    key_form: ClassVar[str]
+    payload_types: ClassVar[dict[str, type]]
+
+    occurred_on: date
+    requested_by: Requester
+    site_id: IdentifierOrBlank = ""
+    participant_id: IdentifierOrBlank = ""
+    source: Source | None = None
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls.payload_types = {
+            name: find_payload_type(f"{cls.__name__}.{name}", field.annotation, field.metadata)
+            for name, field in sorted(cls.model_fields.items())
+            if name not in Event.model_fields
+        }
+        if "kind" not in vars(cls):
+            return
+        if KINDS.setdefault(cls.kind, cls) is not cls:
+            raise TypeError(f'{cls.__name__}: kind "{cls.kind}" is {KINDS[cls.kind].__name__} already.')
+
+    @property
+    def key(self) -> str:
+        """The natural key: what makes a second telling of the same thing the same event."""
+        return self.key_form.format_map(vars(self))
+
+    def encode_payload(self) -> str:
+        """The payload as canonical JSON text."""
+        fields = vars(self)
+        return encode_canonical({name: fields[name] for name in self.payload_types})
+
+
+class SiteEvent(Event):
+    """An event that concerns one site."""
+
+    site_id: Identifier
+
+
+class ParticipantEvent(SiteEvent):
+    """An event that concerns one participant at one site."""
+
+    participant_id: Identifier
+
+
+def find_payload_type(place: str, annotation: Any, metadata: list[Any]) -> type:
+    """The plain type that a payload field is stored as: str, int, bool, date or tuple (of codes).
+
+    Raises TypeError for anything else; for text without a pattern too, since that would be free text.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return find_payload_type(place, arguments[0], [*metadata, *arguments[1:]])
+    if origin is Literal and all(isinstance(value, str) for value in arguments):
+        return str
+    if origin in (Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
+        present = next(argument for argument in arguments if argument is not type(None))
+        if (plain := find_payload_type(place, present, metadata)) in (date, int):
+            return plain
+    elif origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        find_payload_type(place, arguments[0], [])
+        return tuple
+    elif annotation is str and any(getattr(extra, "pattern", None) for extra in metadata):
+        return str
+    elif annotation in _PAYLOAD_TYPES and annotation not in (str, tuple):
+        return typing.cast(type, annotation)
+    raise TypeError(
+        f"{place}: a payload holds codes (text with a pattern), whole numbers, yes or no, dates, and tuples of codes; "
+        f"{annotation} is none of them."
+    )
+
+
+def encode_canonical(value: Any) -> str:
+    """Canonical JSON: UTF-8, keys in code point order, no spaces, dates in ISO form."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def compute_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def compute_content_hash(
+    kind: str, kind_version: int, occurred_on: str, site_id: str, participant_id: str, payload: str
+) -> str:
+    """What two events of one key must share to be the same event. Who told it, when and from which file don't count."""
+    return compute_sha256(encode_canonical([kind, kind_version, occurred_on, site_id, participant_id, payload]))
+
+
+def upcaster(kind: str, from_version: int) -> Callable[[Callable[[Payload], Payload]], Callable[[Payload], Payload]]:
+    """Register a pure function from the payload of `from_version` to that of the next version."""
+
+    def register(upcast: Callable[[Payload], Payload]) -> Callable[[Payload], Payload]:
+        if _UPCASTERS.setdefault((kind, from_version), upcast) is not upcast:
+            raise TypeError(f'kind "{kind}" version {from_version} has an upcaster already.')
+        return upcast
+
+    return register
+
+
+def upcast_payload(kind: str, kind_version: int, payload: str) -> str:
+    """The payload text of an old row as the present version of its kind would have written it.
+
+    Raises UnknownKind for a kind or version that this code does not know: a ledger is never read in part.
+    """
+    if kind not in KINDS or kind_version > KINDS[kind].kind_version:
+        raise UnknownKind(
+            f'The ledger holds kind "{kind}" version {kind_version}, which this version of Summative does not know. '
+            "Update Summative and read it again."
+        )
+    if kind_version == KINDS[kind].kind_version:
+        return payload
+    fields: Payload = orjson.loads(payload)
+    for version in range(kind_version, KINDS[kind].kind_version):
+        if (kind, version) not in _UPCASTERS:
+            raise UnknownKind(f'Kind "{kind}" version {version} has no upcaster to version {version + 1}.')
+        fields = _UPCASTERS[kind, version](fields)
+    return encode_canonical(fields)
+
+
+def parse_event(row: Mapping[str, Any]) -> Event:
+    """A row of the ledger (its columns by name) back to the event that was appended."""
+    payload = orjson.loads(upcast_payload(row["kind"], row["kind_version"], row["payload"]))
+    source = None
+    if row["source_sha256"]:
+        source = Source(sha256=row["source_sha256"], sheet=row["source_sheet"], row=row["source_row"])
+    envelope = {name: row[name] for name in ("occurred_on", "requested_by", "site_id", "participant_id")}
+    return KINDS[row["kind"]](source=source, **envelope, **payload)
+
+
+# The protocol and its configuration
+
+
+class ConfigurationAdopted(Event):
+    """From this day the study follows this version of a part of its configuration (`follows`: the one before)."""
+
+    kind = "configuration_adopted"
+    key_form = "configuration:{part}:{name}:{occurred_on}:{follows:.12}>{sha256:.12}"
+
+    part: Literal["protocol", "site", "instrument", "templates", "assumptions"]
+    name: Code
+    sha256: Sha256
+    follows: Sha256OrBlank = ""
+
+
+# People
+
+
+class ParticipantScreened(ParticipantEvent):
+    """A site considered a person for the study."""
+
+    kind = "participant_screened"
+    key_form = "screened:{participant_id}"
+
+    cohort: Code
+
+
+class ConsentRecorded(ParticipantEvent):
+    """Consent to the named scopes; `occurred_on` is the day of signing. Basis "assumed": a replay's declared guess."""
+
+    kind = "consent_recorded"
+    key_form = "consent:{participant_id}:{form_version}"
+
+    form_version: Code
+    scopes: Codes
+    basis: Literal["signed", "assumed"]
+
+
+class ParticipantAllocated(ParticipantEvent):
+    """A person entered an arm."""
+
+    kind = "participant_allocated"
+    key_form = "allocated:{participant_id}"
+
+    arm: Code
+
+
+class DispositionRecorded(ParticipantEvent):
+    """How a person left a part of the study (`scope`). Leaving treatment is not leaving the questionnaires."""
+
+    kind = "disposition_recorded"
+    key_form = "disposition:{participant_id}:{scope}"
+
+    scope: Code
+    reason: Code
+
+
+# Returns and queries
+
+
+class ReturnFileProcessed(SiteEvent):
+    """A file from a site was dealt with, once per site and content. Counts are of records."""
+
+    kind = "return_file_processed"
+    key_form = "return_file:{site_id}:{sha256}"
+
+    sha256: Sha256
+    return_id: CodeOrBlank = ""
+    posted_on: date | None = None
+    sending_number: Count = 0
+    correction: Count = 0
+    size_bytes: Count
+    outcome: Literal["accepted", "accepted_in_part", "nothing_accepted", "quarantined"]
+    reason: CodeOrBlank = ""
+    n_accepted: Count = 0
+    n_repeated: Count = 0
+    n_refused: Count = 0
+    n_superseded: Count = 0
+    n_queries: Count = 0
+    responses_sha256: Sha256OrBlank = ""
+
+
+class ReturnAccepted(ParticipantEvent):
+    """Answers of one respondent to one instrument at one wave; `occurred_on` is the day they were collected."""
+
+    kind = "return_accepted"
+    key_form = "return:{participant_id}:{respondent}:{wave}:{instrument}:{version}"
+
+    return_id: Code
+    respondent: Code
+    wave: Code
+    instrument: Code
+    form: Code
+    version: Ordinal
+    supersedes_return_id: CodeOrBlank = ""
+    n_items: Count
+    n_answered: Count
+    responses_sha256: Sha256
+
+
+class ReturnRefused(SiteEvent):
+    """A record that was not accepted, and the query that asks the site about it."""
+
+    kind = "return_refused"
+    key_form = "refused:{source.sha256}:{source.sheet}:{source.row}"
+
+    source: Source
+    return_id: CodeOrBlank = ""
+    respondent: CodeOrBlank = ""
+    wave: CodeOrBlank = ""
+    instrument: CodeOrBlank = ""
+    n_items: Count = 0
+    rule: Code
+    query_id: CodeOrBlank = ""
+
+
+class QueryRaised(SiteEvent):
+    """A question to a site. `subject` names the record or place; `episode` counts times the same was asked."""
+
+    kind = "query_raised"
+    key_form = "query:{subject}:{rule}:{item}:{episode}"
+
+    query_id: Code
+    rule: Code
+    severity: Literal["hard", "soft"]
+    subject: Reference
+    episode: Ordinal = 1
+    respondent: CodeOrBlank = ""
+    wave: CodeOrBlank = ""
+    instrument: CodeOrBlank = ""
+    item: CodeOrBlank = ""
+    sheet: SheetOrBlank = ""
+    column_name: CodeOrBlank = ""
+    row: Count = 0
+    return_id: CodeOrBlank = ""
+
+
+class QueryClosed(SiteEvent):
+    """A question was settled."""
+
+    kind = "query_closed"
+    key_form = "query_closed:{query_id}"
+
+    query_id: Code
+    reason: QueryReason
+
+
+# The study as a whole
+
+
+class StudyDayCompleted(Event):
+    """The daily round of this day came to its end."""
+
+    kind = "study_day_completed"
+    key_form = "study_day:{occurred_on}"
+
+
+class ReleaseFrozen(Event):
+    """A dataset was frozen: the study as of a date, as known at a moment."""
+
+    kind = "release_frozen"
+    key_form = "release:{release}"
+
+    release: Code
+    as_of: date
+    known_at: Moment
+    manifest_sha256: Sha256
+
+
+# The ledger about itself
+
+
+class Voided(Event):
+    """The row with hash `voids` was a mistake and counts no more. Its key may be entered again."""
+
+    kind = "voided"
+    key_form = "void:{voids}"
+
+    voids: Sha256
+    reason: VoidReason
+
+
+class ConflictRefused(Event):
+    """Someone told otherwise what the ledger holds already (`standing_hash`); the standing row was kept."""
+
+    kind = "conflict_refused"
+    key_form = "conflict:{standing_hash}:{refused_content_hash}"
+
+    refused_key: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,400}$")]
+    refused_kind: Code
+    refused_content_hash: Sha256
+    standing_hash: Sha256

@@ -1,0 +1,80 @@
+"""What can be wrong with a return, and what each fault stops.
+
+A **hard** rule stops a row (or, for a whole file, the file); a **soft** one lets it in with a query. The wording that a
+site reads is in `templates/queries.toml`, one entry per rule.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+
+Severity = Literal["hard", "soft"]
+
+# Whole files that nobody may read further: kept as they came, in quarantine.
+FILE_RULES: dict[str, Severity] = {
+    "not_a_workbook": "hard",
+    "old_excel_format": "hard",
+    "encrypted_workbook": "hard",
+    "truncated_workbook": "hard",
+    "damaged_workbook": "hard",
+    "zip_bomb": "hard",
+    "macro_workbook": "hard",
+    "file_too_large": "hard",
+    "empty_workbook": "hard",
+    "about_missing": "hard",
+    "about_incomplete": "hard",
+    "wrong_study": "hard",
+    "wrong_site": "hard",
+    "wrong_layout_version": "hard",
+    "posted_in_future": "hard",
+    "nothing_to_read": "hard",
+}
+
+# Places in a file: sheets, columns, cells.
+PLACE_RULES: dict[str, Severity] = {
+    "unknown_sheet": "soft",
+    "unknown_column": "soft",
+    "missing_column": "hard",
+    "codes_missing": "hard",
+    "merged_cells": "soft",
+    "formula_in_cell": "hard",
+    "date_not_understood": "hard",
+}
+
+# Rows of the logs and of the questionnaires.
+ROW_RULES: dict[str, Severity] = {
+    "participant_missing": "hard",
+    "participant_malformed": "hard",
+    "participant_unknown": "hard",
+    "participant_of_another_site": "hard",
+    "code_unknown": "hard",
+    "date_missing": "hard",
+    "date_in_future": "hard",
+    "dates_out_of_order": "hard",
+    "differs_from_record": "hard",
+    "consent_not_recorded": "hard",
+    "collected_before_consent": "hard",
+    "wave_unknown": "hard",
+    "respondent_unknown": "hard",
+    "form_unknown": "hard",
+    "duplicate_in_file": "hard",
+    "conflicts_with_accepted": "hard",
+}
+
+
+def derive_query_ids(site_code: str, n_already: int, n_new: int) -> list[str]:
+    """Numbers for new queries of one site, in the order they were found: `701-0001`, `701-0002` …
+
+    Counting happens under the ledger's write lock, so two runs never give one number to two queries.
+    """
+    return [f"{site_code}-{number:04d}" for number in range(n_already + 1, n_already + n_new + 1)]
+
+
+def find_open_queries(queries: pd.DataFrame, site_id: str | None = None) -> pd.DataFrame:
+    """Open queries (rows of `state.derive_queries`), oldest first; of one site, or of all."""
+    is_open = queries["status"] == "open"
+    if site_id is not None:
+        is_open &= queries["site_id"] == site_id
+    return queries[is_open].sort_values(["raised_on", "query_id"])

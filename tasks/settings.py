@@ -1,0 +1,53 @@
+"""Every setting, in one place: from the environment (`SUMMATIVE_…`) or a `.env` file beside the README.
+
+It lives with the tasks because flows that a Prefect worker starts need it too, and imports point one way.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """What a team may choose. The defaults run everything on one machine, with nothing to install or start."""
+
+    model_config = SettingsConfigDict(env_prefix="SUMMATIVE_", env_file=".env", extra="ignore", frozen=True)
+
+    data_folder: Path = Field(
+        default=Path("out"), description="Where studies live: ledgers, files, releases. Ignored by git."
+    )
+    database_url: str = Field(
+        default="",
+        description="Ledger on PostgreSQL, e.g. postgresql+psycopg://summative@db/summative. "
+        "Empty: one SQLite file per study in the data folder.",
+    )
+    files: str = Field(
+        default="",
+        description="Files on S3, e.g. s3://bucket/prefix, or another folder. Empty: the study's folder in the data "
+        "folder.",
+    )
+    s3_endpoint: str = Field(default="", description="Endpoint of an S3 server that is not Amazon's.")
+    s3_region: str = Field(default="eu-west-2", description="Region of the bucket (London).")
+    s3_access_key: str = Field(default="", description="Empty: boto3's own search (profile, role, environment).")
+    s3_secret_key: SecretStr = Field(default=SecretStr(""), description="Goes with the access key.")
+    sites_config: Path = Field(default=PROJECT / "sites_config", description="Folder of studies.")
+    instruments: Path = Field(default=PROJECT / "instruments", description="Folder of instruments.")
+    contacts_file: Path | None = Field(
+        default=None, description="Names and addresses of site staff (TOML), kept outside the repository."
+    )
+    settle_seconds: int = Field(
+        default=10, ge=0, description="A file in a drop-box that is no complete workbook is left alone this long."
+    )
+    largest_return_mb: int = Field(default=50, ge=1, description="A larger file is refused unread.")
+
+
+@lru_cache(maxsize=1)
+def read_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

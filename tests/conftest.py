@@ -1,0 +1,89 @@
+"""Fixtures that several test modules use: the two databases and the two file stores, each real."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.services import PostgreSQLServer, S3Server, ServiceMissing, run_postgresql, run_s3
+
+if TYPE_CHECKING:
+    from tasks.files import FileArea
+
+Server = TypeVar("Server")
+
+# Shared machines stall for a second now and then: what a property test shows is not how fast it was.
+settings.register_profile("summative", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("summative")
+
+
+def _give_up(reason: ServiceMissing) -> NoReturn:
+    """Skip for a person without the server; fail where the whole must be shown (CI=true)."""
+    if os.environ.get("CI", "").lower() in {"1", "true"}:
+        pytest.fail(f"{reason} (CI is set, so this is no reason to skip.)", pytrace=False)
+    pytest.skip(str(reason))
+
+
+def _enter(stack: ExitStack, service: AbstractContextManager[Server]) -> Server:
+    try:
+        return stack.enter_context(service)
+    except ServiceMissing as reason:
+        missing = reason
+    _give_up(missing)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    with ExitStack() as stack:
+        yield _enter(stack, run_postgresql())
+
+
+@pytest.fixture
+def fresh_postgresql_url(postgresql_server: PostgreSQLServer) -> Iterator[str]:
+    """SQLAlchemy URL (postgresql+psycopg://...) of a new, empty database, dropped afterwards."""
+    with postgresql_server.fresh_database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a new, empty database: the test runs once on each kind that a ledger may lie in."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    return str(request.getfixturevalue("fresh_postgresql_url"))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with ExitStack() as stack:
+        yield _enter(stack, run_s3())
+
+
+@pytest.fixture
+def fresh_bucket(s3_server: S3Server) -> Iterator[str]:
+    """Name of a new, empty bucket, deleted afterwards."""
+    with s3_server.fresh_bucket() as name:
+        yield name
+
+
+@pytest.fixture(params=["folder", "s3"])
+def file_area(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileArea]:
+    """A new, empty file area: the test runs once on each kind of store."""
+    from tasks.files import FolderArea, S3Area, connect_s3
+
+    if request.param == "folder":
+        yield FolderArea(tmp_path / "area")
+        return
+    server: S3Server = request.getfixturevalue("s3_server")
+    client = connect_s3(endpoint_url=server.endpoint_url, access_key=server.access_key,
+                        secret_key=server.secret_key, region=server.region)
+    try:
+        yield S3Area(request.getfixturevalue("fresh_bucket"), "", client)
+    finally:
+        client.close()
