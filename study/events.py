@@ -9,6 +9,7 @@ the payload of a kind that ledgers already hold: raise `kind_version` and regist
 """
 
 import hashlib
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -139,6 +140,11 @@ def find_payload_type(place: str, annotation: Any, metadata: list[Any]) -> type:
         f"{place}: a payload holds codes (text with a pattern), whole numbers, yes or no, dates, and tuples of codes; "
         f"{annotation} is none of them."
     )
+
+
+def is_code(text: str) -> bool:
+    """Whether a text may stand in the ledger as a code."""
+    return re.fullmatch(_CODE, text) is not None
 
 
 def encode_canonical(value: Any) -> str:

@@ -32,11 +32,12 @@ from study.events import (
     ReturnRefused,
     Source,
     Voided,
+    is_code,
 )
 from study.instruments import Instrument
 from study.pack_layout import LAYOUT_VERSION, Problem, Reading
 from study.protocol import Study
-from study.queries import FILE_RULES, PLACE_RULES, ROW_RULES, Severity, derive_query_ids
+from study.queries import FILE_RULES, ROW_RULES, Severity, derive_query_ids
 from study.validation import check_records
 
 RECORD_KEY = ["participant_id", "respondent", "wave", "instrument"]
@@ -179,12 +180,16 @@ class _Faults:
     def add_problems(self, problems: Sequence[Problem]) -> None:
         """What the reader of the workbook found. A missing column stops its sheet, a faulty cell its row."""
         for problem in problems:
-            severity = PLACE_RULES[problem.rule]
-            if severity == "hard" and problem.rule in ("missing_column", "codes_missing"):
+            if problem.severity == "hard" and not problem.row:
                 self.stopped_sheets.add(problem.sheet)
+            self.stopped_rows |= {
+                (problem.sheet, row)
+                for row in range(problem.row, problem.last_row + 1)
+                if problem.severity == "hard" and row
+            }
             self.add_place(
                 problem.rule,
-                severity,
+                problem.severity,
                 sheet=problem.sheet,
                 row=problem.row,
                 column=problem.column,
@@ -202,18 +207,23 @@ class _Faults:
     def add_rows(
         self, frame: pd.DataFrame, rule: str, letters: Mapping[str, Mapping[str, str]], column: str, expected: str = ""
     ) -> None:
-        """The same fault on each of some rows (columns sheet, row and RECORD_KEY)."""
+        """The same fault on each of some rows (columns sheet, row and RECORD_KEY).
+
+        A column that the sheet lacks is one fault of the sheet, told already, and none of its rows.
+        """
         for sheet, row, participant_id, respondent, wave, instrument in zip(
             *(frame[name] for name in ["sheet", "row", *RECORD_KEY]), strict=True
         ):
-            letter = letters.get(sheet, {}).get(column, "")
+            letter = letters[sheet].get(column, "")
+            if not letter:
+                continue
             self.add_place(
                 rule,
                 ROW_RULES[rule],
                 sheet=sheet,
                 row=int(row),
                 column=column,
-                cell=f"{letter}{row}" if letter else "",
+                cell=f"{letter}{row}",
                 expected=expected,
                 participant_id=participant_id,
                 respondent=respondent,
@@ -261,7 +271,7 @@ def _decide_log(
     site_id = decision.facts.site_id
     cohorts = {cohort.id for cohort in study.cohorts}
     arms = {arm.id for arm in study.arms}
-    reasons = {(reason.scope, reason.id) for reason in study.disposition_reasons}
+    reasons = {(scope, reason.id) for reason in study.disposition_reasons for scope in reason.scopes}
     form_versions = {form.version for form in study.consent_forms}
     scopes = {scope.id for scope in study.consent_scopes}
 
@@ -419,3 +429,353 @@ def find_identity_fault(
     if must_be_known and participant_id not in known:
         return "participant_unknown"
     return ""
+
+
+def _decide_records(
+    reading: Reading,
+    decision: Decision,
+    faults: _Faults,
+    study: Study,
+    instruments: Mapping[str, Instrument],
+    standing: Standing,
+    known: pd.DataFrame,
+    today: date,
+) -> None:
+    """The questionnaires: which records are accepted, repeated, superseded or refused."""
+    assert decision.sending is not None
+    read = {
+        instrument_id: reading.sheets[instrument_id]
+        for instrument_id in instruments
+        if instrument_id in reading.sheets and len(reading.sheets[instrument_id].frame)
+    }
+    if not read:
+        return
+    parts, start = [], 0
+    for instrument_id, sheet in read.items():
+        part = sheet.frame.reindex(columns=["row", "participant_id", "respondent", "form", "wave", "collected_on"])
+        part.index = pd.RangeIndex(start, start + len(part))
+        start += len(part)
+        part["instrument"] = instrument_id
+        part["sheet"] = instrument_id
+        parts.append(part)
+    records = pd.concat(parts)
+    for column in ("participant_id", "respondent", "form", "wave"):
+        records[column] = records[column].fillna("").astype(object)
+    letters = {instrument_id: sheet.letters for instrument_id, sheet in read.items()}
+    _find_record_faults(records, faults, letters, instruments, study, known, decision.facts.site_id, today)
+    answers = _check_answers(records, read, faults, instruments, letters)
+
+    stopped = [faults.is_stopped(sheet, row) for sheet, row in zip(records["sheet"], records["row"], strict=True)]
+    records["outcome"] = pd.Series(stopped, index=records.index).map({True: "refused", False: "accepted"})
+    _find_duplicates(records, answers, faults, letters)
+    _compare_with_standing(records, answers, faults, letters, standing, decision.sending.return_id)
+
+    accepted = records.index[records["outcome"].isin(["accepted", "superseding"])]
+    answers = answers[answers["record"].isin(accepted)]
+    responses = answers.merge(
+        records[[*RECORD_KEY, "form", "collected_on"]], left_on="record", right_index=True, validate="many_to_one"
+    )
+    decision.responses = responses.assign(return_id=decision.sending.return_id)[RESPONSE_COLUMNS]
+    counts = answers.groupby("record")["missing_reason"].agg(n_items="size", n_answered=lambda s: int((s == "").sum()))
+    decision.records = records.join(counts)
+    decision.n_accepted = len(accepted)
+    decision.n_superseded = int((records["outcome"] == "superseding").sum())
+    decision.n_repeated = int((records["outcome"] == "repeated").sum())
+    decision.n_refused = int((records["outcome"] == "refused").sum())
+
+
+def _find_record_faults(
+    records: pd.DataFrame,
+    faults: _Faults,
+    letters: Mapping[str, Mapping[str, str]],
+    instruments: Mapping[str, Instrument],
+    study: Study,
+    known: pd.DataFrame,
+    site_id: str,
+    today: date,
+) -> None:
+    """Who, when and which form: one fault of identity per record at most, and every other fault beside it.
+
+    Resolves the wave in place: a label of the protocol becomes its code, an unscheduled occasion keeps its name.
+    """
+    lookup = {row.participant_id: {"site_id": row.known_site} for row in known.itertuples()}
+    rules = {
+        name: find_identity_fault(name, site_id, study, lookup, must_be_known=True)
+        for name in records["participant_id"].unique()
+    }
+    records["identity_fault"] = records["participant_id"].map(rules)
+    # What may be a name, or another site's secret, goes no further: neither into the ledger nor into a message.
+    hidden = records["identity_fault"].isin(["participant_malformed", "participant_of_another_site"])
+    records.loc[hidden, "participant_id"] = ""
+
+    waves = {text: find_wave_code(study, text) for text in records["wave"].unique()}
+    records["wave"] = records["wave"].map(waves).fillna("")
+    allowed_respondents = {name: set(instrument.respondents) for name, instrument in instruments.items()}
+    allowed_forms = {name: set(instrument.forms) & set(study.forms) for name, instrument in instruments.items()}
+    respondent_ok = [
+        respondent in allowed_respondents[instrument] and respondent in study.respondents
+        for respondent, instrument in zip(records["respondent"], records["instrument"], strict=True)
+    ]
+    form_ok = [
+        form in allowed_forms[name] for form, name in zip(records["form"], records["instrument"], strict=True)
+    ]
+    records["respondent_ok"] = respondent_ok
+    bad_respondent = records[[not ok for ok in respondent_ok]]
+    for instrument_id, rows in bad_respondent.groupby("instrument"):
+        expected = ", ".join(instruments[str(instrument_id)].respondents)
+        faults.add_rows(rows.assign(respondent=""), "respondent_unknown", letters, "respondent", expected)
+    for instrument_id, rows in records[[not ok for ok in form_ok]].groupby("instrument"):
+        expected = ", ".join(sorted(allowed_forms[str(instrument_id)]))
+        faults.add_rows(rows, "form_unknown", letters, "form", expected)
+    for rule, rows in records[records["identity_fault"] != ""].groupby("identity_fault"):
+        faults.add_rows(rows, str(rule), letters, "participant_id", study.participant_id_example)
+    expected = ", ".join(wave.id for wave in study.waves)
+    faults.add_rows(records[records["wave"] == ""], "wave_unknown", letters, "wave", expected)
+
+    is_date = records["collected_on"].map(lambda value: isinstance(value, date))
+    undated = records[~is_date]
+    told = [faults.is_stopped(sheet, row) for sheet, row in zip(undated["sheet"], undated["row"], strict=True)]
+    faults.add_rows(undated[[not stopped for stopped in told]], "date_missing", letters, "collected_on")
+    collected = pd.to_datetime(records["collected_on"].where(is_date))
+    future = collected > pd.Timestamp(today)
+    faults.add_rows(records[future], "date_in_future", letters, "collected_on", f"a date up to {today:%d %b %Y}")
+    consented = pd.to_datetime(records["participant_id"].map(known.set_index("participant_id")["consented_on"]))
+    identified = records["identity_fault"] == ""
+    faults.add_rows(records[identified & consented.isna()], "consent_not_recorded", letters, "participant_id")
+    early = identified & (collected < consented)
+    faults.add_rows(records[early], "collected_before_consent", letters, "collected_on")
+
+
+def find_wave_code(study: Study, text: str) -> str:
+    """The code of a wave given by code or label; the name of an unscheduled occasion as it is; '' for neither."""
+    wave = study.find_wave(text)
+    if wave is not None:
+        return wave.id
+    return text if study.accepts_unscheduled and is_code(text) else ""
+
+
+def _check_answers(
+    records: pd.DataFrame,
+    read: Mapping[str, Any],
+    faults: _Faults,
+    instruments: Mapping[str, Instrument],
+    letters: Mapping[str, Mapping[str, str]],
+) -> pd.DataFrame:
+    """Every item of every record against its instrument: long answers (record, item, response, missing_reason).
+
+    Adds `n_given` to `records`: how many item cells the site had filled in, whatever became of them.
+    """
+    records["n_given"] = 0
+    long = []
+    for instrument_id, sheet in read.items():
+        instrument = instruments[instrument_id]
+        index = records.index[records["instrument"] == instrument_id]
+        items = [item for item in instrument.item_ids if item in sheet.frame]
+        cells = sheet.frame[items].set_axis(index, axis=0)
+        records.loc[index, "n_given"] = (cells.notna() & (cells != "")).sum(axis=1)
+        checked = check_records(instrument, cells)
+        if len(checked.faults):
+            places = records.loc[checked.faults["record"], ["sheet", "row", *RECORD_KEY]]
+            for fault, place in zip(checked.faults.itertuples(), places.itertuples(), strict=True):
+                faults.add_place(
+                    fault.rule,
+                    fault.severity,
+                    sheet=place.sheet,
+                    row=int(place.row),
+                    column=fault.item,
+                    cell=f"{letters[instrument_id].get(fault.item, '')}{place.row}",
+                    expected=fault.expected,
+                    participant_id=place.participant_id,
+                    respondent=place.respondent,
+                    wave=place.wave,
+                    instrument=instrument_id,
+                    item=fault.item,
+                )
+        responses = checked.responses[items]
+        long.append(
+            pd.DataFrame(
+                {
+                    "record": index.repeat(len(items)),
+                    "item": items * len(index),
+                    "response": responses.to_numpy().ravel(),
+                    "missing_reason": checked.missing_reasons[items].to_numpy().ravel(),
+                }
+            )
+        )
+    return pd.concat(long, ignore_index=True)
+
+
+def _find_duplicates(
+    records: pd.DataFrame, answers: pd.DataFrame, faults: _Faults, letters: Mapping[str, Mapping[str, str]]
+) -> None:
+    """The same record twice in one file: the same answers count once; answers that differ are all refused, since
+    nothing says which is right."""
+    sound = records[records["outcome"] == "accepted"]
+    twice = sound[sound.duplicated(RECORD_KEY, keep=False)]
+    for _, group in twice.groupby(RECORD_KEY, sort=True):
+        told = {_compute_telling(records, answers, record) for record in group.index}
+        if len(told) == 1:
+            records.loc[group.index[1:], "outcome"] = "repeated"
+        else:
+            records.loc[group.index, "outcome"] = "refused"
+            faults.add_rows(group, "duplicate_in_file", letters, "participant_id")
+
+
+def _compute_telling(records: pd.DataFrame, answers: pd.DataFrame, record: int) -> tuple[Any, ...]:
+    """A record's date, form and answers as one comparable value (answers in the order of items; a blank by reason)."""
+    cells = answers[answers["record"] == record].sort_values("item")
+    values = tuple(zip(cells["item"], cells["response"].fillna(-1e300), cells["missing_reason"], strict=True))
+    return (records.at[record, "collected_on"], records.at[record, "form"], values)
+
+
+def _compare_with_standing(
+    records: pd.DataFrame,
+    answers: pd.DataFrame,
+    faults: _Faults,
+    letters: Mapping[str, Mapping[str, str]],
+    standing: Standing,
+    return_id: str,
+) -> None:
+    """Records that were accepted before: repeated, superseding (this sending corrects itself), or in conflict.
+
+    Sets `version` (1 for a first acceptance) and `supersedes_return_id`.
+    """
+    records["version"], records["supersedes_return_id"] = 1, ""
+    columns = [*RECORD_KEY, "version", "return_id", "form", "collected_on"]
+    before = records.loc[records["outcome"] == "accepted", RECORD_KEY].reset_index()
+    before = before.merge(standing.returns[columns], on=RECORD_KEY).set_index("index")
+    if before.empty:
+        return
+    old = standing.answers.merge(before.reset_index()[[*RECORD_KEY, "index"]], on=RECORD_KEY)
+    both = answers[answers["record"].isin(before.index)].merge(
+        old[["index", "item", "response", "missing_reason"]],
+        left_on=["record", "item"], right_on=["index", "item"], how="outer", suffixes=("", "_old"), indicator=True,
+    )  # fmt: skip
+    equal = (
+        (both["_merge"] == "both")
+        & ((both["response"] == both["response_old"]) | (both["response"].isna() & both["response_old"].isna()))
+        & (both["missing_reason"].fillna("") == both["missing_reason_old"].fillna(""))
+    )
+    same_answers = equal.groupby(both["record"].fillna(both["index"]).astype(int)).all()
+    same = same_answers.reindex(before.index, fill_value=False)
+    same &= before["form"] == records.loc[before.index, "form"]
+    same &= pd.to_datetime(before["collected_on"]) == pd.to_datetime(records.loc[before.index, "collected_on"])
+    own = before["return_id"] == return_id
+    records.loc[before.index[same], "outcome"] = "repeated"
+    superseding = before.index[~same & own]
+    records.loc[superseding, "outcome"] = "superseding"
+    records.loc[superseding, "version"] = before.loc[superseding, "version"].astype(int) + 1
+    records.loc[superseding, "supersedes_return_id"] = before.loc[superseding, "return_id"]
+    conflicting = before.index[~same & ~own]
+    records.loc[conflicting, "outcome"] = "refused"
+    faults.add_rows(records.loc[conflicting], "conflicts_with_accepted", letters, "participant_id")
+
+
+def derive_return_events(
+    decision: Decision, standing: Standing, n_queries_already: int, responses_sha256: str, today: date, requested_by: str
+) -> list[Event]:
+    """The decision as events of the ledger, with numbers for new queries (sets `query_id` in `decision.faults`).
+
+    Call it under the write lock with the number of queries the site has had so far. A fault whose query is open
+    already is not asked again; queries that this return settles are closed as mended.
+    """
+    facts, sending = decision.facts, decision.sending
+    return_id = sending.return_id if sending else ""
+    common: dict[str, Any] = {"site_id": facts.site_id, "requested_by": requested_by}
+    events = list(decision.log_events)
+    records = decision.records
+    if len(records):
+        for row in records[records["outcome"].isin(["accepted", "superseding"])].itertuples():
+            events.append(
+                ReturnAccepted(
+                    **common, occurred_on=row.collected_on, participant_id=row.participant_id,
+                    source=Source(sha256=facts.sha256, sheet=row.sheet, row=row.row), return_id=return_id,
+                    respondent=row.respondent, wave=row.wave, instrument=row.instrument, form=row.form,
+                    version=row.version, supersedes_return_id=row.supersedes_return_id, n_items=int(row.n_items),
+                    n_answered=int(row.n_answered), responses_sha256=responses_sha256,
+                )  # fmt: skip
+            )
+    faults = decision.faults
+    faults["subject"] = [_derive_subject(fault, return_id, facts.sha256) for fault in faults.itertuples()]
+    opened = standing.queries[standing.queries["status"] == "open"]
+    open_ids = dict(
+        zip(zip(opened["subject"], opened["rule"], opened["item"], strict=True), opened["query_id"], strict=True)
+    )
+    asked = list(zip(faults["subject"], faults["rule"], faults["item"], strict=True))
+    new = [key for key in dict.fromkeys(asked) if key not in open_ids]
+    new_ids = dict(zip(new, derive_query_ids(facts.site_id, n_queries_already, len(new)), strict=True))
+    faults["query_id"] = [open_ids.get(key) or new_ids[key] for key in asked]
+    source = Source(sha256=facts.sha256)
+    for fault in faults.drop_duplicates("query_id").itertuples():
+        if fault.query_id not in set(new_ids.values()):
+            continue
+        events.append(
+            QueryRaised(
+                **common, occurred_on=today, participant_id=fault.participant_id,
+                source=Source(sha256=facts.sha256, sheet=fault.sheet, row=fault.row), query_id=fault.query_id,
+                rule=fault.rule, severity=fault.severity, subject=fault.subject,
+                episode=standing.n_episodes.get((fault.subject, fault.rule, fault.item), 0) + 1,
+                respondent=fault.respondent, wave=fault.wave, instrument=fault.instrument, item=fault.item,
+                sheet=fault.sheet, column_name=fault.column, row=fault.row, return_id=return_id,
+            )  # fmt: skip
+        )
+    if len(records):
+        stops = faults[faults["stops_row"]]
+        by_row = stops.drop_duplicates(["sheet", "row"]).set_index(["sheet", "row"])[["rule", "query_id"]]
+        for row in records[records["outcome"] == "refused"].itertuples():
+            place = (row.sheet, row.row) if (row.sheet, row.row) in by_row.index else (row.sheet, 0)
+            events.append(
+                ReturnRefused(
+                    **common, occurred_on=today, participant_id=row.participant_id,
+                    source=Source(sha256=facts.sha256, sheet=row.sheet, row=row.row), return_id=return_id,
+                    respondent=row.respondent if row.respondent_ok else "", wave=row.wave, instrument=row.instrument,
+                    n_items=int(row.n_given), rule=by_row.at[place, "rule"], query_id=by_row.at[place, "query_id"],
+                )  # fmt: skip
+            )
+    for query in find_mended_queries(decision, opened, set(asked)):
+        events.append(QueryClosed(**common, occurred_on=today, source=source, query_id=query, reason="mended"))
+    events.append(
+        ReturnFileProcessed(
+            **common, occurred_on=today, source=source, sha256=facts.sha256, return_id=return_id,
+            posted_on=sending.posted_on if sending else None, sending_number=sending.sending_number if sending else 0,
+            correction=sending.correction if sending else 0, size_bytes=facts.size_bytes, outcome=decision.outcome,
+            reason=decision.quarantine_rule, n_accepted=decision.n_accepted, n_repeated=decision.n_repeated,
+            n_refused=decision.n_refused, n_superseded=decision.n_superseded, n_queries=len(new),
+            responses_sha256=responses_sha256,
+        )  # fmt: skip
+    )
+    return events
+
+
+def _derive_subject(fault: Any, return_id: str, sha256: str) -> str:
+    """What a query is about: the record or log entry where it can be named, else the place in the sending, else the
+    file. The same fault in a corrected file has the same subject, so it is asked once."""
+    if fault.participant_id and fault.respondent and fault.wave and fault.instrument:
+        return f"{fault.participant_id}:{fault.respondent}:{fault.wave}:{fault.instrument}"
+    if fault.participant_id and fault.sheet:
+        return f"{fault.participant_id}:{fault.sheet}"
+    if return_id:
+        return f"{return_id}:{fault.sheet or 'file'}:{fault.cell or fault.column or fault.row}"
+    return f"file:{sha256[:16]}"
+
+
+def find_mended_queries(decision: Decision, opened: pd.DataFrame, asked: set[tuple[str, str, str]]) -> list[str]:
+    """Open queries that this return settles: it holds the record soundly, or it is the same sending sent again without
+    the fault."""
+    if decision.sending is None or decision.quarantine_rule:
+        return []
+    sound = {f"{event.participant_id}:{sheet}" for event, sheet in _find_log_places(decision)}
+    records = decision.records
+    if len(records):
+        passed = records[records["outcome"] != "refused"]
+        sound |= {":".join(key) for key in passed[RECORD_KEY].itertuples(index=False)}
+    return [
+        query.query_id
+        for query in opened.itertuples()
+        if (query.subject, query.rule, query.item) not in asked
+        and (query.subject in sound or query.return_id == decision.sending.return_id)
+    ]
+
+
+def _find_log_places(decision: Decision) -> list[tuple[Event, str]]:
+    return [(event, event.source.sheet) for event in decision.log_events if event.source is not None]

@@ -167,7 +167,7 @@ class _Found:
             )
         )
 
-    def to_frame(self, index: pd.Index[Any], plan: _Plan, names: Sequence[str]) -> pd.DataFrame:
+    def to_frame(self, index: "pd.Index[Any]", plan: _Plan, names: Sequence[str]) -> pd.DataFrame:
         if not self.parts:
             return _NO_FAULTS.copy()
         items, records, rules, is_soft, shown = (np.concatenate(part) for part in zip(*self.parts, strict=True))
@@ -188,7 +188,7 @@ class _Found:
 
 _NO_FAULTS = pd.DataFrame(
     {"record": np.empty(0, dtype=np.int64), **{name: np.empty(0, dtype=object) for name in FAULT_COLUMNS[1:]}}
-).astype({name: "str" for name in FAULT_COLUMNS[1:]})
+).astype(dict.fromkeys(FAULT_COLUMNS[1:], "str"))
 
 
 def _code_in_words(value: float) -> str:
@@ -212,8 +212,8 @@ def check_records(instrument: Instrument, records: pd.DataFrame) -> CheckedRecor
     columns = records.columns.get_indexer(pd.Index(names, dtype=object))
     present = np.flatnonzero(columns >= 0)
     n = len(records)
-    values = np.full((len(names), n), np.nan)
-    reasons = np.full((len(names), n), _BLANK, dtype=np.int8)
+    values = np.empty((len(names), n))  # rows of items without a column are never read
+    reasons = np.empty((len(names), n), dtype=np.int8)
     found = _Found()
     per_block = max(1, _CELLS_AT_ONCE // max(n, 1))
     for start in range(0, len(present), per_block):
@@ -389,7 +389,7 @@ def _checks(item: Item) -> "list[pa.Check]":
 def _routing_check(item_id: str, condition: Condition) -> "pa.Check":
     import pandera.pandas as pa
 
-    def is_in_order(frame: pd.DataFrame) -> pd.Series[bool]:
+    def is_in_order(frame: pd.DataFrame) -> "pd.Series[bool]":
         if item_id not in frame or condition.item not in frame:
             return pd.Series(True, index=frame.index)
         gate = frame[condition.item]

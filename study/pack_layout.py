@@ -1,0 +1,484 @@
+"""One layout of a return workbook, for the code that writes it and the code that reads it.
+
+A return has a sheet "About" (which study, site and sending it is), three logs (screening and consent, allocation,
+disposition) and one sheet per instrument. In every sheet but "About" row 1 holds labels for people, row 2 holds the
+codes that the reader relies on, and data begin in row 3. Sheets without entries may be left out of a return.
+
+This module holds no file format: `tasks/workbooks.py` puts a layout into a workbook and takes it out again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from study.instruments import Instrument, Item
+    from study.protocol import Study
+
+# Raised whenever a workbook written by the code before could be misread by the code after.
+LAYOUT_VERSION = "1"
+
+ABOUT = "about"
+SCREENING = "screening"
+ALLOCATION = "allocation"
+DISPOSITION = "disposition"
+LOG_SHEETS = (SCREENING, ALLOCATION, DISPOSITION)
+ABOUT_TITLE = "About"
+# A sheet of drop-down lists that are too long for the cell itself. The reader passes over it.
+LISTS_TITLE = "Lists"
+
+LABEL_ROW = 1
+CODE_ROW = 2
+FIRST_DATA_ROW = 3
+
+RECORD_KEYS = ("participant_id", "respondent", "form", "wave", "collected_on")
+DISPOSITION_SCOPES = {
+    "treatment": "stopped the treatment only",
+    "questionnaires": "no more questionnaires",
+    "study": "left the whole study",
+}
+
+Kind = Literal["text", "date", "item"]
+Severity = Literal["hard", "soft"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One entry of a drop-down: what is stored, and what it means in words."""
+
+    code: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a sheet.
+
+    ``kind``: "text" (identifiers and codes, always text), "date", or "item" (an answer, a number). ``choices`` are the
+    entries of its drop-down; unless ``only_choices``, another entry is let through after a word of warning. A number
+    item has no choices but ``minimum`` and ``maximum`` and, beside them, the codes of ``missing``.
+    """
+
+    code: str
+    label: str
+    kind: Kind
+    choices: tuple[Choice, ...] = ()
+    only_choices: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    whole_numbers: bool = False
+    missing: tuple[Choice, ...] = ()
+    advice: str = ""
+
+    @property
+    def answers_in_words(self) -> str:
+        """What may stand in the column, missing codes apart: "0 no, 1 yes", "0 to 5", "a number from 0 to 10"."""
+        if self.choices:
+            return _choices_in_words(self.choices)
+        if self.minimum is not None and self.maximum is not None:
+            number = "a whole number" if self.whole_numbers else "a number"
+            return f"{number} from {self.minimum:g} to {self.maximum:g}"
+        return "a date" if self.kind == "date" else "text"
+
+    @property
+    def expected(self) -> str:
+        """What may stand in the column, missing codes included."""
+        if not self.missing:
+            return self.answers_in_words
+        return f"{self.answers_in_words}; or {', '.join(f'{code.code} {code.label}' for code in self.missing)}"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One sheet of records. ``code`` is an instrument's id, or the name of a log."""
+
+    code: str
+    title: str
+    purpose: str
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def codes(self) -> tuple[str, ...]:
+        return tuple(column.code for column in self.columns)
+
+    @cached_property
+    def column_by_code(self) -> Mapping[str, Column]:
+        return {column.code: column for column in self.columns}
+
+    @cached_property
+    def code_by_label(self) -> Mapping[str, str]:
+        """Column codes by folded label, for sheets whose code row was deleted; labels used twice are left out."""
+        folded = [fold_title(column.label) for column in self.columns]
+        return {
+            label: column.code for label, column in zip(folded, self.columns, strict=True) if folded.count(label) == 1
+        }
+
+    @cached_property
+    def telling_codes(self) -> frozenset[str]:
+        """The codes by which this sheet is known, whatever its title: those which no other sheet has."""
+        items = frozenset(column.code for column in self.columns if column.kind == "item")
+        return items or frozenset(self.codes) - set(RECORD_KEYS)
+
+
+@dataclass(frozen=True)
+class AboutField:
+    """One row of the sheet "About": label, code, value."""
+
+    code: str
+    label: str
+    kind: Literal["text", "date", "whole_number"]
+    advice: str = ""
+
+
+ABOUT_FIELDS = (
+    AboutField("study", "Study", "text"),
+    AboutField("site", "Site", "text"),
+    AboutField("posted_on", "Posted on", "date", "The day on which you send this workbook."),
+    AboutField("sending_number", "Sending number", "whole_number", "1 for the first workbook of that day, then 2, 3 …"),
+    AboutField(
+        "correction",
+        "Correction",
+        "whole_number",
+        "0 for a new sending. To correct one, keep its date and number and put 1, then 2 …",
+    ),
+    AboutField("layout_version", "Layout version", "text", "Please leave as it is."),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The workbook of one study: ``sheets`` in the order in which they stand, after "About"."""
+
+    study_id: str
+    study_title: str
+    version: str
+    site_ids: tuple[str, ...]
+    sheets: tuple[Sheet, ...]
+
+    def find_sheet(self, code: str) -> Sheet | None:
+        return self.sheet_by_code.get(code)
+
+    @cached_property
+    def sheet_by_code(self) -> Mapping[str, Sheet]:
+        return {sheet.code: sheet for sheet in self.sheets}
+
+    @cached_property
+    def code_by_title(self) -> Mapping[str, str]:
+        """Sheet codes by folded title, "About" included."""
+        titles = {fold_title(sheet.title): sheet.code for sheet in self.sheets}
+        return titles | {fold_title(ABOUT_TITLE): ABOUT}
+
+    def find_title(self, code: str) -> str:
+        """The title as the study gave it; never the one that a sender may have put in its place."""
+        sheet = self.sheet_by_code.get(code)
+        return sheet.title if sheet else (ABOUT_TITLE if code == ABOUT else "")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of a workbook, by place. It never holds what stood in the cell.
+
+    ``sheet`` is a code of the layout, or "" where no sheet of the layout is concerned; ``sheet_title`` the layout's
+    title, or "sheet 4" for one that the layout doesn't know. ``cell`` is an address ("F14"), a range of merged cells
+    ("A5:A7") or "". ``row`` to ``last_row`` are the rows concerned (0: none in particular), ``column`` a column code.
+    ``expected`` says what should stand there and what to do, in a sentence. A "hard" problem with rows stops these.
+    """
+
+    rule: str
+    severity: Severity
+    sheet: str = ""
+    sheet_title: str = ""
+    cell: str = ""
+    row: int = 0
+    last_row: int = 0
+    column: str = ""
+    expected: str = ""
+
+
+@dataclass(frozen=True)
+class ReadSheet:
+    """One sheet as it was read.
+
+    ``frame``: ``row`` (int64, the row in Excel, from 1), then the layout's columns that were found, in the layout's
+    order, cells as objects: text columns stripped text ("" if blank), date columns `datetime.date` or None, item
+    columns None, float, bool, date or stripped text, as typed (a number typed as text is a number). Text and date
+    columns that the file lacks are there, blank; item columns that it lacks aren't. ``letters``: column code to letter.
+    """
+
+    code: str
+    title: str
+    position: int
+    frame: pd.DataFrame
+    letters: Mapping[str, str]
+    missing_columns: tuple[str, ...] = ()
+    found_by: Literal["codes", "labels"] = "codes"
+
+    def find_cell(self, column: str, row: int) -> str:
+        """The address of a cell, "F14"; "" for a column that the file lacks."""
+        letter = self.letters.get(column, "")
+        return f"{letter}{row}" if letter else ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A workbook as it was read.
+
+    ``about``: study, site, layout_version (text), posted_on (date or None), sending_number, correction (int or None);
+    "" or None where missing. ``sheets`` by sheet code, only those in the file. ``problems`` in the order of the file.
+    """
+
+    about: Mapping[str, object]
+    sheets: Mapping[str, ReadSheet]
+    problems: tuple[Problem, ...] = field(default=())
+
+    def find_stopped_rows(self, sheet_code: str) -> frozenset[int]:
+        """Rows of one sheet that a hard problem with a row concerns."""
+        return frozenset(
+            row
+            for problem in self.problems
+            if problem.sheet == sheet_code and problem.severity == "hard" and problem.row
+            for row in range(problem.row, problem.last_row + 1)
+        )
+
+
+def fold_title(text: str) -> str:
+    """A title or label for comparison: lower case, runs of blanks as one, no blanks around."""
+    return " ".join(text.replace("\u200b", "").split()).casefold()
+
+
+def derive_return_layout(study: Study, instruments: Mapping[str, Instrument]) -> Layout:
+    """The layout of a study's return workbook.
+
+    One sheet per instrument, in the order of ``study.instruments``. Raises ValueError if two sheets would have one
+    title or code, which a definition check should have found before.
+    """
+    waves = tuple(Choice(wave.id, wave.label) for wave in study.waves)
+    logs = (
+        Sheet(
+            SCREENING,
+            "Screening and consent",
+            "One row for each person screened.",
+            (
+                _participant(study),
+                _coded("cohort", "Cohort", ((cohort.id, cohort.label) for cohort in study.cohorts)),
+                _dated("screened_on", "Screened on"),
+                _dated("consented_on", "Consented on", "Blank if the person has not consented."),
+                Column("consent_form_version", "Consent form version", "text", advice="As printed on the form."),
+                Column(
+                    "consent_scopes",
+                    "What the consent covers",
+                    "text",
+                    advice="The codes of everything ticked, separated by semicolons.",
+                ),
+            ),
+        ),
+        Sheet(
+            ALLOCATION,
+            "Allocation",
+            "One row for each person allocated to an arm.",
+            (
+                _participant(study),
+                _coded("arm", "Arm", ((arm.id, arm.label) for arm in study.arms)),
+                _dated("allocated_on", "Allocated on"),
+            ),
+        ),
+        Sheet(
+            DISPOSITION,
+            "Disposition",
+            "One row for each person who completed or left, and what it was that they left.",
+            (
+                _participant(study),
+                _coded("scope", "What was left", DISPOSITION_SCOPES.items()),
+                _coded("reason", "Reason", ((reason.id, reason.label) for reason in study.disposition_reasons)),
+                _dated("left_on", "On"),
+            ),
+        ),
+    )
+    sheets = logs + tuple(
+        _instrument_sheet(study, instruments[instrument_id], waves) for instrument_id in study.instruments
+    )
+    for what, names in (
+        ("code", [ABOUT, *(sheet.code for sheet in sheets)]),
+        ("title", [fold_title(title) for title in (ABOUT_TITLE, LISTS_TITLE, *(sheet.title for sheet in sheets))]),
+    ):
+        doubles = sorted({name for name in names if names.count(name) > 1})
+        if doubles:
+            raise ValueError(f"study {study.study_id}: two sheets of the return have the {what} {', '.join(doubles)}.")
+    return Layout(
+        study_id=study.study_id,
+        study_title=study.title,
+        version=LAYOUT_VERSION,
+        site_ids=tuple(site.site_id for site in study.sites),
+        sheets=sheets,
+    )
+
+
+def _instrument_sheet(study: Study, instrument: Instrument, waves: tuple[Choice, ...]) -> Sheet:
+    return Sheet(
+        instrument.id,
+        instrument.sheet_title,
+        "One row for each questionnaire filled in.",
+        (
+            _participant(study),
+            _coded("respondent", "Respondent", ((name, _words(name)) for name in instrument.respondents)),
+            _coded("form", "Form", ((name, _words(name)) for name in instrument.forms)),
+            Column("wave", "Wave", "text", waves, only_choices=not study.accepts_unscheduled),
+            _dated("collected_on", "Collected on", "The day on which it was answered."),
+            *(_item(item) for item in instrument.items),
+        ),
+    )
+
+
+def _item(item: Item) -> Column:
+    condition = item.asked_if
+    return Column(
+        item.id,
+        item.label,
+        "item",
+        choices=tuple(Choice(str(code), label) for code, label in item.levels.items()),
+        minimum=item.minimum,
+        maximum=item.maximum,
+        whole_numbers=item.whole_numbers,
+        missing=tuple(Choice(str(code), _words(reason)) for code, reason in item.missing_codes.items()),
+        advice=(
+            f"Only if {condition.item} is {' or '.join(str(code) for code in condition.equals)}; otherwise leave blank."
+            if condition
+            else ""
+        ),
+    )
+
+
+def _participant(study: Study) -> Column:
+    return Column("participant_id", "Participant", "text", advice="The study's identifier, never a name.")
+
+
+def _coded(code: str, label: str, choices: Iterable[tuple[str, str]]) -> Column:
+    return Column(code, label, "text", tuple(Choice(choice, words) for choice, words in choices))
+
+
+def _dated(code: str, label: str, advice: str = "") -> Column:
+    return Column(code, label, "date", advice=advice)
+
+
+def _words(code: str) -> str:
+    return code.replace("_", " ")
+
+
+def _choices_in_words(choices: tuple[Choice, ...]) -> str:
+    """ "0 no, 1 yes"; levels that are their own label and follow each other as "0 to 5"."""
+    codes = [choice.code for choice in choices]
+    if len(codes) > 2 and all(choice.label in {"", choice.code} for choice in choices):
+        numbers = sorted(int(code) for code in codes if re.fullmatch(r"-?\d+", code))
+        if len(numbers) == len(codes) and numbers == list(range(numbers[0], numbers[-1] + 1)):
+            return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(
+        choice.code if choice.label in {"", choice.code, _words(choice.code)} else f"{choice.code} {choice.label}"
+        for choice in choices
+    )
+
+
+# --- Dates and text of cells ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ParsedDate:
+    """``date`` is None for a blank and for what is not understood; only the latter is ``is_fault``."""
+
+    date: dt.date | None
+    is_fault: bool = False
+
+
+_BLANK_DATE = ParsedDate(None)
+_NO_DATE = ParsedDate(None, is_fault=True)
+EARLIEST_DAY, LATEST_DAY = dt.date(1980, 1, 1), dt.date(2099, 12, 31)
+_SERIAL_1900 = dt.date(1899, 12, 30)
+_SERIAL_1904 = dt.date(1904, 1, 1)
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH_NAMES = (
+    *_MONTHS, "january", "february", "march", "april", "june", "july", "august", "september", "october", "november",
+    "december", "sept",
+)  # fmt: skip
+_ISO_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?Z?)?", re.ASCII)
+_UK_DATE = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})", re.ASCII)
+_WORD_DATE = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?[ /.-]?([A-Za-z]{3,9})[ /.,-]{1,2}(\d{4})", re.ASCII)
+
+
+def parse_date(value: object, *, is_1904: bool = False) -> ParsedDate:
+    """A cell as a day: a real date, a whole serial number, ISO text, day/month/year, or day month-name year.
+
+    Month before day is never tried: 03/28/2014 is a fault, and so is a year of two digits. Days outside 1980 to 2099
+    are faults: a stray number in a cell formatted as a date would otherwise be a day in 1900.
+    """
+    if value is None or value is pd.NaT or value == "":
+        return _BLANK_DATE
+    day: dt.date | None = None
+    if isinstance(value, dt.datetime):
+        day = value.date()
+    elif isinstance(value, dt.date):
+        day = value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        if 0 < value < 100_000:
+            day = (_SERIAL_1904 if is_1904 else _SERIAL_1900) + dt.timedelta(days=int(value))
+    elif isinstance(value, str):
+        text = parse_text(value)
+        if not text:
+            return _BLANK_DATE
+        day = _parse_written_date(text)
+    return ParsedDate(day) if day is not None and EARLIEST_DAY <= day <= LATEST_DAY else _NO_DATE
+
+
+def _parse_written_date(text: str) -> dt.date | None:
+    if match := _ISO_DATE.fullmatch(text):
+        year, month, day = (int(part) for part in match.groups())
+    elif match := _UK_DATE.fullmatch(text):
+        day, month, year = int(match[1]), int(match[3]), int(match[4])
+    elif (match := _WORD_DATE.fullmatch(text)) and match[2].lower() in _MONTH_NAMES:
+        day, month, year = int(match[1]), _MONTHS.index(match[2].lower()[:3]) + 1, int(match[3])
+    else:
+        return None
+    try:
+        return dt.date(year, month, day)
+    except ValueError:
+        return None
+
+
+# No-break, figure, narrow no-break and ideographic spaces count as blanks; zero-width ones and marks as nothing.
+_BLANKS = str.maketrans(
+    {"\u00a0": " ", "\u2007": " ", "\u202f": " ", "\u3000": " ", "\t": " ", "\n": " ", "\r": " "}
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u200e\u200f", None)
+)
+_WRITTEN_NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
+
+
+def parse_text(value: object) -> str:
+    """A cell as text, without blanks around: 701.0 is "701", a date its ISO form."""
+    if isinstance(value, str):
+        return value.strip() if value.isascii() and value.isprintable() else value.translate(_BLANKS).strip()
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, dt.datetime) and value.time() == dt.time():
+        value = value.date()
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
+
+
+def parse_answer(value: object) -> object:
+    """An answer as typed, except that a number typed as text is a number and nothing but blanks is None."""
+    if isinstance(value, str):
+        text = parse_text(value)
+        if not text:
+            return None
+        return float(text) if _WRITTEN_NUMBER.fullmatch(text) else text
+    if isinstance(value, dt.datetime):
+        return value.date()
+    return value

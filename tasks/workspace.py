@@ -1,0 +1,141 @@
+"""A study at work: its definitions, its ledger and its files, opened from the settings.
+
+Flows and tasks are given the study's name and open the workspace themselves, so that nothing about participants passes
+through Prefect. A replay puts its own workspace (its own folder, its own clock) in the place of the study's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from study.events import ConfigurationAdopted, Event
+from study.instruments import Instrument
+from study.pack_layout import Layout, derive_return_layout
+from study.protocol import Study
+from study.state import Events, derive_configuration
+from tasks.definitions import list_configuration, load_instruments, load_study
+from tasks.files import ContentStore, DropBox, FileArea, FolderArea, open_area
+from tasks.ledger import Ledger
+from tasks.settings import Settings, read_settings
+
+Clock = Callable[[], datetime]
+
+
+def read_clock() -> datetime:
+    """Now, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Workspace:
+    """One study's definitions, ledger and files. `name` is the study's id, or that of a replay's slice of it."""
+
+    name: str
+    study: Study
+    instruments: dict[str, Instrument]
+    ledger: Ledger
+    area: FileArea
+    settings: Settings
+    folder: Path
+    clock: Clock = read_clock
+
+    @cached_property
+    def content(self) -> ContentStore:
+        return ContentStore(self.area.below("files"))
+
+    @cached_property
+    def layout(self) -> Layout:
+        return derive_return_layout(self.study, self.instruments)
+
+    @property
+    def cache_folder(self) -> Path:
+        """Decoded events of the ledger; may be deleted at any time."""
+        return self.folder / "cache"
+
+    def drop_box(self, site_id: str) -> DropBox:
+        return DropBox(self.area.below("sites"), site_id)
+
+    def read_events(self) -> Events:
+        """Everything that the ledger holds, decoded."""
+        return self.ledger.read_events(self.cache_folder)
+
+
+_instead: dict[str, Workspace] = {}
+
+
+@contextmanager
+def use_workspace(workspace: Workspace) -> Iterator[Workspace]:
+    """While this lasts, flows and tasks of this process that ask for the study get this workspace."""
+    study_id = workspace.study.study_id
+    before = _instead.get(study_id)
+    _instead[study_id] = workspace
+    try:
+        yield workspace
+    finally:
+        if before is None:
+            del _instead[study_id]
+        else:
+            _instead[study_id] = before
+
+
+def open_workspace(study_id: str) -> Workspace:
+    """The workspace of a study as the settings have it. Raises DefinitionFaults where its definitions are wrong."""
+    if study_id in _instead:
+        return _instead[study_id]
+    return _open_live(study_id)
+
+
+@lru_cache(maxsize=8)
+def _open_live(study_id: str) -> Workspace:
+    return create_workspace(study_id, settings=read_settings())
+
+
+def create_workspace(
+    study_id: str, *, settings: Settings, name: str | None = None, clock: Clock = read_clock
+) -> Workspace:
+    """Open, and on first use create, the ledger and the file area of a study."""
+    study = load_study(study_id, settings.sites_config, settings.instruments)
+    instruments = load_instruments(study, settings.instruments)
+    name = name or study_id
+    folder = settings.data_folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    url = settings.database_url or f"sqlite:///{(folder / 'ledger.db').resolve()}"
+    if settings.files:
+        area = open_area(
+            f"{settings.files.rstrip('/')}/{name}",
+            endpoint_url=settings.s3_endpoint or None,
+            region=settings.s3_region,
+            access_key=settings.s3_access_key or None,
+            secret_key=settings.s3_secret_key.get_secret_value() or None,
+        )
+    else:
+        area = FolderArea(folder)
+    return Workspace(name, study, instruments, Ledger.open(url, name, clock), area, settings, folder, clock)
+
+
+def adopt_configuration(workspace: Workspace, as_of: date, requested_by: str) -> list[Event]:
+    """Store the study's definitions by content and record each part that changed as adopted on `as_of`.
+
+    A fold as of an earlier day then still finds the protocol of that day.
+    """
+    standing = derive_configuration(workspace.read_events(), as_of)
+    hashes = dict(zip(zip(standing["part"], standing["name"], strict=True), standing["sha256"], strict=True))
+    adopted: list[Event] = []
+    for part, name, data in list_configuration(
+        workspace.study.study_id, workspace.settings.sites_config, workspace.settings.instruments
+    ):
+        sha256 = workspace.content.put(data)
+        follows = hashes.get((part, name), "")
+        if follows != sha256:
+            adopted.append(
+                ConfigurationAdopted(
+                    occurred_on=as_of, requested_by=requested_by, part=part, name=name, sha256=sha256, follows=follows
+                )
+            )
+    workspace.ledger.append(adopted)
+    return adopted
