@@ -63,6 +63,7 @@ class Reconciliation:
     outcomes: one row per item row of the source, with its trace (no answer): source_file, source_row, SENDING_KEY,
     ITEM_KEY, outcome (OUTCOMES or FAULTS), fault (what differs, where it is altered).
     counts: one row per instrument and the total: n_source, then a column for each of OUTCOMES and FAULTS.
+    n_typed_missing: among the accepted, those without an answer, by reason.
     n_supplied: answers in the release that rest on an assumption. n_blank: cells without an answer that the source has
     no row for. n_unsourced: answers, or typed missing values, that no source row explains; n_supplied_wrong: supplied
     answers that are absent or altered; n_repeated: release rows that repeat a key.
@@ -73,6 +74,7 @@ class Reconciliation:
 
     outcomes: pd.DataFrame
     counts: pd.DataFrame
+    n_typed_missing: Mapping[str, int]
     n_supplied: int
     n_supplied_wrong: int
     n_blank: int
@@ -157,6 +159,7 @@ def reconcile(
     return Reconciliation(
         outcomes=outcomes[["source_file", "source_row", *SENDING_KEY, *ITEM_KEY, "outcome", "fault"]],
         counts=_count(outcomes),
+        n_typed_missing=_count_typed_missing(outcomes),
         n_supplied=int((supplied_compared["fault"] == "").sum()),
         n_supplied_wrong=int((has_record & (supplied_compared["fault"] != "")).sum()),
         n_blank=int(is_blank.sum()),
@@ -257,6 +260,11 @@ def _count(outcomes: pd.DataFrame) -> pd.DataFrame:
     return counts.astype("int64")
 
 
+def _count_typed_missing(outcomes: pd.DataFrame) -> dict[str, int]:
+    is_typed = (outcomes["outcome"] == "accepted") & (outcomes["missing_reason"] != "")
+    return {str(reason): int(n) for reason, n in outcomes.loc[is_typed].groupby("missing_reason").size().items()}
+
+
 def _find_wave_ids(visits: pd.Series, study: Study) -> pd.Series:
     waves = {visit: study.find_wave(visit) for visit in visits.unique()}
     return visits.map({visit: visit if wave is None else wave.id for visit, wave in waves.items()})
@@ -274,7 +282,12 @@ def _derive_checks(source: PilotSource, trial: PilotTruth, release: ReleaseFrame
         _check_means(trial, held, release.scores, study),
         _check_late_answers(source, held, release.responses),
     ]
-    return pd.concat(checks, ignore_index=True)
+    codes = ["", *(arm.id for arm in study.arms), *(wave.id for wave in study.waves)]
+    order = {code: place for place, code in enumerate(codes)}
+    cells = pd.concat([check.assign(place=place) for place, check in enumerate(checks)], ignore_index=True)
+    for name in ("column", "row"):
+        cells = cells.sort_values(name, key=lambda texts: texts.map(order).fillna(len(order)), kind="stable")
+    return cells.sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
 
 
 def _check_people(people: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
@@ -398,11 +411,16 @@ def render_reconciliation(result: Reconciliation) -> str:
         f"{' + '.join(f'{total[name]:,} {name}' for name in OUTCOMES)} = {n_explained:,} of {total['n_source']:,}.",
         f"Besides these the release holds {result.n_supplied:,} answers supplied by an assumption and "
         f"{result.n_blank:,} cells left blank by routing or by the respondent.",
+        *(
+            f"Among the accepted: {n:,} that the trial records as {reason.replace('_', ' ')}, with no answer."
+            for reason, n in result.n_typed_missing.items()
+        ),
         *_render_faults(result),
     ]
     for check, cells in result.checks.groupby("check", sort=False):
-        parts += ["", f"{str(check)[0].upper()}{str(check)[1:]} (the trial's own figure in brackets where it differs)"]
-        parts.append(_render_cells(cells))
+        parts += ["", f"{str(check)[0].upper()}{str(check)[1:]}", _render_cells(cells)]
+    if not result.checks["agrees"].all():
+        parts.append("In brackets: the trial's own figure, where the release has another.")
     parts += ["", "Scores against the trial's own derived records"]
     parts.append(_render_table(
         ["trial's record", "scale", "trial", "release", "equal", "discrepant", "unexplained", "largest difference"],
@@ -454,17 +472,16 @@ def _render_faults(result: Reconciliation) -> list[str]:
 
 def _render_cells(cells: pd.DataFrame) -> str:
     columns = list(dict.fromkeys(cells["column"]))
+    decimals = 4 if str(cells["check"].iloc[0]).startswith("mean") else 0
     texts: dict[str, dict[str, str]] = {}
     for cell in cells.to_dict("records"):
-        found, expected = _figure(cell["found"]), _figure(cell["expected"])
+        found, expected = (
+            "none" if np.isnan(value) else f"{value:,.{decimals}f}" for value in (cell["found"], cell["expected"])
+        )
         texts.setdefault(cell["row"], {})[cell["column"]] = found if cell["agrees"] else f"{found} ({expected})"
-    return _render_table(["", *(c or "none" for c in columns)], [
+    return _render_table(["", *(column or "not allocated" for column in columns)], [
         [row, *(by_column.get(column, "0") for column in columns)] for row, by_column in texts.items()
     ])
-
-
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value == round(value) else f"{value:.4f}"
 
 
 def _render_table(header: list[str], rows: list[list[str]]) -> str:

@@ -7,13 +7,14 @@ that the same study gives the same file whenever and however its returns came in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
+from pandera.errors import SchemaErrors
 
 from study.instruments import Instrument
 from study.protocol import Study
 from study.scoring import derive_scores
+from study.validation import derive_response_schema
 
 PARTICIPANT_COLUMNS = [
     "participant_id", "site", "cohort", "arm", "screened_on", "consented_on", "consent_basis", "allocated_on",
@@ -159,6 +160,30 @@ def derive_dispositions(participants: pd.DataFrame, study: Study) -> pd.DataFram
     return counts.rename_axis(index="disposition", columns=None).reset_index()
 
 
+def derive_means(scores: pd.DataFrame, participants: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """n, mean and standard deviation of every scale, by wave and arm, over those with a score.
+
+    Columns instrument, scale, wave, arm, n, mean, sd; in the order of the instruments, their scales and the waves.
+    """
+    table = scores.merge(participants[["participant_id", "arm"]], on="participant_id")
+    keys = ["instrument", "scale", "wave", "arm"]
+    means = table.dropna(subset=["score"]).groupby(keys, sort=False)["score"].agg(n="size", mean="mean", sd="std")
+    means = means.reset_index()
+    waves = {wave.id: place for place, wave in enumerate(study.waves)}
+    scales = {key: place for place, key in enumerate(dict.fromkeys(zip(scores["instrument"], scores["scale"], strict=True)))}
+    instruments = {name: place for place, name in enumerate(study.instruments)}
+    order = pd.DataFrame(
+        {
+            "instrument": means["instrument"].map(instruments),
+            "scale": [scales[key] for key in zip(means["instrument"], means["scale"], strict=True)],
+            "wave_place": means["wave"].map(waves).fillna(len(waves)),
+            "wave": means["wave"],
+            "arm": means["arm"],
+        }
+    )
+    return means.loc[order.sort_values(list(order)).index].reset_index(drop=True)
+
+
 def derive_answered_after_leaving(responses: pd.DataFrame, participants: pd.DataFrame) -> pd.DataFrame:
     """People with answers collected after the date on which they left treatment: participant_id, arm, disposition,
     disposition_on, last_collected_on. Leaving treatment is not leaving the questionnaires, so their answers stay."""
@@ -210,6 +235,18 @@ def find_release_faults(
     return faults
 
 
-def derive_table_summary(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    """Rows and columns of each table, for a manifest or a page."""
-    return {name: {"n_rows": len(table), "columns": list(table)} for name, table in tables.items()}
+def find_schema_faults(responses: pd.DataFrame, instruments: Mapping[str, Instrument]) -> list[str]:
+    """Where released answers break the schema generated from their instrument; by item, check and count, no values."""
+    faults = []
+    for instrument_id, rows in responses.groupby("instrument", sort=True):
+        if str(instrument_id) not in instruments:
+            continue
+        instrument = instruments[str(instrument_id)]
+        wide = rows.pivot(index=["participant_id", "wave", "respondent"], columns="item", values="response")
+        wide = wide.reindex(columns=instrument.item_ids).reset_index(drop=True)
+        try:
+            derive_response_schema(instrument).validate(wide, lazy=True)
+        except SchemaErrors as errors:
+            cases = errors.failure_cases.groupby(["column", "check"]).size()
+            faults += [f"{instrument_id}: {n} answers to {column} break {check}." for (column, check), n in cases.items()]
+    return faults

@@ -127,8 +127,8 @@ def find_payload_type(place: str, annotation: Any, metadata: list[Any]) -> type:
         return str
     if origin in (Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
         present = next(argument for argument in arguments if argument is not type(None))
-        if (plain := find_payload_type(place, present, metadata)) in (date, int):
-            return plain
+        if find_payload_type(place, present, metadata) is date:
+            return date
     elif origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         find_payload_type(place, arguments[0], [])
         return tuple
@@ -137,8 +137,8 @@ def find_payload_type(place: str, annotation: Any, metadata: list[Any]) -> type:
     elif annotation in _PAYLOAD_TYPES and annotation not in (str, tuple):
         return typing.cast(type, annotation)
     raise TypeError(
-        f"{place}: a payload holds codes (text with a pattern), whole numbers, yes or no, dates, and tuples of codes; "
-        f"{annotation} is none of them."
+        f"{place}: a payload holds codes (text with a pattern), whole numbers, yes or no, dates (these may be None) and "
+        f"tuples of codes; {annotation} is none of them."
     )
 
 
@@ -174,8 +174,8 @@ def upcaster(kind: str, from_version: int) -> Callable[[Callable[[Payload], Payl
     return register
 
 
-def upcast_payload(kind: str, kind_version: int, payload: str) -> str:
-    """The payload text of an old row as the present version of its kind would have written it.
+def find_kind(kind: str, kind_version: int) -> type[Event]:
+    """The class that reads rows of this kind and version.
 
     Raises UnknownKind for a kind or version that this code does not know: a ledger is never read in part.
     """
@@ -184,10 +184,16 @@ def upcast_payload(kind: str, kind_version: int, payload: str) -> str:
             f'The ledger holds kind "{kind}" version {kind_version}, which this version of Summative does not know. '
             "Update Summative and read it again."
         )
-    if kind_version == KINDS[kind].kind_version:
+    return KINDS[kind]
+
+
+def upcast_payload(kind: str, kind_version: int, payload: str) -> str:
+    """The payload text of an old row as the present version of its kind would have written it."""
+    present = find_kind(kind, kind_version).kind_version
+    if kind_version == present:
         return payload
     fields: Payload = orjson.loads(payload)
-    for version in range(kind_version, KINDS[kind].kind_version):
+    for version in range(kind_version, present):
         if (kind, version) not in _UPCASTERS:
             raise UnknownKind(f'Kind "{kind}" version {version} has no upcaster to version {version + 1}.')
         fields = _UPCASTERS[kind, version](fields)

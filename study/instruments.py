@@ -18,7 +18,7 @@ import io
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Literal
@@ -339,7 +339,7 @@ class _Parser:
         return {code: reason for code, reason in codes.items() if reason in MISSING_REASONS}
 
     def condition(
-        self, table: object, where: str, key: str, items: Mapping[str, Item], later: Sequence[str]
+        self, table: object, where: str, key: str, items: Mapping[str, Item | None], later: Sequence[str]
     ) -> Condition | None:
         """{ item = "...", equals = [..] }: an item defined before, and answers that it can have."""
         if not isinstance(table, dict):
@@ -358,6 +358,8 @@ class _Parser:
             self.fault(f'{where}{key} names item "{item_id}", which is not defined.{hint}')
             return None
         gate = items[str(item_id)]
+        if gate is None:
+            return None
         for value in equals:
             if not _is_answer(gate, value):
                 self.fault(f"{where}{key}: {value} is no answer of {gate.id} ({gate.answers_in_words}).")
@@ -412,7 +414,7 @@ class _Parser:
             respondents=respondents,
             forms=forms,
             missing_codes=codes,
-            items=tuple(items.values()),
+            items=tuple(item for item in items.values() if item is not None),
             scales=tuple(scales),
             worked_examples=tuple(examples),
         )
@@ -424,7 +426,8 @@ class _Parser:
             return []
         return tables
 
-    def parse_items(self, raw: Mapping[str, Any], codes: Mapping[int, str]) -> dict[str, Item]:
+    def parse_items(self, raw: Mapping[str, Any], codes: Mapping[int, str]) -> dict[str, Item | None]:
+        """Every item by its id; None for one whose answers cannot be told, so that others may still name it."""
         sets = raw.get("level_sets", {})
         if not isinstance(sets, dict):
             self.fault("level_sets must be tables, such as [level_sets.yes_no].")
@@ -432,67 +435,65 @@ class _Parser:
         level_sets = {name: self.labelled(table, f"level set {name}: ", "levels") for name, table in sets.items()}
         tables = self.tables(raw, "items")
         order = [str(table.get("id")) for table in tables]
-        items: dict[str, Item] = {}
+        items: dict[str, Item | None] = {}
         for position, table in enumerate(tables, start=1):
             where = f"item {table.get('id') or f'number {position}'}: "
-            item = self.parse_item(table, where, codes, level_sets, items, order[position - 1 :])
-            if item.id in items:
-                self.fault(f'{where}id "{item.id}" is used twice.')
-            items.setdefault(item.id, item)
+            item_id = self.identifier(table, where)
+            if item_id in RECORD_COLUMNS or item_id in _EXAMPLE_COLUMNS or item_id.startswith(_EXPECTED):
+                self.fault(f'{where}id "{item_id}" is the name of another column. Choose another.')
+            if item_id in items:
+                self.fault(f'{where}id "{item_id}" is used twice.')
+            item = self.parse_item(table, item_id, where, codes, level_sets)
+            if "asked_if" in table:
+                asked_if = self.condition(table["asked_if"], where, "asked_if", items, order[position - 1 :])
+                item = item and item.model_copy(update={"asked_if": asked_if})
+            items.setdefault(item_id, item)
         return items
 
     def parse_item(
         self,
         table: Mapping[str, Any],
+        item_id: str,
         where: str,
         codes: Mapping[int, str],
         level_sets: Mapping[str, dict[int, str]],
-        items: Mapping[str, Item],
-        later: Sequence[str],
-    ) -> Item:
+    ) -> Item | None:
+        """An item without its routing."""
         self.refuse_unknown(table, list(Item.model_fields), where)
-        item_id, label = self.identifier(table, where), self.text(table, "label", where)
-        if item_id in RECORD_COLUMNS or item_id in _EXAMPLE_COLUMNS or item_id.startswith(_EXPECTED):
-            self.fault(f'{where}id "{item_id}" is the name of another column. Choose another.')
+        label = self.text(table, "label", where)
         kind = table.get("type", "level" if "levels" in table else "number")
-        levels: dict[int, str] = {}
-        lowest = highest = None
-        whole = table.get("whole_numbers", False)
+        own = self.missing_codes(table["missing_codes"], where) if "missing_codes" in table else {}
         if kind == "level":
-            levels = self.parse_levels(table.get("levels"), where, level_sets)
             for key in ("minimum", "maximum", "whole_numbers"):
                 if key in table:
                     self.fault(f'{where}"{key}" belongs to an item of type "number"; a level item has levels.')
+            levels = self.parse_levels(table.get("levels"), where, level_sets)
+            if not levels:
+                return None
+            item = Item(id=item_id, label=label, type="level", levels=levels)
         elif kind == "number":
-            lowest, highest = self.number(table, "minimum", where), self.number(table, "maximum", where)
             if "levels" in table:
                 self.fault(f'{where}"levels" belongs to an item of type "level"; a number has minimum and maximum.')
-            if lowest is not None and highest is not None and lowest >= highest:
-                self.fault(f"{where}minimum {lowest:g} is not below maximum {highest:g}.")
+            whole = table.get("whole_numbers", False)
             if not isinstance(whole, bool):
                 self.fault(f'{where}"whole_numbers" must be true or false.')
+            lowest, highest = self.number(table, "minimum", where), self.number(table, "maximum", where)
+            if lowest is None or highest is None:
+                return None
+            if lowest >= highest:
+                self.fault(f"{where}minimum {lowest:g} is not below maximum {highest:g}.")
+            item = Item(
+                id=item_id, label=label, type="number", minimum=lowest, maximum=highest, whole_numbers=whole is True
+            )
         else:
-            self.fault(f'{where}type "{kind}" is none of level, number.{find_suggestion(kind, ("level", "number"))}')
-        item = Item.model_construct(
-            id=item_id,
-            label=label,
-            type="number" if kind == "number" else "level",
-            levels=levels or {0: ""},
-            minimum=lowest if kind == "number" and lowest is not None else None,
-            maximum=highest if kind == "number" and highest is not None else None,
-            whole_numbers=whole is True,
-            missing_codes={},
-            asked_if=None,
-        )
-        own = self.missing_codes(table["missing_codes"], where) if "missing_codes" in table else {}
+            hint = find_suggestion(str(kind), ("level", "number"))
+            self.fault(f'{where}type "{kind}" is none of level, number.{hint}')
+            return None
         for code in own:
-            if (levels or kind == "number") and _is_answer(item, code):
+            if _is_answer(item, code):
                 self.fault(f"{where}{code} is both an answer ({item.answers_in_words}) and a missing code.")
         combined = {code: reason for code, reason in {**codes, **own}.items() if not _is_answer(item, code)}
-        asked_if = None
-        if "asked_if" in table:
-            asked_if = self.condition(table["asked_if"], where, "asked_if", items, later)
-        return item.model_copy(update={"levels": levels, "missing_codes": combined, "asked_if": asked_if})
+        return item.model_copy(update={"missing_codes": combined})
 
     def parse_levels(self, value: object, where: str, level_sets: Mapping[str, dict[int, str]]) -> dict[int, str]:
         """Levels as a table, as the name of a level set, or as "0 to 5" for points without labels."""
@@ -514,13 +515,9 @@ class _Parser:
             )
         return level_sets.get(value, {})
 
-    def parse_scales(self, raw: Mapping[str, Any], items: Mapping[str, Item]) -> list[Scale]:
+    def parse_scales(self, raw: Mapping[str, Any], items: Mapping[str, Item | None]) -> list[Scale]:
         scales: list[Scale] = []
-        ranges = {
-            item.id: (item.lowest, item.highest)
-            for item in items.values()
-            if item.levels or (item.minimum is not None and item.maximum is not None)
-        }
+        ranges = {item.id: (item.lowest, item.highest) for item in items.values() if item is not None}
         seen: set[str] = set()
         tables = self.tables(raw, "scales")
         order = [str(table.get("id")) for table in tables]
@@ -544,7 +541,7 @@ class _Parser:
         table: Mapping[str, Any],
         where: str,
         name: str,
-        items: Mapping[str, Item],
+        items: Mapping[str, Item | None],
         ranges: Mapping[str, tuple[float, float]],
         known: Sequence[str],
         later: Sequence[str],
@@ -660,9 +657,7 @@ class _Parser:
                 self.fault(f"{where}{key} is {stated:g}, but by its items the score can reach {reached:g}.")
         return scale
 
-    def parse_examples(
-        self, data: bytes | None, items: Mapping[str, Item], scales: Sequence[str]
-    ) -> list[WorkedExample]:
+    def parse_examples(self, data: bytes | None, items: Collection[str], scales: Sequence[str]) -> list[WorkedExample]:
         if data is None:
             self.fault(f"there is no {EXAMPLES_FILE}. Add answers with the scores that they must give.")
             return []
@@ -696,7 +691,7 @@ class _Parser:
         return examples
 
     def parse_example(
-        self, row: Mapping[str, str], number: int, is_whole: bool, items: Mapping[str, Item]
+        self, row: Mapping[str, str], number: int, is_whole: bool, items: Collection[str]
     ) -> WorkedExample:
         where = f"{EXAMPLES_FILE}, line {number}: "
         cells = {key: value.strip() for key, value in row.items()}
@@ -739,9 +734,7 @@ def _listed(words: Iterable[str]) -> str:
 def _is_answer(item: Item, value: float) -> bool:
     if item.type == "level":
         return value in item.levels
-    if item.minimum is None or item.maximum is None:
-        return False
-    return item.minimum <= value <= item.maximum and (not item.whole_numbers or float(value).is_integer())
+    return item.lowest <= value <= item.highest and (not item.whole_numbers or float(value).is_integer())
 
 
 def _compute_reach(scale: Scale, lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:

@@ -270,13 +270,10 @@ def derive_return_layout(study: Study, instruments: Mapping[str, Instrument]) ->
                 _coded("cohort", "Cohort", ((cohort.id, cohort.label) for cohort in study.cohorts)),
                 _dated("screened_on", "Screened on"),
                 _dated("consented_on", "Consented on", "Blank if the person has not consented."),
-                Column("consent_form_version", "Consent form version", "text", advice="As printed on the form."),
-                Column(
-                    "consent_scopes",
-                    "What the consent covers",
-                    "text",
-                    advice="The codes of everything ticked, separated by semicolons.",
+                _coded(
+                    "consent_form_version", "Consent form version", ((f.version, f.label) for f in study.consent_forms)
                 ),
+                Column("consent_scopes", "What the consent covers", "text", advice=_scopes_in_words(study)),
             ),
         ),
         Sheet(
@@ -356,7 +353,9 @@ def _item(item: Item) -> Column:
 
 
 def _participant(study: Study) -> Column:
-    return Column("participant_id", "Participant", "text", advice="The study's identifier, never a name.")
+    return Column(
+        "participant_id", "Participant", "text", advice=f"Such as {study.participant_id_example}; never a name."
+    )
 
 
 def _coded(code: str, label: str, choices: Iterable[tuple[str, str]]) -> Column:
@@ -365,6 +364,11 @@ def _coded(code: str, label: str, choices: Iterable[tuple[str, str]]) -> Column:
 
 def _dated(code: str, label: str, advice: str = "") -> Column:
     return Column(code, label, "date", advice=advice)
+
+
+def _scopes_in_words(study: Study) -> str:
+    scopes = "; ".join(f"{scope.id} {scope.label}" for scope in study.consent_scopes)
+    return f"The codes of all that was agreed to, separated by semicolons: {scopes}"
 
 
 def _words(code: str) -> str:

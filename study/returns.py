@@ -69,7 +69,7 @@ class Standing:
     """
 
     participants: pd.DataFrame
-    log: Mapping[str, tuple[str, tuple[Any, ...], str]]
+    log: Mapping[str, tuple[str, tuple[str, ...], str]]
     returns: pd.DataFrame
     answers: pd.DataFrame
     queries: pd.DataFrame
@@ -239,13 +239,15 @@ class _Faults:
         return table.drop_duplicates(["sheet", "row", "column", "rule", "item"], ignore_index=True)
 
 
-def _compute_content(event: ParticipantEvent) -> tuple[Any, ...]:
-    return (event.occurred_on.isoformat(), event.site_id, event.encode_payload())
+def compute_log_content(occurred_on: str, site_id: str, payload: Mapping[str, Any]) -> tuple[str, ...]:
+    """What two tellings of one log entry must share to be the same: its date, its site and its payload."""
+    texts = (f"{name}={';'.join(value) if isinstance(value, tuple) else value}" for name, value in payload.items())
+    return (occurred_on, site_id, *sorted(texts))
 
 
-def compute_log_content(occurred_on: str, site_id: str, payload: str) -> tuple[Any, ...]:
-    """What two tellings of one log entry must share to be the same; as the ledger holds it."""
-    return (occurred_on, site_id, payload)
+def _compute_content(event: ParticipantEvent) -> tuple[str, ...]:
+    payload = {name: getattr(event, name) for name in event.payload_types}
+    return compute_log_content(event.occurred_on.isoformat(), event.site_id, payload)
 
 
 def _decide_log(

@@ -4,8 +4,9 @@
 for one of the `derive_` folds below. All of it is vectorised: a million rows take seconds, not minutes.
 """
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,12 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.json
 
 from study.events import (
-    KINDS,
     ConfigurationAdopted,
     ConsentRecorded,
     DispositionRecorded,
@@ -30,8 +30,11 @@ from study.events import (
     ReturnAccepted,
     ReturnFileProcessed,
     Voided,
+    find_kind,
     upcast_payload,
 )
+
+pc: Any = pyarrow.compute  # its stubs know neither chunked arrays in every place nor plain values as scalars
 
 _DAY = pa.timestamp("us")
 _MOMENT = pa.timestamp("us", "UTC")
@@ -67,6 +70,9 @@ class Head(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.seq}:{self.hash}"
+
+
+EMPTY = Head()
 
 
 def parse_head(text: str) -> Head:
@@ -105,41 +111,231 @@ def decode_rows(lines: bytes) -> dict[str, pa.Table]:
     """
     try:
         rows = pyarrow.csv.read_csv(
-            pa.BufferReader(lines),
+            io.BytesIO(lines),
             pyarrow.csv.ReadOptions(column_names=list(ROW_TYPES), block_size=1 << 22),
             pyarrow.csv.ParseOptions(delimiter="\x1f", quote_char=False),
             pyarrow.csv.ConvertOptions(column_types=ROW_TYPES, null_values=[], strings_can_be_null=False),
         )
     except pa.ArrowInvalid:
         raise ValueError("A row of the ledger cannot be read. `summative verify` names it.") from None
-    versions = rows.select(["kind", "kind_version"]).group_by(["kind", "kind_version"]).aggregate([]).to_pylist()
+    versions = rows.group_by(["kind", "kind_version"]).aggregate([]).to_pylist()
     parts: dict[str, list[pa.Table]] = {}
-    for version in versions:
-        kind, number = version["kind"], version["kind_version"]
-        some = rows if len(versions) == 1 else rows.filter((pc.field("kind") == kind) & (pc.field("kind_version") == number))
-        parts.setdefault(kind, []).append(_decode_kind(kind, number, some))
-    return {kind: pa.concat_tables(tables).sort_by("seq") if len(tables) > 1 else tables[0] for kind, tables in parts.items()}
+    for version in sorted(versions, key=lambda row: (row["kind"], row["kind_version"])):
+        here = (pc.field("kind") == version["kind"]) & (pc.field("kind_version") == version["kind_version"])
+        parts.setdefault(version["kind"], []).append(_decode(**version, rows=rows.filter(here)))
+    return {kind: join_tables(tables) for kind, tables in parts.items()}
 
 
-def _decode_kind(kind: str, version: int, rows: pa.Table) -> pa.Table:
-    upcast_payload(kind, version, "{}") if kind not in KINDS or version > KINDS[kind].kind_version else None
-    payloads = rows["payload"]
-    if version < KINDS[kind].kind_version:
-        payloads = pa.chunked_array([[upcast_payload(kind, version, text) for text in payloads.to_pylist()]])
-    schema = derive_schema(KINDS[kind])
-    own = pa.schema([schema.field(name) for name in KINDS[kind].payload_types])
+def _decode(kind: str, kind_version: int, rows: pa.Table) -> pa.Table:
+    present = find_kind(kind, kind_version)
     table = rows.select(list(_ENVELOPE))
-    if not len(own):
+    if not present.payload_types:
         return table
-    lists = pa.ListArray.from_arrays(pa.array([0, len(payloads)], pa.int32()), payloads.combine_chunks())
+    payloads = rows["payload"].combine_chunks()
+    if kind_version < present.kind_version:
+        payloads = pa.array(
+            [upcast_payload(kind, kind_version, str(text)) for text in payloads.to_pylist()], pa.string()
+        )
+    one_list = pa.ListArray.from_arrays(pa.array([0, len(payloads)], pa.int32()), payloads)
     try:
         decoded = pyarrow.json.read_json(
-            pa.BufferReader(pc.binary_join(lists, "\n")[0].as_buffer()),
+            io.BytesIO(pc.binary_join(one_list, "\n")[0].as_buffer()),
             pyarrow.json.ReadOptions(block_size=1 << 22),
-            pyarrow.json.ParseOptions(explicit_schema=own, unexpected_field_behavior="error"),
+            pyarrow.json.ParseOptions(
+                explicit_schema=pa.schema([(name, _TYPES[plain]) for name, plain in present.payload_types.items()]),
+                unexpected_field_behavior="error",
+            ),
         )
     except pa.ArrowInvalid:
         raise ValueError(f'A payload of kind "{kind}" cannot be read. `summative verify` names the row.') from None
-    for name in own.names:
-        table = table.append_column(schema.field(name), decoded[name])
+    for name, plain in present.payload_types.items():
+        if plain is not date and decoded[name].null_count:
+            raise ValueError(f'Rows of kind "{kind}" version {kind_version} lack {name}: the kind needs an upcaster.')
+        table = table.append_column(name, decoded[name])
     return table
+
+
+def join_tables(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of one kind as one, in the order of the ledger."""
+    joined = pa.concat_tables(tables)
+    seq = joined["seq"].to_numpy()
+    return joined if bool(np.all(seq[1:] > seq[:-1])) else joined.sort_by("seq")
+
+
+@dataclass(frozen=True)
+class Events:
+    """The rows of a ledger up to `head`, one decoded Arrow table per kind, seen as of a date and known at a moment.
+
+    A selection keeps all rows and narrows the view, so a void that was recorded later is not yet known in it.
+    """
+
+    tables: Mapping[str, pa.Table]
+    head: Head = EMPTY
+    as_of: date | None = None
+    known_at: datetime | None = None
+
+    def select(self, as_of: date | None = None, known_at: datetime | str | None = None) -> "Events":
+        """Only what had happened by the end of `as_of`, as far as recorded by `known_at`; both count themselves in.
+
+        A view only narrows: of two limits the earlier holds. Raises ValueError for a moment without a time zone.
+        """
+        if isinstance(known_at, str):
+            known_at = parse_moment(known_at)
+        if known_at is not None:
+            format_moment(known_at)
+        return replace(
+            self,
+            as_of=min((limit for limit in (self.as_of, as_of) if limit), default=None),
+            known_at=min((limit for limit in (self.known_at, known_at) if limit), default=None),
+        )
+
+    @cached_property
+    def voided(self) -> pa.ChunkedArray[Any]:
+        """Hashes of the rows that were known to be mistakes. A void holds from when it was recorded, whatever `as_of`:
+        what was entered in error was never true."""
+        return self._find_known(Voided)["voids"]
+
+    def _find_known(self, kind: type[Event]) -> pa.Table:
+        if kind.kind not in self.tables:
+            return derive_schema(kind).empty_table()
+        table = self.tables[kind.kind]
+        if self.known_at is None:
+            return table
+        return table.filter(pc.less_equal(table["recorded_at"], pa.scalar(self.known_at, _MOMENT)))
+
+    def table(self, kind: type[Event]) -> pa.Table:
+        """The standing events of one kind in this view, as Arrow columns: envelope, then payload; in ledger order."""
+        table = self._find_known(kind)
+        if self.as_of is not None:
+            table = table.filter(pc.less_equal(table["occurred_on"], pa.scalar(self.as_of, _DAY)))
+        if len(self.voided):
+            table = table.filter(pc.invert(pc.is_in(table["hash"], self.voided)))
+        return table
+
+    def frame(self, kind: type[Event]) -> pd.DataFrame:
+        """The standing events of one kind in this view: seq, key, hash, site_id, participant_id, occurred_on,
+        recorded_at, requested_by, source_sha256, source_sheet, source_row, then the payload's fields.
+
+        Dates are datetime64, NaT where the field may be None; text is "" where the event left it blank; several codes
+        are one text, joined with ";". One row an event, in ledger order, fresh index.
+        """
+        return _derive_frame(self.table(kind))
+
+    def count_rows(self) -> int:
+        """How many rows of the ledger these are, whatever the view."""
+        return sum(len(table) for table in self.tables.values())
+
+    def extend(self, parts: Iterable[Mapping[str, pa.Table]], head: Head) -> "Events":
+        """These and newer decoded rows, up to `head`, without a view."""
+        tables: dict[str, list[pa.Table]] = {kind: [table] for kind, table in self.tables.items()}
+        for part in parts:
+            for kind, table in part.items():
+                tables.setdefault(kind, []).append(table)
+        return Events({kind: join_tables(several) for kind, several in tables.items()}, head)
+
+
+def _derive_frame(table: pa.Table) -> pd.DataFrame:
+    for place, column in enumerate(table.schema):
+        if pa.types.is_list(column.type):
+            table = table.set_column(place, column.name, pc.binary_join(table[column.name], ";"))
+    return table.to_pandas()
+
+
+def _number_groups(table: pa.Table, columns: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """One number per row, equal exactly where the columns are."""
+    numbers = np.zeros(len(table), np.int64)
+    for name in columns:
+        codes = table[name].combine_chunks().dictionary_encode()
+        numbers = numbers * max(len(codes.dictionary), 1) + codes.indices.to_numpy()
+    return numbers
+
+
+def _find_last(table: pa.Table, by: Sequence[str], order: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """True for the row of each group that comes last in `order` (numbers or dates; the ledger's order breaks ties)."""
+    groups = _number_groups(table, by)
+    ranks = [table[name].to_numpy() for name in reversed(order)]
+    ordered = np.lexsort([table["seq"].to_numpy(), *ranks, groups])
+    last = np.ones(len(table), bool)
+    last[ordered[:-1]] = groups[ordered[:-1]] != groups[ordered[1:]]
+    return last
+
+
+def derive_participants(events: Events) -> pd.DataFrame:
+    """One row for each participant who was screened, consented, was allocated or left; ordered by participant_id.
+
+    Columns: participant_id, site_id, cohort, screened_on, consented_on, consent_basis, arm, allocated_on, disposition,
+    disposition_scope, disposition_on. Missing (NaN, NaT) where nothing was recorded.
+
+    Consent is the first one, when the person joined: a renewed form does not move it. Of several dispositions the one
+    of the scope "study" is shown, or else the latest; `derive_dispositions` has them all. The site is that of the
+    first step on record, in the order above.
+    """
+    consents = events.table(ConsentRecorded).sort_by([("occurred_on", "ascending"), ("seq", "ascending")])
+    leaving = events.table(DispositionRecorded)
+    leaving = leaving.append_column("of_study", pc.cast(pc.equal(leaving["scope"], "study"), pa.int8()))
+    steps = [
+        (events.table(ParticipantScreened), {"occurred_on": "screened_on", "cohort": "cohort"}),
+        (consents, {"occurred_on": "consented_on", "basis": "consent_basis"}),
+        (events.table(ParticipantAllocated), {"arm": "arm", "occurred_on": "allocated_on"}),
+        (
+            leaving.filter(pa.array(_find_last(leaving, ["participant_id"], ["of_study", "occurred_on"]))),
+            {"reason": "disposition", "scope": "disposition_scope", "occurred_on": "disposition_on"},
+        ),
+    ]
+    frames = [
+        _derive_frame(table.select(["participant_id", "site_id", *names]))
+        .drop_duplicates("participant_id")
+        .set_index("participant_id")
+        .rename(columns=names)
+        for table, names in steps
+    ]
+    sites = pd.concat([frame.pop("site_id") for frame in frames])
+    sites = sites[~sites.index.duplicated()]
+    participants = pd.concat([sites.to_frame(), *frames], axis="columns").sort_index()
+    columns = ["site_id", "cohort", "screened_on", "consented_on", "consent_basis", "arm", "allocated_on"]
+    return participants[[*columns, "disposition", "disposition_scope", "disposition_on"]].reset_index()
+
+
+def derive_dispositions(events: Events) -> pd.DataFrame:
+    """Every standing DispositionRecorded, one row per participant and scope, with the columns of `Events.frame`."""
+    return events.frame(DispositionRecorded)
+
+
+def derive_returns(events: Events) -> pd.DataFrame:
+    """Every standing ReturnAccepted with the columns of `Events.frame` and `is_current`.
+
+    A return is current if none of its participant, respondent, wave and instrument has a higher version. If the newest
+    version was voided, the one before it is current again.
+    """
+    table = events.table(ReturnAccepted)
+    returns = _derive_frame(table)
+    returns["is_current"] = _find_last(table, ["participant_id", "respondent", "wave", "instrument"], ["version"])
+    return returns
+
+
+def derive_queries(events: Events) -> pd.DataFrame:
+    """Every standing QueryRaised with the columns of `Events.frame`, raised_on, closed_on (NaT while open),
+    close_reason ("" while open) and status ("open" or "closed")."""
+    raised, closed = events.table(QueryRaised), events.table(QueryClosed)
+    place = pc.index_in(raised["query_id"], closed["query_id"])
+    queries = _derive_frame(raised)
+    queries["raised_on"] = queries["occurred_on"]
+    queries["closed_on"] = pc.take(closed["occurred_on"], place).to_pandas()
+    queries["close_reason"] = pc.fill_null(pc.take(closed["reason"], place), "").to_pandas()
+    queries["status"] = pc.if_else(pc.is_valid(place), "closed", "open").to_pandas()
+    return queries
+
+
+def derive_files(events: Events) -> pd.DataFrame:
+    """Every file dealt with, one row per site and content, with the columns of `Events.frame`."""
+    return events.frame(ReturnFileProcessed)
+
+
+def derive_configuration(events: Events, on: date) -> pd.DataFrame:
+    """What the study followed on a day: one row per part and name, with the columns of `Events.frame`, ordered by both.
+
+    In force is what was adopted last by that day; of two adoptions on one day, the one recorded later.
+    """
+    table = events.select(as_of=on).table(ConfigurationAdopted)
+    table = table.filter(pa.array(_find_last(table, ["part", "name"], ["occurred_on"])))
+    return _derive_frame(table.sort_by([("part", "ascending"), ("name", "ascending")]))

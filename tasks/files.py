@@ -23,9 +23,10 @@ import unicodedata
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 import boto3
@@ -33,11 +34,11 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionError,
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as NoConnectionError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -47,11 +48,13 @@ DEFAULT_LIMIT_BYTES = 50_000_000
 """The largest file that is read from an inbox unless the caller says otherwise."""
 
 _CHUNK_BYTES = 1 << 20
-_RESERVED = ".summative-"  # our own half-written files; invisible to every listing, refused in every key
+_RESERVED = re.compile(r"\.summative-[0-9a-f]{16}")  # our own half-written files: in no listing, refused in every key
 _LONGEST_SEGMENT_BYTES = 255  # the limit of every file system in use
 _LONGEST_KEY_BYTES = 900  # S3 allows 1,024, of which the area's prefix takes a part
 _NOT_IN_NAMES = frozenset('\\:*?"<>|')  # Windows
 _DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))})
+_OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"))
+_LAST_MICROSECOND = 253_402_300_799_000_000  # the year 9999: some disks hold later dates, which Python can't
 _ZIP_TAIL_BYTES = 22 + 65_535  # an end-of-central-directory record with the longest comment it may have
 
 Published = Literal["added", "same"]
@@ -137,8 +140,8 @@ def _find_key_fault(key: str) -> str:
             return "has a name that begins or ends with a space, or ends with a full stop"
         if step.partition(".")[0].upper() in _DEVICES:
             return f'has the name "{step}", a device on Windows'
-        if step.startswith(_RESERVED):
-            return f'has a name that begins with "{_RESERVED}", which is kept for files being written'
+        if _RESERVED.fullmatch(step):
+            return "has a name that is kept for files being written"
         if len(step.encode()) > _LONGEST_SEGMENT_BYTES:
             return f"has a name longer than {_LONGEST_SEGMENT_BYTES} bytes"
     return ""
@@ -155,14 +158,14 @@ def safe_name(name: str, limit: int = 100) -> str:
     would act on. Names longer than `limit` characters lose their middle and keep their ending.
     """
     text = unicodedata.normalize("NFC", name)
-    text = "".join("_" if _is_unprintable(c) or c == "/" or c in _NOT_IN_NAMES else c for c in text).strip(" ").rstrip(".")
+    text = "".join("_" if _is_unprintable(c) or c == "/" or c in _NOT_IN_NAMES else c for c in text).strip(" .")
     if not text:
         return "unnamed"
-    if text[0] in "-=+@.~" or text.partition(".")[0].upper() in _DEVICES:
-        text = f"_{text.lstrip('-=+@.~')}"
+    if text[0] in "-=+@~" or text.partition(".")[0].upper() in _DEVICES:
+        text = f"_{text.lstrip('-=+@~')}"
     while len(text) > limit or len(text.encode()) > _LONGEST_SEGMENT_BYTES - 30:
         keep = min(limit, len(text)) - 2
-        text = f"{text[: keep - keep // 3]}_{text[len(text) - keep // 3:]}"
+        text = unicodedata.normalize("NFC", f"{text[: keep - keep // 3]}_{text[len(text) - keep // 3 :]}")
     return text
 
 
@@ -240,7 +243,7 @@ class FolderArea:
             if if_absent and os.path.lexists(path):
                 return False
             self._make_parent(path, key)
-            temporary = path.parent / f"{_RESERVED}{secrets.token_hex(8)}"
+            temporary = path.parent / _name_temporary()
             try:
                 _write_synced(temporary, data)
                 if not if_absent:
@@ -295,7 +298,7 @@ class FolderArea:
                 folder_key, folder = folders.pop()
                 for entry in _scan(folder):
                     key = f"{folder_key}/{entry.name}" if folder_key else entry.name
-                    if entry.name.startswith(_RESERVED) or not (key.startswith(prefix) or prefix.startswith(f"{key}/")):
+                    if _RESERVED.fullmatch(entry.name) or not (key.startswith(prefix) or prefix.startswith(f"{key}/")):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append((key, Path(entry.path)))
@@ -351,7 +354,7 @@ class FolderArea:
             self._make_parent(final, final_prefix)
             if final.is_dir() and any(_scan(final)):
                 return _compare_release(self, files, final_prefix)
-            temporary = final.parent / f"{_RESERVED}{secrets.token_hex(8)}"
+            temporary = final.parent / _name_temporary()
             try:
                 for name, data in files.items():
                     path = temporary.joinpath(*name.split("/"))
@@ -371,10 +374,11 @@ class FolderArea:
         return "added"
 
     def point(self, releases_prefix: str, release: str, last: str) -> None:
-        """A relative link `latest`, swapped in one step; where links can't be had (Windows without the right), a copy."""
+        """A relative link `latest`, swapped in one step; a copy where links can't be had (Windows without the right)."""
         folder = self._find_path(releases_prefix)
-        latest, temporary = folder / "latest", folder / f"{_RESERVED}{secrets.token_hex(8)}"
+        latest, temporary = folder / "latest", folder / _name_temporary()
         with self._faults(f"{releases_prefix}/latest"):
+            self._make_parent(latest, f"{releases_prefix}/latest")
             if latest.is_symlink() and str(latest.readlink()) == release:
                 return
             try:
@@ -399,7 +403,7 @@ class FolderArea:
         limit, n_removed = time.time() - older_than_seconds, 0
         with self._faults(""):
             for folder, folders, names in os.walk(self._root):
-                for name in [name for name in [*folders, *names] if name.startswith(_RESERVED)]:
+                for name in [name for name in [*folders, *names] if _RESERVED.fullmatch(name)]:
                     path = Path(folder, name)
                     with contextlib.suppress(FileNotFoundError):
                         if path.lstat().st_mtime > limit:
@@ -409,13 +413,13 @@ class FolderArea:
                         else:
                             path.unlink()
                         n_removed += 1
-                folders[:] = [name for name in folders if not name.startswith(_RESERVED)]
+                folders[:] = [name for name in folders if not _RESERVED.fullmatch(name)]
         return n_removed
 
     def _set_copy_aside(self, latest: Path, last: str) -> None:
         if not (latest / last).is_file():
             raise FileFault(f"{latest}: a folder that no release was copied to. Move it away; the name is needed.")
-        aside = latest.parent / f"{_RESERVED}{secrets.token_hex(8)}"
+        aside = latest.parent / _name_temporary()
         latest.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -434,22 +438,22 @@ class FolderArea:
 
     def _make_parent(self, path: Path, key: str) -> None:
         if not self._is_inside(path.parent):
-            raise AreaUnavailable(f"{self._show(key)}: lies behind a link that leads out of the folder. Remove the link.")
+            text = f"{self._show(key)}: lies behind a link that leads out of the folder. Remove the link."
+            raise AreaUnavailable(text)
         path.parent.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
-    def _open(self, key: str) -> Iterator[tuple[IO[bytes], os.stat_result]]:
+    def _open(self, key: str) -> Iterator[tuple[BufferedReader, os.stat_result]]:
         """An ordinary file only: a link is not followed, a pipe is not waited for."""
         path = self._find_path(key)
-        flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"))
         with self._faults(key):
             try:
                 if not self._is_inside(path.parent) or not stat.S_ISREG(path.lstat().st_mode):
                     raise self._missing(key)
-                descriptor = os.open(path, flags)
+                descriptor = os.open(path, _OPEN_FLAGS)
             except (FileNotFoundError, NotADirectoryError):
                 raise self._missing(key) from None
-            with open(descriptor, "rb") as file:
+            with os.fdopen(descriptor, "rb") as file:
                 yield file, os.fstat(descriptor)
 
     def _missing(self, key: str) -> FileMissing:
@@ -479,6 +483,10 @@ def _explain(fault: OSError) -> str:
     return f"{reason} ({errno.errorcode.get(fault.errno or 0, 'unknown')}). Look at the disk or the network drive."
 
 
+def _name_temporary() -> str:
+    return f".summative-{secrets.token_hex(8)}"
+
+
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
@@ -488,7 +496,8 @@ def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _describe(key: str, status: os.stat_result) -> Stored:
-    modified_at = datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1_000_000, UTC)
+    microseconds = min(max(status.st_mtime_ns // 1000, 0), _LAST_MICROSECOND)
+    modified_at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
     return Stored(key, status.st_size, modified_at, stat.S_ISREG(status.st_mode))
 
 
@@ -562,6 +571,7 @@ _S3_FAULTS = {
 }
 _S3_FAULTS |= {"403": _S3_FAULTS["AccessDenied"], "500": _BUSY, "502": _BUSY, "503": _BUSY, "504": _BUSY}
 _MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
+_CONDITION_CODES = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 
 
 def connect_s3(
@@ -600,7 +610,8 @@ def connect_s3(
             config=config,
         )
     except (BotoCoreError, ValueError) as fault:
-        raise AreaUnavailable(f"S3: {type(fault).__name__}. Check endpoint, region and profile in the settings.") from None
+        text = f"S3: {type(fault).__name__}. Check endpoint, region and profile in the settings."
+        raise AreaUnavailable(text) from None
 
 
 class S3Area:
@@ -628,9 +639,7 @@ class S3Area:
                     ContentType="application/octet-stream", Metadata={"put": mark}, **arguments,
                 )
             except ClientError as fault:
-                if not if_absent or fault.response["Error"]["Code"] not in {
-                    "PreconditionFailed", "412", "ConditionalRequestConflict", "409",
-                }:
+                if not if_absent or fault.response["Error"]["Code"] not in _CONDITION_CODES:
                     raise
                 if not fault.response["ResponseMetadata"].get("RetryAttempts"):
                     return False
@@ -702,9 +711,7 @@ class S3Area:
             try:
                 self._client.delete_object(Bucket=self._bucket, Key=self._key(key), IfMatch=answer["ETag"])
             except ClientError as fault:
-                if fault.response["Error"]["Code"] in {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}:
-                    return False
-                if fault.response["Error"]["Code"] in _MISSING_CODES:
+                if fault.response["Error"]["Code"] in _CONDITION_CODES | _MISSING_CODES:
                     return False
                 raise
         return True
@@ -712,9 +719,9 @@ class S3Area:
     def move(self, key: str, new_key: str) -> None:
         parse_key(new_key)
         with self._faults(key):
-            source = {"Bucket": self._bucket, "Key": self._key(key)}
-            self._client.copy(source, self._bucket, self._key(new_key))  # type: ignore[arg-type]  # a plain dict will do
-            self._client.delete_object(**source)
+            source = self._key(key)
+            self._client.copy({"Bucket": self._bucket, "Key": source}, self._bucket, self._key(new_key))
+            self._client.delete_object(Bucket=self._bucket, Key=source)
 
     def below(self, prefix: str) -> S3Area:
         return S3Area(self._bucket, f"{self._prefix}{parse_key(prefix)}", self._client)
@@ -801,12 +808,12 @@ class S3Area:
         except (NoCredentialsError, PartialCredentialsError):
             text = f"{self.place}: no keys were found. Set access key and secret key in the settings."
             raise AreaUnavailable(text) from None
-        except (ConnectionError, HTTPClientError) as fault:
+        except (NoConnectionError, HTTPClientError) as fault:
             host = urlsplit(self._client.meta.endpoint_url).netloc.rpartition("@")[2]
             text = f"{self._show(key)}: no answer from {host} ({type(fault).__name__}). Check network and endpoint."
             raise AreaUnavailable(text) from None
         except BotoCoreError as fault:
-            text = f"{self._show(key)}: {type(fault).__name__}. Check bucket, endpoint, region and profile in the settings."
+            text = f"{self._show(key)}: {type(fault).__name__}. Check bucket, endpoint and region in the settings."
             raise AreaUnavailable(text) from None
 
 
@@ -830,9 +837,10 @@ def open_area(
         path = unquote(parts.path)
         return FolderArea(path.lstrip("/") if sys.platform == "win32" else path)
     if "@" in parts.netloc or parts.query or parts.fragment:
-        raise AreaUnavailable("files: the address holds more than bucket and prefix. Keys belong in settings of their own.")
+        raise AreaUnavailable("files: the address holds more than bucket and prefix. Keys have settings of their own.")
     if parts.scheme != "s3" or not parts.netloc:
-        raise AreaUnavailable(f'files: "{_show(parts.scheme)}://" is no place for files. Give a folder or s3://bucket/prefix.')
+        text = f'files: "{_show(parts.scheme)}://" is no place for files. Give a folder or s3://bucket/prefix.'
+        raise AreaUnavailable(text)
     client = connect_s3(endpoint_url=endpoint_url, access_key=access_key, secret_key=secret_key, region=region)
     return S3Area(parts.netloc, parts.path, client)
 
@@ -873,9 +881,13 @@ class ContentStore:
 
     @staticmethod
     def _key(sha256: str) -> str:
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise KeyRefused(f'"{_show(sha256)}": is no SHA-256. Give 64 hexadecimal digits in lower case.')
-        return f"sha256/{sha256[:2]}/{sha256}"
+        return f"sha256/{_parse_sha256(sha256)[:2]}/{sha256}"
+
+
+def _parse_sha256(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise KeyRefused(f'"{_show(text)}": is no SHA-256. Give 64 hexadecimal digits in lower case.')
+    return text
 
 
 def _hash_chunks(chunks: Iterator[bytes]) -> str:
@@ -903,7 +915,7 @@ def find_ignored_reason(name: str) -> str:
 
 @dataclass(frozen=True)
 class WaitingFile:
-    """A file in an inbox. `name` exactly as found, for `take` and `clear`; show `safe_name`. `remark`: why it is left."""
+    """A file in an inbox. `name` as found, for `take` and `clear`; show `safe_name`. `remark`: why it is left."""
 
     name: str
     size: int
@@ -957,9 +969,7 @@ class DropBox:
             name = stored.key.removeprefix(folder)
             if not name:
                 continue  # the marker that some programs make for the inbox itself
-            if reason := "" if stored.is_file else "not a file":
-                ignored.append(WaitingFile(name, stored.size, stored.modified_at, reason))
-            elif reason := find_ignored_reason(name):
+            if reason := find_ignored_reason(name) if stored.is_file else "a link, a folder or a device, not a file":
                 ignored.append(WaitingFile(name, stored.size, stored.modified_at, reason))
             elif reason := self._find_unfinished_reason(stored, now, settle_seconds):
                 unfinished.append(WaitingFile(name, stored.size, stored.modified_at, reason))
@@ -988,7 +998,7 @@ class DropBox:
 
     def set_aside(self, name: str, sha256: str) -> str:
         """Move a file that can't be stored (too large) out of the inbox, unread; the key it then has in the area."""
-        key = f"{self._site}/set_aside/{parse_key(sha256)[:16]}-{safe_name(name)}"
+        key = f"{self._site}/set_aside/{_parse_sha256(sha256)[:16]}-{safe_name(name)}"
         self._area.move(self._inbox(name), key)
         return key
 
@@ -1041,7 +1051,9 @@ def publish_folder(
     for key in (final_prefix, *(f"{final_prefix}/{name}" for name in files)):
         parse_key(key)
     if last not in files:
-        raise KeyRefused(f'{area.place}/{final_prefix}: no file "{last}" among those to publish. Add it: it comes last.')
+        raise KeyRefused(f'{area.place}/{final_prefix}: no "{last}" among the files to publish. Add it: it comes last.')
+    if final_prefix.rpartition("/")[2] == "latest":
+        raise KeyRefused(f'{area.place}/{final_prefix}: "latest" stands for the newest release. Give it another name.')
     return area.publish(files, final_prefix, last)
 
 

@@ -9,7 +9,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from study.codebook import derive_study_codebook
 from study.datasets import (
     ReleaseFault,
     derive_participants_table,
@@ -35,6 +36,7 @@ from study.state import (
     derive_participants,
     derive_queries,
     derive_returns,
+    format_moment,
 )
 from tasks.definitions import parse_configuration
 from tasks.files import point_latest, publish_folder
@@ -132,7 +134,18 @@ def freeze_release(
     files = dict(data)
     files["codebook.json"] = _encode_json(derive_codebook(assembled))
     files["codebook.html"] = write_codebook_page(derive_codebook(assembled))
-    files["report.html"] = write_release_report(assembled, release)
+    files["report.html"] = write_release_report(
+        release=release,
+        study=assembled.study,
+        instruments=assembled.instruments,
+        as_of=assembled.as_of,
+        known_at=assembled.known_at,
+        head=assembled.events.head,
+        tables=assembled.tables,
+        files=assembled.files,
+        queries=assembled.queries,
+        data_files=data,
+    )
     manifest = derive_manifest(assembled, release, files)
     files["manifest.json"] = _encode_json(manifest)
     publish_folder(workspace.area, files, f"{RELEASES}/{release}", last="manifest.json")
@@ -157,7 +170,7 @@ def _record_release(
         ]
     )
     point_latest(workspace.area, RELEASES, release)
-    return Release(release, answer, manifest, workspace.area.describe(f"{RELEASES}/{release}"))
+    return Release(release, answer, manifest, f"{workspace.area.place}/{RELEASES}/{release}")
 
 
 def read_manifest(workspace: Workspace, release: str) -> dict[str, Any] | None:
@@ -205,8 +218,6 @@ def encode_csv(table: pd.DataFrame) -> bytes:
 
 def derive_codebook(assembled: Assembled) -> dict[str, Any]:
     """What every column, instrument, item, level, missing code and scale of the release means."""
-    from study.codebook import derive_study_codebook
-
     return derive_study_codebook(assembled.study, assembled.instruments, assembled.tables)
 
 
@@ -221,7 +232,7 @@ def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, byte
         "known_at": format_moment(assembled.known_at),
         "ledger": {"seq": assembled.events.head.seq, "hash": assembled.events.head.hash},
         "configuration": [
-            {"part": row.part, "name": row.name, "sha256": row.sha256, "adopted_on": f"{row.adopted_on:%Y-%m-%d}"}
+            {"part": row.part, "name": row.name, "sha256": row.sha256, "adopted_on": f"{row.occurred_on:%Y-%m-%d}"}
             for row in assembled.configuration.itertuples(index=False)
         ],
         "assumptions": [{"id": entry.id, "text": entry.text} for entry in assembled.study.assumptions],
@@ -257,11 +268,6 @@ def derive_code_version() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("pandas", "pyarrow", "numpy")},
     }
-
-
-def format_moment(moment: datetime) -> str:
-    """A moment in UTC as the ledger writes it."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _encode_json(value: Any) -> bytes:

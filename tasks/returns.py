@@ -168,12 +168,13 @@ def derive_standing(workspace: Workspace, events: Events, received: Received) ->
     site_id = received.facts.site_id
     files = derive_files(events)
     return_ids = dict(zip(files["sha256"], files["return_id"], strict=True))
-    log = {}
+    log: dict[str, tuple[str, tuple[str, ...], str]] = {}
     for kind in (ParticipantScreened, ConsentRecorded, ParticipantAllocated, DispositionRecorded):
-        rows = events.select_site(kind, site_id)
-        for row in rows.itertuples():
-            content = compute_log_content(f"{row.occurred_on:%Y-%m-%d}", row.site_id, row.payload)
-            log[row.key] = (row.hash, content, return_ids.get(row.source_sha256, ""))
+        rows = events.frame(kind)
+        for row in rows[rows["site_id"] == site_id].to_dict("records"):
+            payload = {name: row[name] for name in kind.payload_types}
+            content = compute_log_content(f"{row['occurred_on']:%Y-%m-%d}", site_id, payload)
+            log[row["key"]] = (row["hash"], content, return_ids.get(row["source_sha256"], ""))
     returns = derive_returns(events)
     returns = returns[(returns["site_id"] == site_id) & returns["is_current"]]
     queries = derive_queries(events)

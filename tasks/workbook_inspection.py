@@ -18,8 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.parsers import expat
 
-from xlsxwriter.utility import xl_cell_to_rowcol, xl_col_to_name
-
 MEGABYTE = 1_000_000
 MAX_FILE_BYTES = 50 * MEGABYTE
 MAX_UNPACKED_BYTES = 500 * MEGABYTE
@@ -42,7 +40,7 @@ _ZIP_MAGIC = b"PK\x03\x04"
 
 UNREADABLE: Mapping[str, str] = {
     "not_a_workbook": "This file is not an Excel workbook. Please send the workbook saved as .xlsx.",
-    "old_excel_format": "This workbook is in another format. Please save it as an Excel workbook (.xlsx) and send that.",
+    "old_excel_format": "This workbook has another format. Please save it as an Excel workbook (.xlsx) and send that.",
     "encrypted_workbook": "This workbook has a password. Please take the password off and send it again.",
     "truncated_workbook": "The end of this file is missing. Please send it again.",
     "damaged_workbook": "This file is damaged. Please open it, save it as an Excel workbook (.xlsx) and send it again.",
@@ -102,9 +100,18 @@ class Area:
 
     @property
     def cell(self) -> str:
-        first = f"{xl_col_to_name(self.column - 1)}{self.row}"
-        last = f"{xl_col_to_name(self.last_column - 1)}{self.last_row}"
+        first = f"{find_letters(self.column)}{self.row}"
+        last = f"{find_letters(self.last_column)}{self.last_row}"
         return first if first == last else f"{first}:{last}"
+
+
+def find_letters(column: int) -> str:
+    """The letters of a column counted from 1: 1 is "A", 28 is "AB"."""
+    letters = ""
+    while column:
+        column, rest = divmod(column - 1, 26)
+        letters = chr(65 + rest) + letters
+    return letters
 
 
 def inspect_package(data: bytes, *, max_bytes: int = MAX_FILE_BYTES) -> Package:
@@ -159,7 +166,8 @@ def _unpack_parts(data: bytes, entries: Mapping[str, zipfile.ZipInfo]) -> tuple[
     total = 0
     for name, info in entries.items():
         is_xml = name.endswith((".xml", ".rels"))
-        size, checksum, kept, tail = 0, 0, [], b""
+        size, checksum, tail = 0, 0, b""
+        kept: list[bytes] = []
         for chunk in _unpack(data, info):
             size += len(chunk)
             if (
@@ -266,7 +274,10 @@ def _find_sheets(
         raise WorkbookUnreadable("zip_bomb")
     by_kind = dict(relations.values())
     return Package(
-        tuple(sheets), parts.get(by_kind.get("sharedstrings", ""), b""), parts.get(by_kind.get("styles", ""), b""), is_1904
+        sheets=tuple(sheets),
+        shared_strings=parts.get(by_kind.get("sharedstrings", ""), b""),
+        styles=parts.get(by_kind.get("styles", ""), b""),
+        is_1904=is_1904,
     )
 
 
@@ -312,9 +323,9 @@ _CELL_OR_ROW_TAG = re.compile(rb"<" + _P + rb"(c|row)[\s/>]")
 _CELL = re.compile(rb"<(" + _P + rb")c(?=[\s/>])([^>]*?)(?:/>|>(.*?)</\1c\s*>)", re.DOTALL)
 _FORMULA_TAG = re.compile(rb"<" + _P + rb"f[\s/>]")
 _FORMULA_CELL = re.compile(
-    rb"<" + _P + rb"c\s(?:[^>]*?\s)?r\s*=\s*["']([A-Za-z]{1,3}\d{1,7})["'][^>]*>\s*<" + _P + rb"f([^>]*)>"
+    rb"<" + _P + rb"""c\s(?:[^>]*?\s)?r\s*=\s*["']([A-Za-z]{1,3}\d{1,7})["'][^>]*>\s*<""" + _P + rb"""f([\s/][^>]*)?>"""
 )
-_ERROR_CELL = re.compile(rb"<" + _P + rb"c(\s[^>]*?\bt\s*=\s*["']e["'][^>]*)>")
+_ERROR_CELL = re.compile(rb"<" + _P + rb"""c(\s[^>]*?\bt\s*=\s*["']e["'][^>]*)>""")
 _ARRAY = re.compile(rb"""\bt\s*=\s*["'](?:array|dataTable)["']""")
 _AREA_REF = re.compile(rb"""\bref\s*=\s*["']([A-Za-z]{1,3}\d{1,7})(?::([A-Za-z]{1,3}\d{1,7}))?["']""")
 _REF_ATTRIBUTE = re.compile(rb"""(?:^|\s)r\s*=\s*["']([A-Za-z]{1,3}\d{1,7})["']""")
@@ -340,7 +351,7 @@ def find_formulas(xml: bytes) -> tuple[list[Area], int]:
     areas = []
     for match in _FORMULA_CELL.finditer(xml):
         area = _parse_area(match[1], match[1])
-        reference = _AREA_REF.search(match[2]) if _ARRAY.search(match[2]) else None
+        reference = _AREA_REF.search(match[2]) if _ARRAY.search(match[2] or b"") else None
         if reference:
             area = _parse_area(reference[1], reference[2] or reference[1])
         areas.append(area)
@@ -354,9 +365,15 @@ def find_errors(xml: bytes) -> list[Area]:
 
 
 def _parse_area(first: bytes, last: bytes) -> Area:
-    row, column = xl_cell_to_rowcol(first.decode().upper())
-    last_row, last_column = xl_cell_to_rowcol(last.decode().upper())
-    return Area(row + 1, column + 1, max(last_row, row) + 1, max(last_column, column) + 1)
+    row, column = _parse_reference(first)
+    last_row, last_column = _parse_reference(last)
+    return Area(row, column, max(last_row, row), max(last_column, column))
+
+
+def _parse_reference(reference: bytes) -> tuple[int, int]:
+    """(row, column), both from 1, of "F14"."""
+    letters = reference.rstrip(b"0123456789")
+    return int(reference[len(letters) :]), _find_column(letters)
 
 
 def bound_sheet(xml: bytes) -> tuple[bytes, str]:
@@ -373,8 +390,8 @@ def bound_sheet(xml: bytes) -> tuple[bytes, str]:
     for match in _CELL.finditer(xml):
         drop = not match[3]
         if not drop and (reference := _REF_ATTRIBUTE.search(match[2])):
-            row, column = xl_cell_to_rowcol(reference[1].decode().upper())
-            if row >= MAX_ROW or column >= MAX_COLUMN:
+            row, column = _parse_reference(reference[1])
+            if row > MAX_ROW or column > MAX_COLUMN:
                 drop, outside = True, outside or reference[1].decode().upper()
         if drop:
             kept.append(xml[end : match.start()])

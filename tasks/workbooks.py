@@ -11,41 +11,63 @@ import datetime as dt
 import functools
 import io
 import itertools
-import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
-from xml.parsers import expat
 
 import numpy as np
 import pandas as pd
 import python_calamine
-import xlsxwriter
-from xlsxwriter.format import Format
-from xlsxwriter.utility import xl_cell_to_rowcol, xl_col_to_name, xl_rowcol_to_cell
-from xlsxwriter.worksheet import Worksheet
+import xlsxwriter  # type: ignore[import-untyped]  # it ships no types
 
 from study.pack_layout import (
     ABOUT,
     ABOUT_FIELDS,
     ABOUT_TITLE,
     CODE_ROW,
+    EARLIEST_DAY,
     FIRST_DATA_ROW,
+    LATEST_DAY,
     LISTS_TITLE,
     AboutField,
-    Choice,
     Column,
     Kind,
     Layout,
     Problem,
-    ReadSheet,
     Reading,
+    ReadSheet,
     Severity,
     Sheet,
     fold_title,
+    parse_answer,
+    parse_date,
+    parse_text,
 )
+from tasks.workbook_inspection import (
+    MAX_FILE_BYTES,
+    MAX_ROW,
+    Area,
+    Package,
+    SheetPart,
+    WorkbookUnreadable,
+    bound_sheet,
+    build_package,
+    cut_head,
+    find_errors,
+    find_formulas,
+    find_letters,
+    inspect_package,
+)
+
+__all__ = [
+    "ReceiptRow",
+    "ReceiptSummary",
+    "WorkbookUnreadable",
+    "read_return_workbook",
+    "write_blank_return",
+    "write_receipt_workbook",
+    "write_return_workbook",
+]
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
@@ -139,6 +161,8 @@ def _format_properties() -> dict[str, dict[str, Any]]:
         "value_date": ruled | {"num_format": _DATE_FORMAT, "align": "left", "left": 2, "right": 2},
         "value_number": ruled | {"num_format": "0", "align": "left", "left": 2, "right": 2},
         "wrapped": ruled | {"text_wrap": True},
+        "text_wrapped": ruled | {"num_format": "@", "text_wrap": True},
+        "strong_wrapped": ruled | {"num_format": "@", "text_wrap": True, "bold": True},
         "count": ruled | {"num_format": "0", "align": "right", "bold": True},
     }
 
@@ -150,7 +174,7 @@ class _Book:
         self.workbook = xlsxwriter.Workbook(buffer, {"in_memory": True})
         created = dt.datetime.combine(created_on, dt.time()) if created_on else _FIXED_CREATION
         self.workbook.set_properties({"title": title, "created": created})
-        self._formats: dict[str, Format] = {}
+        self._formats: dict[str, xlsxwriter.format.Format] = {}
         self._lists: dict[tuple[str, ...], str] = {}
 
     def __enter__(self) -> _Book:
@@ -159,12 +183,12 @@ class _Book:
     def __exit__(self, *_: object) -> None:
         self.workbook.close()
 
-    def find_format(self, name: str) -> Format:
+    def find_format(self, name: str) -> xlsxwriter.format.Format:
         if name not in self._formats:
             self._formats[name] = self.workbook.add_format(_format_properties()[name])
         return self._formats[name]
 
-    def add_sheet(self, title: str) -> Worksheet:
+    def add_sheet(self, title: str) -> xlsxwriter.worksheet.Worksheet:
         return self.workbook.add_worksheet(title)
 
     def find_list(self, codes: tuple[str, ...]) -> list[str] | str:
@@ -172,7 +196,7 @@ class _Book:
         if len(",".join(codes)) <= _EXCEL_TEXT_LIMIT and not any("," in code for code in codes):
             return list(codes)
         if codes not in self._lists:
-            letter = xl_col_to_name(len(self._lists))
+            letter = find_letters(len(self._lists) + 1)
             self._lists[codes] = f"={LISTS_TITLE}!${letter}$1:${letter}${len(codes)}"
         return self._lists[codes]
 
@@ -214,7 +238,9 @@ def _write_about(book: _Book, layout: Layout, about: Mapping[str, object], sheet
     sheet.activate()
 
 
-def _write_about_value(book: _Book, sheet: Worksheet, row: int, place: AboutField, value: object) -> None:
+def _write_about_value(
+    book: _Book, sheet: xlsxwriter.worksheet.Worksheet, row: int, place: AboutField, value: object
+) -> None:
     if place.kind == "date":
         style = book.find_format("value_date")
         day = parse_date(value).date
@@ -247,7 +273,13 @@ def _write_about_value(book: _Book, sheet: Worksheet, row: int, place: AboutFiel
 
 
 def _write_lines(
-    book: _Book, sheet: Worksheet, row: int, heading: str, lines: Iterable[str], *, last_column: int
+    book: _Book,
+    sheet: xlsxwriter.worksheet.Worksheet,
+    row: int,
+    heading: str,
+    lines: Iterable[str],
+    *,
+    last_column: int,
 ) -> int:
     """A heading and numbered lines over the whole width; returns the next free row."""
     for column in range(last_column + 1):
@@ -334,7 +366,14 @@ def _find_width(column: Column, turned: bool) -> float:
     return min(max(longest + 3, len(column.code) * 0.85, 12), 34)
 
 
-def _write_column(page: Worksheet, first_row: int, index: int, kind: Kind, values: pd.Series, style: Format) -> None:
+def _write_column(
+    page: xlsxwriter.worksheet.Worksheet,
+    first_row: int,
+    index: int,
+    kind: Kind,
+    values: pd.Series,
+    style: xlsxwriter.format.Format,
+) -> None:
     for row, value in enumerate(values.tolist(), start=first_row):
         if value is None or value is pd.NaT or value == "" or value != value:
             continue
@@ -348,12 +387,12 @@ def _write_column(page: Worksheet, first_row: int, index: int, kind: Kind, value
             page.write_string(row, index, str(value), style)
 
 
-def _add_checks(book: _Book, page: Worksheet, sheet: Sheet, first_row: int, last_row: int) -> None:
+def _add_checks(book: _Book, page: xlsxwriter.worksheet.Worksheet, sheet: Sheet, first_row: int, last_row: int) -> None:
     """Drop-downs and checks; neighbouring columns that take the same share one."""
     start = 0
     for _, group in itertools.groupby(sheet.columns, key=_find_check_key):
         columns = list(group)
-        check = _derive_check(book, columns[0], len(columns) == 1, xl_rowcol_to_cell(first_row, start))
+        check = _derive_check(book, columns[0], len(columns) == 1, f"{find_letters(start + 1)}{first_row + 1}")
         if check:
             page.data_validation(first_row, start, last_row, start + len(columns) - 1, check)
         start += len(columns)
@@ -397,7 +436,7 @@ def _shorten(text: str, limit: int = _EXCEL_TEXT_LIMIT) -> str:
     return text if len(text) <= limit else f"{text[: limit - 2].rstrip()} …"
 
 
-def _set_up_print(page: Worksheet, left: str, n_pages_wide: int) -> None:
+def _set_up_print(page: xlsxwriter.worksheet.Worksheet, left: str, n_pages_wide: int) -> None:
     page.set_landscape()
     page.set_paper(9)
     page.fit_to_pages(n_pages_wide, 0)
@@ -406,3 +445,573 @@ def _set_up_print(page: Worksheet, left: str, n_pages_wide: int) -> None:
     page.set_footer("&L&9Identifiers only: no names&R&9Page &P of &N")
 
 
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+_MAX_PROBLEMS = 2_000  # of one kind on one sheet; more are said in one
+_HEADER_ROWS = 12  # where the rows of labels and codes are looked for
+_KNOWN_BY = 0.5  # the share of its own codes by which a sheet is known, whatever its title
+
+_Cells = list[list[Any]]
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Where columns are: ``row`` (from 1) holds codes or labels, ``places`` maps codes to columns (from 0)."""
+
+    row: int
+    places: Mapping[str, int]
+    found_by: Literal["codes", "labels"]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A worksheet of the file (``position`` from 1) that is a sheet of the layout."""
+
+    part: SheetPart
+    position: int
+    code: str
+    cells: _Cells
+    merged: tuple[Area, ...]
+
+
+class _Problems:
+    """Collects problems of one sheet under the title that the layout gives it."""
+
+    def __init__(self, sheet: str = "", title: str = "") -> None:
+        self.sheet, self.title = sheet, title
+        self.found: list[Problem] = []
+
+    def add(self, rule: str, severity: Severity, expected: str, area: Area | None = None, column: str = "") -> None:
+        if area is None:
+            self.found.append(Problem(rule, severity, self.sheet, self.title, column=column, expected=expected))
+        else:
+            place = (area.cell, area.row, area.last_row)
+            self.found.append(Problem(rule, severity, self.sheet, self.title, *place, column, expected))
+
+
+def read_return_workbook(
+    data: bytes, layout: Layout, *, site_id: str | None = None, max_bytes: int = MAX_FILE_BYTES
+) -> Reading:
+    """Read a return, with every fault of its form found at once.
+
+    A sheet is known by its codes first and its title second, so it may be renamed or moved; columns are known by code,
+    or by label where the row of codes was deleted, so they may be reordered. Blank rows are passed over. Raises
+    `WorkbookUnreadable` for a file that is not read at all. Without a usable "About", or if that names another study,
+    site (where ``site_id`` is given) or layout version, a problem of the file says so and the sheets are read all the
+    same.
+    """
+    package = inspect_package(data, max_bytes=max_bytes)
+    found, problems = _identify_sheets(package, layout)
+    if all(not any(map(_is_filled, sheet.cells)) for sheet in found) and len(found) == len(package.sheets):
+        raise WorkbookUnreadable("empty_workbook")
+    about, about_problems = _read_about(found, layout, site_id, package)
+    problems = about_problems + problems
+    sheets: dict[str, ReadSheet] = {}
+    for place in found:
+        sheet = layout.sheet_by_code.get(place.code)
+        if sheet is not None:
+            read, sheet_problems = _read_records(place, sheet, package)
+            problems += sheet_problems
+            if read is not None:
+                sheets[place.code] = read
+    ordered = {sheet.code: sheets[sheet.code] for sheet in layout.sheets if sheet.code in sheets}
+    if not ordered and not problems:
+        problems.append(Problem("nothing_to_read", "hard", expected="At least one sheet with records."))
+    return Reading(about, ordered, tuple(problems))
+
+
+def _parse_cells(package: Package, sheets: Sequence[bytes]) -> list[tuple[_Cells, tuple[Area, ...]]]:
+    """Cells from A1 on, blanks as "", and merged areas, of each sheet."""
+    result = []
+    try:
+        workbook = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(build_package(package, sheets)))
+        for index in range(len(sheets)):
+            sheet = workbook.get_sheet_by_index(index)
+            merged = tuple(
+                Area(row + 1, column + 1, last_row + 1, last_column + 1)
+                for (row, column), (last_row, last_column) in sheet.merged_cell_ranges or ()
+            )
+            result.append((sheet.to_python(skip_empty_area=False), merged))
+    except (python_calamine.CalamineError, ValueError, OverflowError, OSError):
+        raise WorkbookUnreadable("damaged_workbook") from None
+    except BaseException as error:
+        # A panic of the parser's Rust code is no Exception, so that nobody swallows it unawares; here it is one.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise WorkbookUnreadable("damaged_workbook") from None
+    return result
+
+
+def _identify_sheets(package: Package, layout: Layout) -> tuple[list[_Found], list[Problem]]:
+    """The worksheets that the layout knows, in the order of the file; small ones are read here already."""
+    usable = [part for part in package.sheets if fold_title(part.title) != fold_title(LISTS_TITLE)]
+    positions = [number for number, part in enumerate(package.sheets, start=1) if part in usable]
+    bounded = [bound_sheet(cut_head(part)) if not part.is_whole else bound_sheet(part.head) for part in usable]
+    heads = _parse_cells(package, [xml for xml, _ in bounded])
+    guesses = [_find_sheet_code(part.title, cells, layout) for part, (cells, _) in zip(usable, heads, strict=True)]
+    problems: list[Problem] = []
+    found: list[_Found] = []
+    for place, code in enumerate(guesses):
+        part, position = usable[place], positions[place]
+        if not code:
+            if any(map(_is_filled, heads[place][0])):
+                problems.append(_unknown_sheet(position))
+        elif place != _find_best(code, guesses, usable, layout):
+            problems.append(
+                Problem(
+                    "sheet_repeated",
+                    "hard",
+                    sheet_title=f"sheet {position}",
+                    expected=f'One sheet "{layout.find_title(code)}". Move the rows of this one there; send it again.',
+                )
+            )
+        else:
+            found.append(_Found(part, position, code, *heads[place]))
+    return found, problems
+
+
+def _unknown_sheet(position: int) -> Problem:
+    expected = "Only the sheets of the workbook that we sent. This one was not read; nothing needs to be done."
+    return Problem("unknown_sheet", "soft", sheet_title=f"sheet {position}", expected=expected)
+
+
+def _find_best(code: str, guesses: Sequence[str], parts: Sequence[SheetPart], layout: Layout) -> int:
+    """Of the worksheets taken for one sheet, the one that has its title, or else the first."""
+    places = [place for place, guess in enumerate(guesses) if guess == code]
+    titled = [place for place in places if layout.code_by_title.get(fold_title(parts[place].title)) == code]
+    return (titled or places)[0]
+
+
+def _find_sheet_code(title: str, cells: _Cells, layout: Layout) -> str:
+    """Which sheet of the layout a worksheet is: by the codes or labels that only that sheet has, else by its title."""
+    rows = [{fold_title(cell) for cell in row if isinstance(cell, str) and cell} for row in cells[:_HEADER_ROWS]]
+    best, best_share = "", 0.0
+    titled = layout.code_by_title.get(fold_title(title), "")
+    for sheet in layout.sheets:
+        telling = sheet.telling_codes
+        labels = {label for label, code in sheet.code_by_label.items() if code in telling}
+        share = max((len(telling & row) / len(telling) for row in rows), default=0.0)
+        if len(labels) > 1:
+            share = max([share, *(len(labels & row) / len(labels) for row in rows)])
+        if share >= _KNOWN_BY and (share, sheet.code == titled) > (best_share, best == titled):
+            best, best_share = sheet.code, share
+    if best or titled:
+        return best or titled
+    codes = {place.code for place in ABOUT_FIELDS}
+    return ABOUT if len(codes & set().union(*rows)) >= len(codes) * _KNOWN_BY else ""
+
+
+def _is_filled(row: Sequence[Any]) -> bool:
+    return any(cell.__class__ is not str or parse_text(cell) for cell in row)
+
+
+# About ------------------------------------------------------------------------------------------------------------
+
+
+def _read_about(
+    found: Sequence[_Found], layout: Layout, site_id: str | None, package: Package
+) -> tuple[dict[str, object], list[Problem]]:
+    """The values of "About" by code, and what keeps the file from being taken for a return of this study."""
+    problems = _Problems(ABOUT, ABOUT_TITLE)
+    place = next((sheet for sheet in found if sheet.code == ABOUT), None)
+    if place is None:
+        problems.add("about_missing", "hard", f'A sheet "{ABOUT_TITLE}" with study, site, posting date and number.')
+        return {}, problems.found
+    cells = _find_about_values(place.cells)
+    xml = place.part.head
+    formulas = {(area.row, area.column): area for area in find_formulas(xml)[0]} if place.part.is_whole else {}
+    about: dict[str, object] = {}
+    for entry in ABOUT_FIELDS:
+        value, row, column = cells.get(entry.code, ("", 0, 0))
+        area = Area(row, column, row, column) if row else None
+        if (row, column) in formulas:
+            problems.add("formula_in_cell", "hard", f"{entry.label}: type the value, not a formula.", area)
+            value = ""
+        about[entry.code], is_fault = _parse_about_value(entry, value, is_1904=package.is_1904)
+        if is_fault or (about[entry.code] in {"", None} and entry.code not in {"correction", "layout_version"}):
+            what = {"date": "a date such as 28/03/2014", "whole_number": "a whole number", "text": "its code"}[
+                entry.kind
+            ]
+            problems.add(
+                "about_incomplete", "hard", f"{entry.label}: {what}. {entry.advice}".rstrip(), area, entry.code
+            )
+    if about["correction"] is None:
+        about["correction"] = 0
+    for rule, code, allowed, expected in (
+        ("wrong_study", "study", {layout.study_id}, f'Study "{layout.study_id}". Send it to the study it belongs to.'),
+        ("wrong_site", "site", {site_id} if site_id else set(layout.site_ids), "The code of your own site."),
+        (
+            "wrong_layout_version",
+            "layout_version",
+            {layout.version},
+            f"Version {layout.version}: use the newest workbook.",
+        ),
+    ):
+        _, row, column = cells.get(code, ("", 0, 0))
+        if about[code] not in allowed and (about[code] or rule == "wrong_layout_version"):
+            problems.add(rule, "hard", expected, Area(row, column, row, column) if row else None, code)
+    return about, problems.found
+
+
+def _find_about_values(cells: _Cells) -> dict[str, tuple[Any, int, int]]:
+    """code -> (value, row, column), wherever the rows stand: the cell right of the code, or of the label without it."""
+    by_label = {fold_title(entry.label): entry.code for entry in ABOUT_FIELDS}
+    codes = set(by_label.values())
+    values: dict[str, tuple[Any, int, int]] = {}
+    for row, line in enumerate(cells, start=1):
+        names = [fold_title(cell) if isinstance(cell, str) else "" for cell in line[:3]]
+        for column, name in enumerate(names):
+            code = name if name in codes else by_label.get(name, "")
+            after = column + (2 if column + 1 < len(names) and names[column + 1] == code else 1)
+            if code and code not in values:
+                value = line[after] if after < len(line) else ""
+                values[code] = (value, row, after + 1)
+    return values
+
+
+def _parse_about_value(entry: AboutField, value: object, *, is_1904: bool) -> tuple[object, bool]:
+    """The value as text, day or whole number, and whether it is none of these."""
+    if entry.kind == "text":
+        return parse_text(value), False
+    if entry.kind == "date":
+        parsed = parse_date(value, is_1904=is_1904)
+        return parsed.date, parsed.is_fault
+    text = parse_text(value)
+    if not text:
+        return None, False
+    return (int(text), False) if text.isascii() and text.isdigit() and len(text) <= 6 else (None, True)
+
+
+# Sheets of records ------------------------------------------------------------------------------------------------
+
+
+def _read_records(place: _Found, sheet: Sheet, package: Package) -> tuple[ReadSheet | None, list[Problem]]:
+    problems = _Problems(sheet.code, sheet.title)
+    cells, merged, outside = place.cells, place.merged, ""
+    xml = place.part.read()
+    if not place.part.is_whole:
+        bounded, outside = bound_sheet(xml)
+        [(cells, merged)] = _parse_cells(package, [bounded])
+    else:
+        _, outside = bound_sheet(xml)
+    header = _find_header(cells, sheet)
+    if header is None:
+        if any(map(_is_filled, cells)):
+            problems.add("codes_missing", "hard", f"Row {CODE_ROW} with the codes of the columns, as in our workbook.")
+        return None, problems.found
+    letters = {code: find_letters(column + 1) for code, column in header.places.items()}
+    missing = tuple(code for code in sheet.codes if code not in header.places)
+    for code in missing:
+        label = sheet.column_by_code[code].label
+        problems.add(
+            "missing_column", "hard", f'A column "{label}" with the code {code} in the row of codes.', None, code
+        )
+    _find_odd_columns(cells, header, sheet, problems)
+    if outside:
+        expected = f"Rows up to {MAX_ROW:,} only. Move what stands further down or right, and send it again."
+        problems.add("cells_out_of_reach", "hard", expected)
+    rows, lines = _find_lines(cells, header, sheet)
+    columns = {column: code for code, column in header.places.items()}
+    _find_formula_problems(xml, header, columns, rows, problems)
+    for area in merged:
+        known = [code for column, code in columns.items() if area.column <= column + 1 <= area.last_column]
+        if known and area.last_row > header.row:
+            data = Area(max(area.row, header.row + 1), area.column, area.last_row, area.last_column)
+            problems.add(
+                "merged_cells", "hard", "One cell for each value: unmerge these and fill in each.", data, known[0]
+            )
+    frame = _derive_frame(rows, lines, header, sheet, problems, letters, is_1904=package.is_1904)
+    read = ReadSheet(sheet.code, sheet.title, place.position, frame, letters, missing, header.found_by)
+    return read, problems.found
+
+
+def _find_header(cells: _Cells, sheet: Sheet) -> _Header | None:
+    """The row that names most columns by code; only without any, the row that names most by label."""
+    folded = [[fold_title(cell) if isinstance(cell, str) else "" for cell in row] for row in cells[:_HEADER_ROWS]]
+    codes = {code.casefold(): code for code in sheet.codes}
+    for found_by, known in (("codes", codes), ("labels", dict(sheet.code_by_label))):
+        places = [_find_places(row, known) for row in folded]
+        best = max(range(len(places)), key=lambda row: len(places[row]), default=0)
+        if places and len(places[best]) > 1:
+            return _Header(best + 1, places[best], "codes" if found_by == "codes" else "labels")
+    return None
+
+
+def _find_places(row: Sequence[str], known: Mapping[str, str]) -> dict[str, int]:
+    places: dict[str, int] = {}
+    for column, name in enumerate(row):
+        if name in known:
+            places.setdefault(known[name], column)
+    return places
+
+
+def _find_odd_columns(cells: _Cells, header: _Header, sheet: Sheet, problems: _Problems) -> None:
+    """Columns that the layout doesn't know, and columns named twice."""
+    known = set(header.places.values())
+    names = cells[header.row - 1]
+    codes = {code.casefold() for code in sheet.codes} | set(sheet.code_by_label)
+    above = cells[header.row - 2] if header.row > 1 else [""] * len(names)
+    for column, name in enumerate(names):
+        if column in known or not (_is_filled([name]) or _is_filled([above[column]])):
+            continue
+        area = Area(header.row, column + 1, header.row, column + 1)
+        if isinstance(name, str) and fold_title(name) in codes:
+            problems.add("column_repeated", "hard", "This column once only. Put its values into one column.", area)
+        else:
+            problems.add("unknown_column", "soft", "Only the columns of our workbook. This one was not read.", area)
+
+
+def _find_lines(cells: _Cells, header: _Header, sheet: Sheet) -> tuple[list[int], _Cells]:
+    """Rows of data (numbers from 1, and cells) below the header: without blank rows and repeated headers."""
+    columns = list(header.places.values())
+    width = len(cells[0]) if cells else 0
+    names = {code: fold_title(sheet.column_by_code[code].label) for code in header.places}
+    first, first_column = next(iter(header.places.items()))
+    repeats = {first.casefold(), names[first]}
+    numbers, lines = [], []
+    for number, row in enumerate(cells[header.row :], start=header.row + 1):
+        if row.count("") == width or not _is_filled([row[column] for column in columns]):
+            continue
+        if isinstance(row[first_column], str) and fold_title(row[first_column]) in repeats:
+            continue
+        numbers.append(number)
+        lines.append(row)
+    return numbers, lines
+
+
+def _find_formula_problems(
+    xml: bytes, header: _Header, columns: Mapping[int, str], rows: Sequence[int], problems: _Problems
+) -> None:
+    """Formulas and error values in cells of data: the parser would give the value kept from the last calculation."""
+    formulas, n_unplaced = find_formulas(xml)
+    places = [area for area in formulas if area.last_row > header.row]
+    last_data_row = rows[-1] if rows else header.row
+    n_found = 0
+    for area in places:
+        for column in range(area.column, min(area.last_column, max(columns) + 1) + 1):
+            if column - 1 not in columns:
+                continue
+            for row in range(max(area.row, header.row + 1), min(area.last_row, max(last_data_row, area.row)) + 1):
+                n_found += 1
+                if n_found > _MAX_PROBLEMS:
+                    rest = Area(row, column, last_data_row, column)
+                    problems.add("formula_in_cell", "hard", "Values, not formulas, in the whole sheet.", rest)
+                    return
+                cell = Area(row, column, row, column)
+                problems.add("formula_in_cell", "hard", "The value itself: type it in place of the formula.", cell,
+                             columns[column - 1])  # fmt: skip
+    if n_unplaced:
+        problems.add("formula_in_cell", "hard", "Values, not formulas, in the whole sheet.")
+    taken = {(area.row, area.column) for area in formulas}
+    errors = [
+        a for a in find_errors(xml) if a.row > header.row and a.column - 1 in columns and (a.row, a.column) not in taken
+    ]
+    for area in errors[:_MAX_PROBLEMS]:
+        problems.add(
+            "error_in_cell", "hard", "The value itself: this cell holds an error.", area, columns[area.column - 1]
+        )
+    if len(errors) > _MAX_PROBLEMS:
+        problems.add("error_in_cell", "hard", "Values, not errors, in the whole sheet.")
+
+
+def _derive_frame(
+    rows: list[int],
+    lines: _Cells,
+    header: _Header,
+    sheet: Sheet,
+    problems: _Problems,
+    letters: Mapping[str, str],
+    *,
+    is_1904: bool,
+) -> pd.DataFrame:
+    columns = [column for column in sheet.columns if column.code in header.places or column.kind != "item"]
+    values = np.empty((len(lines), len(columns)), dtype=object)
+    for index, column in enumerate(columns):
+        place = header.places.get(column.code)
+        if place is None:
+            values[:, index] = "" if column.kind == "text" else None
+        elif column.kind == "text":
+            values[:, index] = [parse_text(line[place]) for line in lines]
+        elif column.kind == "item":
+            values[:, index] = [
+                cell if cell.__class__ is float else parse_answer(cell) for line in lines for cell in (line[place],)
+            ]
+        else:
+            parsed = [parse_date(line[place], is_1904=is_1904) for line in lines]
+            values[:, index] = [day.date for day in parsed]
+            for row in (row for row, day in zip(rows, parsed, strict=True) if day.is_fault):
+                area = Area(row, place + 1, row, place + 1)
+                expected = "A date as day, month, year: 28/03/2014 or 28 Mar 2014."
+                problems.add("date_not_understood", "hard", expected, area, column.code)
+    frame = pd.DataFrame(values, columns=[column.code for column in columns], dtype=object)
+    frame.insert(0, "row", np.asarray(rows, dtype=np.int64))
+    return frame
+
+
+# --- Receipts ---------------------------------------------------------------------------------------------------------
+
+Outcome = Literal["accepted", "accepted_in_part", "nothing_accepted", "quarantined"]
+
+
+@dataclass(frozen=True)
+class ReceiptSummary:
+    """What became of one file, for the person at the site who sent it.
+
+    ``reason`` and ``what_to_do`` are sentences, needed for a file in quarantine; ``notes`` are further sentences, such
+    as the assumptions that a rehearsal rests on.
+    """
+
+    study_title: str
+    site_id: str
+    return_id: str
+    outcome: Outcome
+    received_on: dt.date
+    posted_on: dt.date | None = None
+    sending_number: int | None = None
+    correction: int = 0
+    n_accepted: int = 0
+    n_repeated: int = 0
+    n_superseded: int = 0
+    n_refused: int = 0
+    n_log_entries: int = 0
+    reason: str = ""
+    what_to_do: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReceiptRow:
+    """One thing to mend or to look at: where, what is wrong, what to do. It has no place for an answer."""
+
+    sheet: str
+    cell: str
+    participant_id: str
+    wave: str
+    instrument: str
+    item: str
+    what_is_wrong: str
+    what_to_do: str
+    query_id: str
+    severity: Severity
+
+
+_OUTCOMES: Mapping[str, str] = {
+    "accepted": "Everything in this workbook was accepted. Thank you.",
+    "accepted_in_part": "Part of this workbook was accepted; some of it needs your attention.",
+    "nothing_accepted": "Nothing in this workbook could be accepted yet.",
+    "quarantined": "This workbook was put aside unread. Nothing in it was accepted.",
+}
+_SEVERITIES: Mapping[Severity, str] = {"hard": "Must be mended", "soft": "Please check"}
+_RECEIPT_COLUMNS = (
+    ("Query", 12), ("Importance", 15), ("Sheet", 20), ("Cell", 9), ("Participant", 16), ("Wave", 14),
+    ("Questionnaire", 20), ("Item", 12), ("What is wrong", 46), ("What to do", 46),
+)  # fmt: skip
+
+
+def write_receipt_workbook(summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> bytes:
+    """The answer to a site: "Read me", and, if anything needs attention, "To mend" with one row for each thing.
+
+    Written anew and never made from the file received; it holds places, identifiers and codes, no answers.
+    """
+    buffer = io.BytesIO()
+    with _Book(buffer, f"{summary.study_title}: receipt {summary.return_id}", summary.received_on) as book:
+        _write_receipt_summary(book, summary, rows)
+        if rows:
+            _write_receipt_rows(book, summary, rows)
+    return buffer.getvalue()
+
+
+def _write_receipt_summary(book: _Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> None:
+    sheet = book.add_sheet("Read me")
+    for column, width in enumerate((42, 14, 70)):
+        sheet.set_column(column, column, width, book.find_format("prose"))
+    sheet.write_string(0, 0, summary.study_title, book.find_format("title"))
+    sheet.write_string(1, 0, f"Receipt for site {summary.site_id}", book.find_format("subtitle"))
+    sheet.merge_range(3, 0, 3, 2, _OUTCOMES[summary.outcome], book.find_format("heading"))
+    row = 4
+    if summary.reason:
+        sheet.merge_range(row, 0, row, 2, summary.reason, book.find_format("prose"))
+        sheet.set_row(row, 14 * -(-len(summary.reason) // 120))
+        row += 1
+    row += 1
+    for label, value in _list_receipt_facts(summary):
+        sheet.write_string(row, 0, label, book.find_format("label"))
+        sheet.write_string(row, 1, value, book.find_format("text"))
+        row += 1
+    row += 1
+    n_hard = sum(entry.severity == "hard" for entry in rows)
+    for label, count, meaning in (
+        ("Accepted", summary.n_accepted, "Questionnaires that are now in the study's data."),
+        ("Repeated", summary.n_repeated, "The same as what you sent before; counted once."),
+        ("Replaced", summary.n_superseded, "Corrections that took the place of what you sent before."),
+        ("Not accepted", summary.n_refused, 'Left out for now. The sheet "To mend" says why.'),
+        ("Entries in the logs", summary.n_log_entries, "Screening, consent, allocation and disposition."),
+        ("To be mended", n_hard, "Rows that could not be taken as they are."),
+        ("To be checked", len(rows) - n_hard, "Taken as they are; please look again."),
+    ):
+        sheet.write_string(row, 0, label, book.find_format("label"))
+        sheet.write_number(row, 1, count, book.find_format("count"))
+        sheet.write_string(row, 2, meaning, book.find_format("prose"))
+        row += 1
+    row = _write_lines(book, sheet, row + 1, "What to do now", _list_next_steps(summary, rows), last_column=2)
+    if summary.notes:
+        _write_lines(book, sheet, row + 1, "Please note", summary.notes, last_column=2)
+    _set_up_print(sheet, f"Site {summary.site_id}  ·  {summary.return_id}", 1)
+    sheet.activate()
+
+
+def _list_receipt_facts(summary: ReceiptSummary) -> list[tuple[str, str]]:
+    facts = [("Return", summary.return_id or "not known")]
+    if summary.posted_on:
+        facts.append(("Posted on", f"{summary.posted_on:%d %b %Y}"))
+    if summary.sending_number is not None:
+        facts.append(("Sending number", str(summary.sending_number)))
+    if summary.correction:
+        facts.append(("Correction", str(summary.correction)))
+    facts.append(("Received on", f"{summary.received_on:%d %b %Y}"))
+    return facts
+
+
+def _list_next_steps(summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> tuple[str, ...]:
+    if summary.outcome == "quarantined":
+        return (summary.what_to_do or "Please ask the study team what to send instead.",)
+    steps = [summary.what_to_do] if summary.what_to_do else []
+    if any(entry.severity == "hard" for entry in rows):
+        steps += [
+            'Open your own copy of the workbook and go through the sheet "To mend": it gives the sheet, the cell, and '
+            "what should stand there.",
+            'On its sheet "About" keep the posting date and the sending number, and put the next number under '
+            '"Correction" (1 for the first).',
+            "Send the whole workbook again. What was accepted already is not counted twice.",
+        ]
+    elif rows:
+        steps.append(
+            'Please look at the rows of the sheet "To mend". If something is wrong, correct it in your workbook, put '
+            'the next number under "Correction" and send it again; if it is right, tell the study team its query.'
+        )
+    return tuple(steps) or ("Nothing: there is nothing to mend.",)
+
+
+def _write_receipt_rows(book: _Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> None:
+    sheet = book.add_sheet("To mend")
+    sheet.set_row(0, 20)
+    for column, (label, width) in enumerate(_RECEIPT_COLUMNS):
+        sheet.set_column(column, column, width, book.find_format("wrapped"))
+        sheet.write_string(0, column, label, book.find_format("head"))
+    plain, strong = book.find_format("text_wrapped"), book.find_format("strong_wrapped")
+    for number, entry in enumerate(rows, start=1):
+        importance = _SEVERITIES[entry.severity]
+        texts = (
+            entry.query_id, importance, entry.sheet, entry.cell, entry.participant_id, entry.wave, entry.instrument,
+            entry.item, entry.what_is_wrong, entry.what_to_do,
+        )  # fmt: skip
+        for column, text in enumerate(texts):
+            sheet.write_string(number, column, text, strong if column == 1 and entry.severity == "hard" else plain)
+        lines = max(
+            -(-len(text) // int(width * 1.05)) for text, (_, width) in zip(texts, _RECEIPT_COLUMNS, strict=True)
+        )
+        sheet.set_row(number, 14 * max(lines, 1) + 2)
+    sheet.freeze_panes(1, 0)
+    sheet.autofilter(0, 0, len(rows), len(_RECEIPT_COLUMNS) - 1)
+    _set_up_print(sheet, f"Site {summary.site_id}  ·  {summary.return_id}", 1)
+    sheet.repeat_rows(0)

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from study.events import ConfigurationAdopted, Event
+from study.events import ConfigurationAdopted, Event, StudyDayCompleted
 from study.instruments import Instrument
 from study.pack_layout import Layout, derive_return_layout
 from study.protocol import Study
@@ -139,3 +139,8 @@ def adopt_configuration(workspace: Workspace, as_of: date, requested_by: str) ->
             )
     workspace.ledger.append(adopted)
     return adopted
+
+
+def record_study_day(workspace: Workspace, as_of: date, requested_by: str) -> None:
+    """Record that the round of a day came to its end. A second round of the same day changes nothing."""
+    workspace.ledger.append([StudyDayCompleted(occurred_on=as_of, requested_by=requested_by)])

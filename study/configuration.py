@@ -1,0 +1,135 @@
+"""Configuration as part of history: which version of each part a study followed on a date, and what changed since.
+
+A part is the protocol (`study.toml`), a site's file, or an instrument's folder packed into one document. Each version is
+stored by the SHA-256 of its bytes and adopted by a `ConfigurationAdopted` event; a part that the study gave up is adopted as the empty document, so that giving up is history too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from hashlib import sha256
+from typing import NamedTuple
+
+import pandas as pd
+
+from study.protocol import SITES_FOLDER, STUDY_FILE
+
+GIVEN_UP = sha256(b"").hexdigest()
+"""The version of a part that the study no longer has: no bytes."""
+
+ADOPTED_COLUMNS = ["part", "name", "sha256", "occurred_on"]
+
+
+class ConfigurationPart(NamedTuple):
+    """One part as it is now. `name`: the study's, the site's or the instrument's id."""
+
+    part: str
+    name: str
+    data: bytes
+
+    @property
+    def sha256(self) -> str:
+        return sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationChange:
+    """A part whose version must be adopted: `follows` is the version in force so far, '' for a new part."""
+
+    part: str
+    name: str
+    sha256: str
+    follows: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFiles:
+    """The files that a study is read from: path to contents, for the study and for each of its instruments."""
+
+    study: dict[str, bytes]
+    instruments: dict[str, dict[str, bytes]]
+
+
+def pack_folder(files: Mapping[str, bytes]) -> bytes:
+    """A folder of text files as one canonical JSON document, file name to text. Raises UnicodeDecodeError if not UTF-8.
+
+    The same files give the same bytes, in whatever order they are listed.
+    """
+    texts = {name: data.decode() for name, data in files.items()}
+    return json.dumps(texts, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def unpack_folder(data: bytes) -> dict[str, bytes]:
+    """The inverse of `pack_folder`."""
+    return {name: text.encode() for name, text in json.loads(data).items()}
+
+
+def list_parts(
+    study_id: str, study_files: Mapping[str, bytes], instrument_files: Mapping[str, Mapping[str, bytes]]
+) -> list[ConfigurationPart]:
+    """Every part of a study's configuration, protocol first, then sites and instruments by name."""
+    sites = [
+        ConfigurationPart("site", _find_site_id(path), data)
+        for path, data in sorted(study_files.items())
+        if _find_site_id(path)
+    ]
+    instruments = [ConfigurationPart("instrument", id_, pack_folder(files)) for id_, files in instrument_files.items()]
+    return [ConfigurationPart("protocol", study_id, study_files[STUDY_FILE]), *sites, *sorted(instruments)]
+
+
+def derive_configuration(adopted: pd.DataFrame, on: date) -> pd.DataFrame:
+    """The version of each part in force on a date, from `ConfigurationAdopted` events.
+
+    In: part, name, sha256, occurred_on (datetime64), seq. Out: part, name, sha256, occurred_on (adopted from), sorted by
+    part and name; one row per part, parts given up left out. Of two adoptions on one day the one recorded later counts.
+    """
+    until_then = adopted.loc[adopted["occurred_on"] <= pd.Timestamp(on)]
+    newest = until_then.sort_values(["occurred_on", "seq"]).drop_duplicates(["part", "name"], keep="last")
+    in_force = newest.loc[newest["sha256"] != GIVEN_UP, ADOPTED_COLUMNS]
+    return in_force.sort_values(["part", "name"], ignore_index=True)
+
+
+def find_changes(
+    in_force: pd.DataFrame, parts: Iterable[ConfigurationPart], kinds: Iterable[str] = ("protocol", "site", "instrument")
+) -> list[ConfigurationChange]:
+    """What must be adopted so that the parts given are in force: new and changed ones, and those of `kinds` given up.
+
+    `in_force`: as from `derive_configuration`. Parts of kinds that are not listed here are left as they are.
+    """
+    kinds = tuple(kinds)
+    rows = in_force[["part", "name", "sha256"]].itertuples(index=False, name=None)
+    standing = {(part, name): version for part, name, version in rows}
+    wanted = {(part.part, part.name): part.sha256 for part in parts}
+    for key in standing:
+        if key[0] in kinds:
+            wanted.setdefault(key, GIVEN_UP)
+    return [
+        ConfigurationChange(part, name, version, standing.get((part, name), ""))
+        for (part, name), version in wanted.items()
+        if standing.get((part, name)) != version
+    ]
+
+
+def assemble_files(in_force: pd.DataFrame, contents: Mapping[str, bytes]) -> StudyFiles:
+    """The files of a study as they stood, from the versions in force and the stored contents by SHA-256.
+
+    `parse_study` and `parse_instrument` take them from there. Raises KeyError with the SHA-256 of a version not stored.
+    """
+    files = StudyFiles({}, {})
+    for part, name, version in in_force[["part", "name", "sha256"]].itertuples(index=False, name=None):
+        if part == "protocol":
+            files.study[STUDY_FILE] = contents[version]
+        elif part == "site":
+            files.study[f"{SITES_FOLDER}/{name}.toml"] = contents[version]
+        elif part == "instrument":
+            files.instruments[name] = unpack_folder(contents[version])
+    return files
+
+
+def _find_site_id(path: str) -> str:
+    """The site whose file this is; '' for any other file."""
+    folder, _, name = path.rpartition("/")
+    return name.removesuffix(".toml") if folder == SITES_FOLDER and name.endswith(".toml") else ""

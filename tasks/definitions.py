@@ -1,0 +1,392 @@
+"""Studies, sites and instruments from their folders: load them, find what is wrong with them, start a new study.
+
+The rules of what may be stated are `study.protocol`'s and `study.instruments`'; here the files are read, and what no
+single file shows is held together: an instrument that no folder defines, an assumption that its file doesn't declare.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from study.calendar import LONDON, add_months
+from study.configuration import ConfigurationPart, list_parts
+from study.instruments import DefinitionFaults, Instrument, find_suggestion, parse_instrument
+from study.protocol import SITES_FOLDER, STUDY_FILE, Study, parse_study
+from tasks.settings import PROJECT, read_settings
+
+DEFINITION_FILE = "definition.toml"
+NEW_STUDY_FOLDER = PROJECT / "templates" / "new_study"
+RESERVED_SHEET_TITLES = ("About", "Screening and consent", "Allocation", "Disposition")
+
+_STUDY_ID = re.compile(r"[a-z][a-z0-9_]{1,39}")
+_TITLE = re.compile(r"[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*")
+
+
+class StudyNotFound(LookupError):
+    """No study of this name has a folder."""
+
+
+class StudyExists(FileExistsError):
+    """A study of this name has a folder already, which is left as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a check found. Faults must be mended before the study can run; notes are for a person to know."""
+
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    sites_config: Path
+    instruments: Path
+    declarations: Path
+
+
+def list_studies(root: Path | None = None) -> list[str]:
+    """The study_ids that have a folder, sorted. `root`: the folder of sites_config/ and instruments/ (settings)."""
+    folder = _find_folders(root).sites_config
+    return sorted(path.name for path in _list_folders(folder))
+
+
+def load_study(study_id: str, root: Path | None = None) -> Study:
+    """The study as its files state it now.
+
+    Raises `StudyNotFound`, or `DefinitionFaults` with every fault that `find_faults` finds.
+    """
+    study, findings = _examine(study_id, _find_folders(root))
+    if study is None or findings.faults:
+        raise DefinitionFaults(findings.faults)
+    return study
+
+
+def find_faults(study_id: str, root: Path | None = None) -> Findings:
+    """Everything that a person can get wrong in a study's files, its sites' and its instruments', all at once.
+
+    Raises `StudyNotFound`.
+    """
+    return _examine(study_id, _find_folders(root))[1]
+
+
+def load_instruments(study: Study, root: Path | None = None) -> dict[str, Instrument]:
+    """The study's instruments by id, in the protocol's order; planned ones as soon as they have a folder.
+
+    Raises `DefinitionFaults` with the faults of all of them.
+    """
+    folders = _find_folders(root)
+    instruments: dict[str, Instrument] = {}
+    faults: list[str] = []
+    for id_ in _find_defined(study, folders):
+        instrument, found = _read_instrument(id_, folders)
+        faults += found
+        if instrument is not None:
+            instruments[id_] = instrument
+    if faults:
+        raise DefinitionFaults(faults)
+    return instruments
+
+
+def read_configuration(study: Study, root: Path | None = None) -> list[ConfigurationPart]:
+    """Every part of the study's configuration as its bytes are now, to be stored by content and adopted."""
+    folders = _find_folders(root)
+    study_files = _read_study_files(folders.sites_config / study.study_id)
+    return list_parts(
+        study.study_id,
+        study_files,
+        {id_: _read_files(folders.instruments / id_) for id_ in _find_defined(study, folders)},
+    )
+
+
+def scaffold_study(study_id: str, title: str, root: Path | None = None, starts_on: date | None = None) -> list[Path]:
+    """Write a new study that validates at once, with one example site, commented for whoever fills it in.
+
+    Gives the files written. `starts_on`: the first of the month after next, if not given. Raises `StudyExists` (nothing
+    is overwritten) and `ValueError` for a study_id or title that cannot be one.
+    """
+    if not _STUDY_ID.fullmatch(study_id):
+        raise ValueError(
+            f'"{study_id}" cannot be the name of a study. Take small letters, digits and underscores, a letter first, at '
+            f'most 40, such as "{_propose_id(study_id)}".'
+        )
+    if not _TITLE.fullmatch(title):
+        raise ValueError("The title of the study is empty or has a line break in it. Give it on one line.")
+    folder = _find_folders(root).sites_config / study_id
+    if folder.exists():
+        raise StudyExists(f"{folder} exists already and was left as it is. Choose another name, or edit what is there.")
+    if starts_on is None:
+        starts_on = add_months(datetime.now(LONDON).date().replace(day=1), 2)
+    files = _render_new_study(study_id, title, starts_on)
+    parse_study(files, study_id)  # a template that has gone wrong is found before anything is written
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{study_id}-") as waiting:
+        made = Path(waiting) / study_id
+        for path, data in files.items():
+            (made / path).parent.mkdir(parents=True, exist_ok=True)
+            (made / path).write_bytes(data)
+        made.rename(folder)
+    return [folder / path for path in sorted(files)]
+
+
+# Reading folders ----------------------------------------------------------------------------------------------------
+
+
+def _find_folders(root: Path | None) -> _Folders:
+    if root is not None:
+        return _Folders(root / "sites_config", root / "instruments", root)
+    settings = read_settings()
+    return _Folders(settings.sites_config, settings.instruments, PROJECT)
+
+
+def _list_folders(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield from (path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_clutter(path.name))
+
+
+def _is_clutter(name: str) -> bool:
+    """Names that editors and operating systems leave behind."""
+    return name.startswith((".", "~$", "__")) or name.endswith(("~", ".bak", ".swp", ".orig"))
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    """File names to contents, clutter left out, folders within not entered."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file() and not _is_clutter(path.name)}
+
+
+def _read_study_files(folder: Path) -> dict[str, bytes]:
+    """The files that a study is parsed from: study.toml and sites/*.toml."""
+    sites = folder / SITES_FOLDER
+    files = _read_files(folder)
+    of_sites = _read_files(sites) if sites.is_dir() else {}
+    return {
+        **{name: data for name, data in files.items() if name == STUDY_FILE},
+        **{f"{SITES_FOLDER}/{name}": data for name, data in of_sites.items() if name.endswith(".toml")},
+    }
+
+
+def _read_instrument(id_: str, folders: _Folders) -> tuple[Instrument | None, list[str]]:
+    try:
+        return parse_instrument(id_, _read_files(folders.instruments / id_)), []
+    except DefinitionFaults as error:
+        return None, error.faults
+
+
+def _has_definition(id_: str, folders: _Folders) -> bool:
+    return (folders.instruments / id_ / DEFINITION_FILE).is_file()
+
+
+def _find_defined(study: Study, folders: _Folders) -> list[str]:
+    planned = [entry.id for entry in study.planned_instruments if _has_definition(entry.id, folders)]
+    return [*study.instruments, *planned]
+
+
+# Checking -----------------------------------------------------------------------------------------------------------
+
+
+def _examine(study_id: str, folders: _Folders) -> tuple[Study | None, Findings]:
+    folder = folders.sites_config / study_id
+    known = [path.name for path in _list_folders(folders.sites_config)]
+    if study_id not in known:
+        hint = find_suggestion(study_id, known)
+        raise StudyNotFound(
+            f'There is no study "{study_id}" in {folders.sites_config}. Known: {", ".join(known) or "none"}.{hint}'
+        )
+    faults, notes = _find_stray_files(folder)
+    files = _read_study_files(folder)
+    study: Study | None = None
+    try:
+        study = parse_study(files, study_id)
+    except DefinitionFaults as error:
+        faults += error.faults
+    named, planned = _find_named_instruments(study, files)
+    instruments: dict[str, Instrument] = {}
+    place = f"sites_config/{study_id}/{STUDY_FILE}"
+    available = [path.name for path in _list_folders(folders.instruments)]
+    for id_ in named:
+        if id_ not in available:
+            hint = find_suggestion(id_, available) or f" Known: {', '.join(available) or 'none'}."
+            faults.append(
+                f'{place}: study.instruments names "{id_}", but there is no folder instruments/{id_}. Add it, move the name '
+                f"to [[planned_instruments]], or correct it.{hint}"
+            )
+    for id_ in planned:
+        if _has_definition(id_, folders):
+            notes.append(
+                f"{place}: planned_instruments.{id_} is defined in instruments/{id_} and is used. Move it to "
+                "study.instruments."
+            )
+        else:
+            notes.append(
+                f"{place}: planned_instruments.{id_} is not defined yet. Until instruments/{id_} exists, nothing of it "
+                "can be sent or returned."
+            )
+    for id_ in [*(id_ for id_ in named if id_ in available), *(id_ for id_ in planned if _has_definition(id_, folders))]:
+        instrument, found = _read_instrument(id_, folders)
+        faults += found
+        if instrument is not None:
+            instruments[id_] = instrument
+    faults += _find_title_clashes(instruments)
+    if study is not None:
+        faults += _find_schedule_faults(study, instruments, place)
+        faults += _find_undeclared_assumptions(study, folders, place)
+        notes += _find_notes(study, place)
+    return study, Findings(tuple(faults), tuple(notes))
+
+
+def _find_named_instruments(study: Study | None, files: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
+    """The ids of instruments and of planned ones; of a study that can't be read, as far as its text shows them."""
+    if study is not None:
+        return list(study.instruments), [entry.id for entry in study.planned_instruments]
+    try:
+        raw = tomllib.loads(files[STUDY_FILE].decode("utf-8-sig"))
+        named = raw["study"]["instruments"]
+    except (KeyError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return [], []  # said already, as a fault of the file
+    return [id_ for id_ in named if isinstance(id_, str)] if isinstance(named, list) else [], []
+
+
+def _find_stray_files(folder: Path) -> tuple[list[str], list[str]]:
+    """Files that nothing reads: a site's file in the wrong place is a site left out without a word."""
+    faults: list[str] = []
+    notes: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or any(_is_clutter(part) for part in path.relative_to(folder).parts):
+            continue
+        name = path.relative_to(folder).as_posix()
+        parent = path.parent.relative_to(folder).as_posix()
+        if name == STUDY_FILE or (parent == SITES_FOLDER and path.suffix == ".toml"):
+            continue
+        place = f"sites_config/{folder.name}/{name}"
+        if path.suffix.lower() == ".toml" or parent == SITES_FOLDER:
+            faults.append(
+                f"{place}: nothing reads this file. A site is {SITES_FOLDER}/<site_id>.toml, the protocol {STUDY_FILE}: "
+                "rename, move or remove it."
+            )
+        else:
+            notes.append(f"{place}: nothing reads this file.")
+    return faults, notes
+
+
+def _find_title_clashes(instruments: Mapping[str, Instrument]) -> list[str]:
+    """Excel refuses two sheets of one name, whatever the capitals."""
+    owners = {title.casefold(): f'the sheet "{title}" that every return has' for title in RESERVED_SHEET_TITLES}
+    faults = []
+    for id_, instrument in instruments.items():
+        title = instrument.sheet_title.casefold()
+        if title in owners:
+            faults.append(
+                f'instruments/{id_}: sheet_title "{instrument.sheet_title}" is also that of {owners[title]}. Give it '
+                "another one."
+            )
+        owners.setdefault(title, f"instruments/{id_}")
+    return faults
+
+
+def _find_schedule_faults(study: Study, instruments: Mapping[str, Instrument], place: str) -> list[str]:
+    faults = []
+    for n, entry in enumerate(study.schedule, start=1):
+        instrument = instruments.get(entry.instrument)
+        if instrument is None:
+            continue
+        asked = [("respondent", [entry.respondent], instrument.respondents), ("form", entry.forms, instrument.forms)]
+        for called, words, allowed in asked:
+            for word in words:
+                if word not in allowed:
+                    faults.append(
+                        f'{place}: schedule entry {n} has {called} "{word}", but instruments/{entry.instrument} is for '
+                        f"{', '.join(allowed)}. Correct one of the two."
+                    )
+    return faults
+
+
+def _find_undeclared_assumptions(study: Study, folders: _Folders, place: str) -> list[str]:
+    faults = []
+    declared: dict[str, list[str] | None] = {}
+    for assumption in study.assumptions:
+        file = assumption.declared_in
+        if file is None:
+            continue
+        if file not in declared:
+            declared[file] = _read_declared(folders.declarations / file)
+        known = declared[file]
+        if known is None:
+            faults.append(f"{place}: assumptions.{assumption.id} is declared in {file}, which cannot be read. Correct it.")
+        elif assumption.id not in known:
+            hint = find_suggestion(assumption.id, known)
+            faults.append(
+                f"{place}: assumptions.{assumption.id} is not declared in {file}. Add it there or correct the id.{hint}"
+            )
+    return faults
+
+
+def _read_declared(file: Path) -> list[str] | None:
+    """The ids under [[assumption]] of a file; None if it can't be read."""
+    try:
+        entries = tomllib.loads(file.read_text(encoding="utf-8"))["assumption"]
+        return [entry["id"] for entry in entries]
+    except (OSError, KeyError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return None
+
+
+def _find_notes(study: Study, place: str) -> list[str]:
+    notes = []
+    scheduled = {entry.instrument for entry in study.schedule}
+    for id_ in [*study.instruments, *(entry.id for entry in study.planned_instruments)]:
+        if id_ not in scheduled:
+            notes.append(f"{place}: {id_} is expected at no wave. Add it to the schedule if it should be.")
+    for wave in study.waves:
+        if not study.find_scheduled(wave.id):
+            notes.append(f"{place}: nothing is expected at wave {wave.id}.")
+    n_by_site = {site.site_id: sum(not body.confirmed for body in site.bodies) for site in study.sites}
+    n_bodies = sum(len(site.bodies) for site in study.sites)
+    if n_open := sum(n_by_site.values()):
+        sites = ", ".join(f"{site_id} {n}" for site_id, n in n_by_site.items() if n)
+        notes.append(
+            f"sites_config/{study.study_id}/{SITES_FOLDER}: {n_open} of {n_bodies} bodies are still to be confirmed with "
+            f"their sites ({sites})."
+        )
+    for arm in study.arms:
+        if not any(arm in study.find_arms_at(site) for site in study.sites):
+            notes.append(f"{place}: no site has a role that goes with arm {arm.id}: nobody can be in it yet.")
+    return notes
+
+
+# A new study --------------------------------------------------------------------------------------------------------
+
+
+def _render_new_study(study_id: str, title: str, starts_on: date) -> dict[str, bytes]:
+    # TOML, not HTML: what goes in is quoted by the filter `toml`, so escaping for HTML would only spoil it.
+    environment = Environment(loader=FileSystemLoader(NEW_STUDY_FOLDER), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  # renders TOML
+    environment.filters["toml"] = _quote_toml
+    values = {
+        "study_id": study_id,
+        "title": title,
+        "starts_on": starts_on,
+        "data_collection_starts_on": add_months(starts_on, 6),
+        "data_collection_ends_on": add_months(starts_on, 30),
+        "ends_on": add_months(starts_on, 36),
+    }
+    return {
+        path.removesuffix(".jinja"): environment.get_template(path).render(values).encode()
+        for path in sorted(environment.list_templates(extensions=["jinja"]))
+    }
+
+
+def _quote_toml(text: str) -> str:
+    """A TOML basic string; JSON's quoting is a part of TOML's."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _propose_id(text: str) -> str:
+    proposed = re.sub(r"[^a-z0-9]+", "_", text.casefold()).strip("_0123456789")[:40].strip("_")
+    return proposed if _STUDY_ID.fullmatch(proposed) else "my_study"
