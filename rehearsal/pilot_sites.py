@@ -203,7 +203,7 @@ def _split(sheet: pd.DataFrame) -> list[tuple[tuple[pd.Timestamp, str], pd.DataF
     columns = sheet.columns[2:]
     body = sheet[columns]
     first = keys.iloc[starts]
-    ends = [*starts[1:], len(sheet)]
+    ends = np.append(starts[1:], len(sheet))[: len(starts)]
     return [
         ((posted_on, site_id), body.iloc[start:end].reset_index(drop=True))
         for posted_on, site_id, start, end in zip(first["posted_on"], first["site_id"], starts, ends, strict=True)

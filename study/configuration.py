@@ -1,7 +1,8 @@
 """Configuration as part of history: which version of each part a study followed on a date, and what changed since.
 
-A part is the protocol (`study.toml`), a site's file, or an instrument's folder packed into one document. Each version is
-stored by the SHA-256 of its bytes and adopted by a `ConfigurationAdopted` event; a part that the study gave up is adopted as the empty document, so that giving up is history too.
+A part is the protocol (`study.toml`), a site's file, or an instrument's folder packed into one document. Each version
+is stored by the SHA-256 of its bytes and adopted by a `ConfigurationAdopted` event. A part that the study gave up is
+adopted as the empty document, so that giving up is history too.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from study.protocol import SITES_FOLDER, STUDY_FILE
 
 GIVEN_UP = sha256(b"").hexdigest()
 """The version of a part that the study no longer has: no bytes."""
-
-ADOPTED_COLUMNS = ["part", "name", "sha256", "occurred_on"]
 
 
 class ConfigurationPart(NamedTuple):
@@ -80,24 +79,27 @@ def list_parts(
     return [ConfigurationPart("protocol", study_id, study_files[STUDY_FILE]), *sites, *sorted(instruments)]
 
 
-def derive_configuration(adopted: pd.DataFrame, on: date) -> pd.DataFrame:
-    """The version of each part in force on a date, from `ConfigurationAdopted` events.
+def find_in_force(adopted: pd.DataFrame, on: date) -> pd.DataFrame:
+    """The version of each part that a study followed on a date.
 
-    In: part, name, sha256, occurred_on (datetime64), seq. Out: part, name, sha256, occurred_on (adopted from), sorted by
-    part and name; one row per part, parts given up left out. Of two adoptions on one day the one recorded later counts.
+    In: the frame of `ConfigurationAdopted` (part, name, sha256, occurred_on as datetime64, seq, ...). Out: the rows in
+    force, one per part and name, sorted by both, parts given up left out. Of two adoptions on one day the one recorded
+    later counts.
     """
     until_then = adopted.loc[adopted["occurred_on"] <= pd.Timestamp(on)]
     newest = until_then.sort_values(["occurred_on", "seq"]).drop_duplicates(["part", "name"], keep="last")
-    in_force = newest.loc[newest["sha256"] != GIVEN_UP, ADOPTED_COLUMNS]
-    return in_force.sort_values(["part", "name"], ignore_index=True)
+    return newest.loc[newest["sha256"] != GIVEN_UP].sort_values(["part", "name"], ignore_index=True)
 
 
 def find_changes(
-    in_force: pd.DataFrame, parts: Iterable[ConfigurationPart], kinds: Iterable[str] = ("protocol", "site", "instrument")
+    in_force: pd.DataFrame,
+    parts: Iterable[ConfigurationPart],
+    kinds: Iterable[str] = ("protocol", "site", "instrument"),
 ) -> list[ConfigurationChange]:
     """What must be adopted so that the parts given are in force: new and changed ones, and those of `kinds` given up.
 
-    `in_force`: as from `derive_configuration`. Parts of kinds that are not listed here are left as they are.
+    `in_force`: as from `find_in_force`. Parts of other kinds that are in force and not among `parts` stay. The content
+    of a part given up is the empty document.
     """
     kinds = tuple(kinds)
     rows = in_force[["part", "name", "sha256"]].itertuples(index=False, name=None)
@@ -113,19 +115,21 @@ def find_changes(
     ]
 
 
-def assemble_files(in_force: pd.DataFrame, contents: Mapping[str, bytes]) -> StudyFiles:
-    """The files of a study as they stood, from the versions in force and the stored contents by SHA-256.
+def assemble_files(parts: Mapping[tuple[str, str], bytes]) -> StudyFiles:
+    """The files that a study is parsed from, out of the stored contents of its parts by part and name.
 
-    `parse_study` and `parse_instrument` take them from there. Raises KeyError with the SHA-256 of a version not stored.
+    Parts given up, and parts of other kinds (templates, assumptions), are left out.
     """
     files = StudyFiles({}, {})
-    for part, name, version in in_force[["part", "name", "sha256"]].itertuples(index=False, name=None):
+    for (part, name), data in parts.items():
+        if not data:
+            continue
         if part == "protocol":
-            files.study[STUDY_FILE] = contents[version]
+            files.study[STUDY_FILE] = data
         elif part == "site":
-            files.study[f"{SITES_FOLDER}/{name}.toml"] = contents[version]
+            files.study[f"{SITES_FOLDER}/{name}.toml"] = data
         elif part == "instrument":
-            files.instruments[name] = unpack_folder(contents[version])
+            files.instruments[name] = unpack_folder(data)
     return files
 
 

@@ -84,7 +84,7 @@ class Event(BaseModel):
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         cls.payload_types = {
             name: find_payload_type(f"{cls.__name__}.{name}", field.annotation, field.metadata)
-            for name, field in sorted(cls.model_fields.items())
+            for name, field in cls.model_fields.items()
             if name not in Event.model_fields
         }
         if "kind" not in vars(cls):
@@ -137,8 +137,8 @@ def find_payload_type(place: str, annotation: Any, metadata: list[Any]) -> type:
     elif annotation in _PAYLOAD_TYPES and annotation not in (str, tuple):
         return typing.cast(type, annotation)
     raise TypeError(
-        f"{place}: a payload holds codes (text with a pattern), whole numbers, yes or no, dates (these may be None) and "
-        f"tuples of codes; {annotation} is none of them."
+        f"{place}: a payload holds codes (text with a pattern), whole numbers, yes or no, dates (which may be None) "
+        f"and tuples of codes; {annotation} is none of them."
     )
 
 
@@ -398,7 +398,7 @@ class ConflictRefused(Event):
     kind = "conflict_refused"
     key_form = "conflict:{standing_hash}:{refused_content_hash}"
 
-    refused_key: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,400}$")]
+    refused_key: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,1000}$")]
     refused_kind: Code
     refused_content_hash: Sha256
     standing_hash: Sha256

@@ -49,8 +49,9 @@ EXAMPLES_FILE = "worked_examples.csv"
 Method = Literal["sum", "prorated_sum", "product", "count", "mapping", "weighted"]
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,31}")  # 32 characters: what Stata takes as the name of a variable
-_LEVEL_RANGE = re.compile(r"(-?\d+) to (-?\d+)")
-_WHOLE = re.compile(r"-?\d+")
+_LEVEL_RANGE = re.compile(r"(-?[0-9]{1,5}) to (-?[0-9]{1,5})")
+_CODE = re.compile(r"-?[0-9]{1,5}")  # longer ones could be identifiers, and are never shown in a message
+_LARGEST = 1_000_000_000
 _EXAMPLE_COLUMNS = ("example", "evidence", "source", "decimals")
 _EXPECTED = "expected_"
 _SHEET_TITLE_FORBIDDEN = set("[]:*?/\\")
@@ -288,8 +289,8 @@ class _Parser:
         if value is None:
             if required:
                 self.fault(f'{where}"{key}" is missing. Add {key} = a number.')
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            self.fault(f'{where}"{key}" must be a number without quotes.')
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+            self.fault(f'{where}"{key}" must be a number without quotes, at most {_LARGEST:,}.')
         else:
             return float(value)
         return None
@@ -314,10 +315,10 @@ class _Parser:
             self.fault(f'{where}"{key}" must be a table of code = meaning that is not empty.')
             return {}
         for code in table:
-            if not _WHOLE.fullmatch(code):
-                self.fault(f'{where}{key} has the code "{code}", which is not a whole number.')
-        codes = {int(code): value for code, value in table.items() if _WHOLE.fullmatch(code)}
-        if len(codes) < sum(bool(_WHOLE.fullmatch(code)) for code in table):
+            if not _CODE.fullmatch(code):
+                self.fault(f'{where}{key} has the code "{code}", which is no whole number of at most 5 digits.')
+        codes = {int(code): value for code, value in table.items() if _CODE.fullmatch(code)}
+        if len(codes) < sum(bool(_CODE.fullmatch(code)) for code in table):
             self.fault(f"{where}{key} has the same code twice.")
         return codes
 
@@ -350,14 +351,17 @@ class _Parser:
         if not isinstance(equals, list) or not equals or any(type(value) is not int for value in equals):
             self.fault(f'{where}{key}: "equals" must be a list of answers, such as equals = [1].')
             return None
+        if not isinstance(item_id, str):
+            self.fault(f'{where}{key}: "item" must be the id of an item in quotes.')
+            return None
         if item_id in later:
             self.fault(f'{where}{key} names item "{item_id}", which comes later. It must come before.')
             return None
         if item_id not in items:
-            hint = find_suggestion(str(item_id), items)
+            hint = find_suggestion(item_id, items)
             self.fault(f'{where}{key} names item "{item_id}", which is not defined.{hint}')
             return None
-        gate = items[str(item_id)]
+        gate = items[item_id]
         if gate is None:
             return None
         for value in equals:
@@ -382,18 +386,20 @@ class _Parser:
         except UnicodeDecodeError:
             self.fault(f"{DEFINITION_FILE} is not UTF-8 text. Save it as UTF-8.")
             return None
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # of TOML, or of Python about a number with thousands of digits
             self.fault(f"{DEFINITION_FILE} cannot be read as TOML: {error}.")
             return None
-        self.refuse_unknown(raw, (*Instrument.model_fields.keys() - {"worked_examples"}, "level_sets"), "")
+        known = [name for name in Instrument.model_fields if name != "worked_examples"]
+        self.refuse_unknown(raw, [*known, "level_sets"], "")
         instrument_id = self.identifier(raw, "")
         if instrument_id and instrument_id != self.folder_name:
             self.fault(f'id is "{instrument_id}", but the folder is "{self.folder_name}". They must be the same.')
         title, sheet_title = self.text(raw, "title", ""), self.text(raw, "sheet_title", "")
-        if len(sheet_title) > 31 or _SHEET_TITLE_FORBIDDEN & set(sheet_title) or sheet_title.strip("'") != sheet_title:
+        is_forbidden = _SHEET_TITLE_FORBIDDEN & set(sheet_title) or sheet_title.strip("'") != sheet_title
+        if len(sheet_title) > 31 or is_forbidden or sheet_title.casefold() == "history":
             self.fault(
                 f'sheet_title "{sheet_title}" is no name for a sheet: at most 31 characters, none of []:*?/\\, '
-                "no apostrophe at either end."
+                'no apostrophe at either end, and not "History".'
             )
         version, citation, licence = (self.text(raw, key, "") for key in ("version", "citation", "licence"))
         respondents = self.words(raw, "respondents", "", RESPONDENTS)

@@ -79,7 +79,7 @@ class Column:
 
     @property
     def answers_in_words(self) -> str:
-        """What may stand in the column, missing codes apart: "0 no, 1 yes", "0 to 5", "a number from 0 to 10"."""
+        """What may stand in the column, missing codes apart: "0 = no, 1 = yes", "0 to 5", "a number from 0 to 10"."""
         if self.choices:
             return _choices_in_words(self.choices)
         if self.minimum is not None and self.maximum is not None:
@@ -176,19 +176,25 @@ class Layout:
         return titles | {fold_title(ABOUT_TITLE): ABOUT}
 
     def find_title(self, code: str) -> str:
-        """The title as the study gave it; never the one that a sender may have put in its place."""
-        sheet = self.sheet_by_code.get(code)
-        return sheet.title if sheet else (ABOUT_TITLE if code == ABOUT else "")
+        """The title as the study gave it, never the one that a sender may have put in its place.
+
+        "sheet 4" for "sheet_4", the name in a `Problem` of a sheet that the layout doesn't know; else "".
+        """
+        if sheet := self.sheet_by_code.get(code):
+            return sheet.title
+        if code == ABOUT:
+            return ABOUT_TITLE
+        return code.replace("_", " ") if re.fullmatch(r"sheet_\d+", code) else ""
 
 
 @dataclass(frozen=True)
 class Problem:
     """One fault of a workbook, by place. It never holds what stood in the cell.
 
-    ``sheet`` is a code of the layout, or "" where no sheet of the layout is concerned; ``sheet_title`` the layout's
-    title, or "sheet 4" for one that the layout doesn't know. ``cell`` is an address ("F14"), a range of merged cells
-    ("A5:A7") or "". ``row`` to ``last_row`` are the rows concerned (0: none in particular), ``column`` a column code.
-    ``expected`` says what should stand there and what to do, in a sentence. A "hard" problem with rows stops these.
+    ``sheet`` is a code of the layout, or "sheet_4" for one that the layout doesn't know (by position: its title might
+    hold a name), or "" for the whole file; ``sheet_title`` is the layout's title for it. ``cell`` is an address ("F14")
+    or range ("A5:A7") or "". ``row`` to ``last_row`` are the rows concerned (0: none in particular), ``column`` a column
+    code. ``expected`` says what should stand there. A "hard" problem stops its rows; without rows, its sheet.
     """
 
     rule: str
@@ -376,14 +382,18 @@ def _words(code: str) -> str:
 
 
 def _choices_in_words(choices: tuple[Choice, ...]) -> str:
-    """ "0 no, 1 yes"; levels that are their own label and follow each other as "0 to 5"."""
+    """ "0 = no, 1 = yes"; levels that are their own label and follow each other as "0 to 5"."""
     codes = [choice.code for choice in choices]
     if len(codes) > 2 and all(choice.label in {"", choice.code} for choice in choices):
         numbers = sorted(int(code) for code in codes if re.fullmatch(r"-?\d+", code))
         if len(numbers) == len(codes) and numbers == list(range(numbers[0], numbers[-1] + 1)):
             return f"{numbers[0]} to {numbers[-1]}"
+    if all(re.fullmatch(r"-?\d+", code) for code in codes):
+        return ", ".join(f"{choice.code} = {choice.label}" if choice.label else choice.code for choice in choices)
     return ", ".join(
-        choice.code if choice.label in {"", choice.code, _words(choice.code)} else f"{choice.code} {choice.label}"
+        choice.code
+        if fold_title(choice.label) in {"", choice.code.casefold(), _words(choice.code)}
+        else f"{choice.code} ({choice.label})"
         for choice in choices
     )
 

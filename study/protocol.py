@@ -79,6 +79,7 @@ def _read_period(value: object) -> Period:
 PeriodText = Annotated[Period, BeforeValidator(_read_period)]
 _PERIOD_WORDS = 'a period in quotes, such as "14 days", "-2 weeks" or "6 months"'
 _DAY_WORDS = "a date without quotes, such as 2017-07-01"
+_LINE_WORDS = "one line of text in quotes, at most 600 characters"
 _CODE_IN_QUOTES = f"a short name in quotes ({_CODE_WORDS})"
 
 
@@ -92,7 +93,7 @@ class Arm(_Model):
     """One of the groups that are compared."""
 
     id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description="one line of text in quotes")
+    label: Line = Field(description=_LINE_WORDS)
     role: Literal["intervention", "comparison"] = Field(description='"intervention" or "comparison"')
 
 
@@ -100,7 +101,7 @@ class Cohort(_Model):
     """A kind of people that the study reports apart, such as people with learning disabilities."""
 
     id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description="one line of text in quotes")
+    label: Line = Field(description=_LINE_WORDS)
 
 
 class Window(_Model):
@@ -138,7 +139,7 @@ class Wave(_Model):
     """An occasion on which questionnaires are collected, counted from an event of the participant."""
 
     id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description="one line of text in quotes")
+    label: Line = Field(description=_LINE_WORDS)
     role: Literal["screening", "baseline", "follow_up"] = Field(description='"screening", "baseline" or "follow_up"')
     anchor: Code = Field(description=f"{', '.join(ANCHORS)} or the id of an earlier wave, in quotes")
     offset: PeriodText = Field(description=_PERIOD_WORDS)
@@ -159,7 +160,7 @@ class ConsentScope(_Model):
     """Something that a person agrees to, or doesn't, apart from the rest."""
 
     id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description="one line of text in quotes")
+    label: Line = Field(description=_LINE_WORDS)
 
 
 class ConsentForm(_Model):
@@ -169,7 +170,7 @@ class ConsentForm(_Model):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,19}$",
         description='a version in quotes, such as "1" or "2.1" (letters, digits, dots, dashes)',
     )
-    label: Line = Field(description="one line of text in quotes")
+    label: Line = Field(description=_LINE_WORDS)
     in_force_from: Day = Field(description=_DAY_WORDS)
     in_force_until: Day | None = Field(default=None, description=_DAY_WORDS)
     scopes: tuple[Code, ...] = Field(min_length=1, description="a list of ids of consent_scopes, at least one")
@@ -183,7 +184,7 @@ class DispositionReason(_Model):
     """A way of leaving the study, or a part of it, and what it counts as in the flow of participants."""
 
     id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description="one line of text in quotes")
+    label: Line = Field(description=_LINE_WORDS)
     kind: Literal["completion", "loss", "exclusion", "death"] = Field(
         description='"completion", "loss" (the person left), "exclusion" (the study team took them out) or "death"'
     )
@@ -196,14 +197,14 @@ class PlannedInstrument(_Model):
     """An instrument that the protocol already names and nobody has defined yet."""
 
     id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description="one line of text in quotes")
+    label: Line = Field(description=_LINE_WORDS)
 
 
 class Assumption(_Model):
     """Something taken as given that no record holds. `declared_in`: the file that holds the value used."""
 
     id: Code = Field(description=_CODE_IN_QUOTES)
-    text: Line = Field(description="one line of text in quotes")
+    text: Line = Field(description=_LINE_WORDS)
     declared_in: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*\.toml$",
@@ -215,7 +216,7 @@ class Body(_Model):
     """An organisation at a site that must approve for itself. `confirmed`: the site has said that it is one of them."""
 
     id: Code = Field(description=_CODE_IN_QUOTES)
-    name: Line = Field(description="one line of text in quotes")
+    name: Line = Field(description=_LINE_WORDS)
     kind: Literal["council", "ccg", "icb", "nhs_trust", "clinic", "university", "other"] = Field(
         description='"council", "ccg", "icb", "nhs_trust", "clinic", "university" or "other"'
     )
@@ -230,7 +231,7 @@ class Site(_Model):
     """A place that takes part. `code` is how participant identifiers and queries name it (default: the site_id)."""
 
     site_id: SiteId = Field(description="the file's name without .toml, in quotes")
-    name: Line = Field(description="one line of text in quotes")
+    name: Line = Field(description=_LINE_WORDS)
     code: str = Field(
         default_factory=_default_code,
         pattern=r"^[A-Za-z0-9_]{1,40}$",
@@ -255,7 +256,7 @@ class _StudySection(_Model):
     """The table [study] of study.toml."""
 
     study_id: Code = Field(description=f"the folder's name, in quotes ({_CODE_WORDS})")
-    title: Line = Field(description="one line of text in quotes")
+    title: Line = Field(description=_LINE_WORDS)
     protocol_version: Line = Field(description='the version of the protocol, in quotes, such as "1.0"')
     allocation: Allocation = Field(
         description='"randomised", "matched", "waiting_list", "neighbouring_area" or "none" (how people come to an arm)'
@@ -277,6 +278,9 @@ class _StudySection(_Model):
     )
     forms: tuple[Form, ...] = Field(min_length=1, description='a list of "standard" and "easy_read", at least one')
     instruments: tuple[Code, ...] = Field(description="a list of names of folders in instruments/ (may be empty: [])")
+    consent_basis: Literal["signed", "assumed"] = Field(
+        description='"signed" (dates of consent come from signed forms) or "assumed" (a replay supplies them)'
+    )
     accepts_unscheduled: StrictBool = Field(
         description="true or false, without quotes (whether returns of visits that are no wave are taken)"
     )

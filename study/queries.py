@@ -22,6 +22,7 @@ FILE_RULES: dict[str, Severity] = {
     "zip_bomb": "hard",
     "macro_workbook": "hard",
     "file_too_large": "hard",
+    "unsafe_workbook": "hard",
     "empty_workbook": "hard",
     "about_missing": "hard",
     "about_incomplete": "hard",
@@ -38,10 +39,17 @@ PLACE_RULES: dict[str, Severity] = {
     "unknown_column": "soft",
     "missing_column": "hard",
     "codes_missing": "hard",
-    "merged_cells": "soft",
+    "column_repeated": "hard",
+    "sheet_repeated": "hard",
+    "cells_out_of_reach": "hard",
+    "merged_cells": "hard",
     "formula_in_cell": "hard",
+    "error_in_cell": "hard",
     "date_not_understood": "hard",
 }
+
+# Faults of a whole sheet: none of its rows can be trusted.
+SHEET_RULES = frozenset({"missing_column", "codes_missing", "column_repeated", "cells_out_of_reach", "sheet_repeated"})
 
 # Rows of the logs and of the questionnaires.
 ROW_RULES: dict[str, Severity] = {

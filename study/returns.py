@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from study.events import (
@@ -37,7 +38,7 @@ from study.events import (
 from study.instruments import Instrument
 from study.pack_layout import LAYOUT_VERSION, Problem, Reading
 from study.protocol import Study
-from study.queries import FILE_RULES, ROW_RULES, Severity, derive_query_ids
+from study.queries import FILE_RULES, ROW_RULES, SHEET_RULES, Severity, derive_query_ids
 from study.validation import check_records
 
 RECORD_KEY = ["participant_id", "respondent", "wave", "instrument"]
@@ -94,7 +95,7 @@ class Decision:
     sending: Sending | None
     quarantine_rule: str = ""
     responses: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=RESPONSE_COLUMNS))
-    faults: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=FAULT_COLUMNS))
+    faults: pd.DataFrame = field(default_factory=lambda: _Faults().frame())
     records: pd.DataFrame = field(default_factory=pd.DataFrame)
     log_events: list[Event] = field(default_factory=list)
     n_log_repeated: int = 0
@@ -180,7 +181,7 @@ class _Faults:
     def add_problems(self, problems: Sequence[Problem]) -> None:
         """What the reader of the workbook found. A missing column stops its sheet, a faulty cell its row."""
         for problem in problems:
-            if problem.severity == "hard" and not problem.row:
+            if problem.rule in SHEET_RULES:
                 self.stopped_sheets.add(problem.sheet)
             self.stopped_rows |= {
                 (problem.sheet, row)
@@ -190,7 +191,7 @@ class _Faults:
             self.add_place(
                 problem.rule,
                 problem.severity,
-                sheet=problem.sheet,
+                sheet=problem.sheet or problem.sheet_title,
                 row=problem.row,
                 column=problem.column,
                 cell=problem.cell,
@@ -235,7 +236,7 @@ class _Faults:
         return sheet in self.stopped_sheets or (sheet, row) in self.stopped_rows
 
     def frame(self) -> pd.DataFrame:
-        table = pd.DataFrame(self.rows, columns=FAULT_COLUMNS)
+        table = pd.DataFrame(self.rows, columns=FAULT_COLUMNS).astype({"stops_row": bool})
         return table.drop_duplicates(["sheet", "row", "column", "rule", "item"], ignore_index=True)
 
 
@@ -522,11 +523,11 @@ def _find_record_faults(
         form in allowed_forms[name] for form, name in zip(records["form"], records["instrument"], strict=True)
     ]
     records["respondent_ok"] = respondent_ok
-    bad_respondent = records[[not ok for ok in respondent_ok]]
+    bad_respondent = records[~np.array(respondent_ok, dtype=bool)]
     for instrument_id, rows in bad_respondent.groupby("instrument"):
         expected = ", ".join(instruments[str(instrument_id)].respondents)
         faults.add_rows(rows.assign(respondent=""), "respondent_unknown", letters, "respondent", expected)
-    for instrument_id, rows in records[[not ok for ok in form_ok]].groupby("instrument"):
+    for instrument_id, rows in records[~np.array(form_ok, dtype=bool)].groupby("instrument"):
         expected = ", ".join(sorted(allowed_forms[str(instrument_id)]))
         faults.add_rows(rows, "form_unknown", letters, "form", expected)
     for rule, rows in records[records["identity_fault"] != ""].groupby("identity_fault"):
@@ -537,7 +538,7 @@ def _find_record_faults(
     is_date = records["collected_on"].map(lambda value: isinstance(value, date))
     undated = records[~is_date]
     told = [faults.is_stopped(sheet, row) for sheet, row in zip(undated["sheet"], undated["row"], strict=True)]
-    faults.add_rows(undated[[not stopped for stopped in told]], "date_missing", letters, "collected_on")
+    faults.add_rows(undated[~np.array(told, dtype=bool)], "date_missing", letters, "collected_on")
     collected = pd.to_datetime(records["collected_on"].where(is_date))
     future = collected > pd.Timestamp(today)
     faults.add_rows(records[future], "date_in_future", letters, "collected_on", f"a date up to {today:%d %b %Y}")

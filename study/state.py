@@ -96,7 +96,7 @@ def parse_moment(text: str) -> datetime:
 
 
 def derive_schema(kind: type[Event]) -> pa.Schema:
-    """The columns of a decoded kind: the envelope, then the payload in alphabetical order."""
+    """The columns of a decoded kind: the envelope, then the payload."""
     payload = {name: _TYPES[plain] for name, plain in kind.payload_types.items()}
     return pa.schema([*_ENVELOPE.items(), *payload.items()])
 
@@ -190,7 +190,7 @@ class Events:
         )
 
     @cached_property
-    def voided(self) -> pa.ChunkedArray[Any]:
+    def voided(self) -> "pa.ChunkedArray[Any]":
         """Hashes of the rows that were known to be mistakes. A void holds from when it was recorded, whatever `as_of`:
         what was entered in error was never true."""
         return self._find_known(Voided)["voids"]
@@ -207,7 +207,7 @@ class Events:
         """The standing events of one kind in this view, as Arrow columns: envelope, then payload; in ledger order."""
         table = self._find_known(kind)
         if self.as_of is not None:
-            table = table.filter(pc.less_equal(table["occurred_on"], pa.scalar(self.as_of, _DAY)))
+            table = table.filter(pc.less_equal(table["occurred_on"], pa.scalar(self.as_of).cast(_DAY)))
         if len(self.voided):
             table = table.filter(pc.invert(pc.is_in(table["hash"], self.voided)))
         return table
@@ -238,7 +238,8 @@ def _derive_frame(table: pa.Table) -> pd.DataFrame:
     for place, column in enumerate(table.schema):
         if pa.types.is_list(column.type):
             table = table.set_column(place, column.name, pc.binary_join(table[column.name], ";"))
-    return table.to_pandas()
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
 def _number_groups(table: pa.Table, columns: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -258,6 +259,12 @@ def _find_last(table: pa.Table, by: Sequence[str], order: Sequence[str]) -> np.n
     last = np.ones(len(table), bool)
     last[ordered[:-1]] = groups[ordered[:-1]] != groups[ordered[1:]]
     return last
+
+
+_PARTICIPANT_COLUMNS = [
+    *("participant_id", "site_id", "cohort", "screened_on", "consented_on", "consent_basis", "arm", "allocated_on"),
+    *("disposition", "disposition_scope", "disposition_on"),
+]
 
 
 def derive_participants(events: Events) -> pd.DataFrame:
@@ -291,9 +298,8 @@ def derive_participants(events: Events) -> pd.DataFrame:
     ]
     sites = pd.concat([frame.pop("site_id") for frame in frames])
     sites = sites[~sites.index.duplicated()]
-    participants = pd.concat([sites.to_frame(), *frames], axis="columns").sort_index()
-    columns = ["site_id", "cohort", "screened_on", "consented_on", "consent_basis", "arm", "allocated_on"]
-    return participants[[*columns, "disposition", "disposition_scope", "disposition_on"]].reset_index()
+    participants: pd.DataFrame = pd.concat([sites.to_frame(), *frames], axis="columns").sort_index().reset_index()
+    return participants.reindex(columns=_PARTICIPANT_COLUMNS)
 
 
 def derive_dispositions(events: Events) -> pd.DataFrame:
@@ -332,10 +338,11 @@ def derive_files(events: Events) -> pd.DataFrame:
 
 
 def derive_configuration(events: Events, on: date) -> pd.DataFrame:
-    """What the study followed on a day: one row per part and name, with the columns of `Events.frame`, ordered by both.
+    """What the study followed on a day: one row per part and name, ordered by both. Adds adopted_on.
 
     In force is what was adopted last by that day; of two adoptions on one day, the one recorded later.
     """
     table = events.select(as_of=on).table(ConfigurationAdopted)
     table = table.filter(pa.array(_find_last(table, ["part", "name"], ["occurred_on"])))
-    return _derive_frame(table.sort_by([("part", "ascending"), ("name", "ascending")]))
+    configuration = _derive_frame(table.sort_by([("part", "ascending"), ("name", "ascending")]))
+    return configuration.assign(adopted_on=configuration["occurred_on"])

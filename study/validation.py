@@ -181,7 +181,7 @@ class _Found:
                 "rule": np.array(RULES, dtype=object)[rules],
                 "severity": np.array([HARD, SOFT], dtype=object)[is_soft[order].astype(np.intp)],
                 "expected": np.where(rules == _NOT_ASKED_RULE, plan.expected_if_asked[items], plan.expected[items]),
-                "code_shown": np.array([_code_in_words(code) for code in codes], dtype=object)[inverse],
+                "code_shown": np.array([_code_in_words(code) for code in codes.tolist()], dtype=object)[inverse],
             }
         )
 
@@ -202,8 +202,8 @@ def _code_in_words(value: float) -> str:
 def check_records(instrument: Instrument, records: pd.DataFrame) -> CheckedRecords:
     """Check every cell of ``records``: type, level or range, missing code, routing.
 
-    ``records`` has one row per record (any unique index) and columns named by item ids, each at most once, with cells
-    as a workbook reader gives them. Other columns are ignored; an item without a column is not checked, and neither is
+    ``records`` has one row per record (any unique index) and columns named by item ids, no name twice, with cells as a
+    workbook reader gives them. Other columns are ignored; an item without a column is not checked, and neither is
     routing that hangs on it. A blank cell is not_asked where routing says so; where the gate itself has no answer it
     takes the gate's reason; otherwise it is not_answered.
     """

@@ -18,14 +18,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from study.calendar import LONDON, add_months
-from study.configuration import ConfigurationPart, list_parts
+from study.configuration import ConfigurationPart, assemble_files, list_parts
 from study.instruments import DefinitionFaults, Instrument, find_suggestion, parse_instrument
+from study.pack_layout import ABOUT_TITLE, LISTS_TITLE, derive_return_layout, fold_title
 from study.protocol import SITES_FOLDER, STUDY_FILE, Study, parse_study
 from tasks.settings import PROJECT, read_settings
 
-DEFINITION_FILE = "definition.toml"
 NEW_STUDY_FOLDER = PROJECT / "templates" / "new_study"
-RESERVED_SHEET_TITLES = ("About", "Screening and consent", "Allocation", "Disposition")
 
 _STUDY_ID = re.compile(r"[a-z][a-z0-9_]{1,39}")
 _TITLE = re.compile(r"[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*")
@@ -47,68 +46,66 @@ class Findings:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Folders:
-    sites_config: Path
-    instruments: Path
-    declarations: Path
+def list_studies(sites_config: Path | None = None) -> list[str]:
+    """The study_ids that have a folder with a study.toml, sorted; none of it is read."""
+    return [path.name for path in _list_folders(_find_sites_config(sites_config)) if (path / STUDY_FILE).is_file()]
 
 
-def list_studies(root: Path | None = None) -> list[str]:
-    """The study_ids that have a folder, sorted. `root`: the folder of sites_config/ and instruments/ (settings)."""
-    folder = _find_folders(root).sites_config
-    return sorted(path.name for path in _list_folders(folder))
+def list_sites(sites_config: Path | None = None, study_id: str | None = None) -> list[str]:
+    """The site_ids that have a file, of one study or of all, sorted; none of it is read."""
+    folder = _find_sites_config(sites_config)
+    studies = list_studies(folder) if study_id is None else [study_id]
+    return sorted({path.stem for study in studies for path in (folder / study / SITES_FOLDER).glob("[!.]*.toml")})
 
 
-def load_study(study_id: str, root: Path | None = None) -> Study:
-    """The study as its files state it now.
+def load_study(study_id: str, sites_config: Path | None = None, instruments: Path | None = None) -> Study:
+    """The study as its files state it now; folders not given are those of the settings.
 
     Raises `StudyNotFound`, or `DefinitionFaults` with every fault that `find_faults` finds.
     """
-    study, findings = _examine(study_id, _find_folders(root))
+    study, findings = _examine(study_id, _find_sites_config(sites_config), _find_instruments(instruments))
     if study is None or findings.faults:
         raise DefinitionFaults(findings.faults)
     return study
 
 
-def find_faults(study_id: str, root: Path | None = None) -> Findings:
+def find_faults(study_id: str, sites_config: Path | None = None, instruments: Path | None = None) -> Findings:
     """Everything that a person can get wrong in a study's files, its sites' and its instruments', all at once.
 
     Raises `StudyNotFound`.
     """
-    return _examine(study_id, _find_folders(root))[1]
+    return _examine(study_id, _find_sites_config(sites_config), _find_instruments(instruments))[1]
 
 
-def load_instruments(study: Study, root: Path | None = None) -> dict[str, Instrument]:
-    """The study's instruments by id, in the protocol's order; planned ones as soon as they have a folder.
+def load_instruments(study: Study, instruments: Path | None = None) -> dict[str, Instrument]:
+    """The study's instruments by id, in the protocol's order. Raises `DefinitionFaults` with all their faults."""
+    folder = _find_instruments(instruments)
+    return _parse_instruments({id_: _read_instrument_files(folder / id_) for id_ in study.instruments})
 
-    Raises `DefinitionFaults` with the faults of all of them.
+
+def list_configuration(
+    study_id: str, sites_config: Path | None = None, instruments: Path | None = None
+) -> list[ConfigurationPart]:
+    """Every part of a study's configuration as its bytes are now, to be stored by content and adopted."""
+    study = load_study(study_id, sites_config, instruments)
+    study_files = _read_study_files(_find_sites_config(sites_config) / study_id)
+    folder = _find_instruments(instruments)
+    return list_parts(study_id, study_files, {id_: _read_instrument_files(folder / id_) for id_ in study.instruments})
+
+
+def parse_configuration(parts: Mapping[tuple[str, str], bytes]) -> tuple[Study, dict[str, Instrument]]:
+    """A study and its instruments as they stood, from stored contents by part and name.
+
+    Raises `DefinitionFaults` where they do not parse, or where an instrument that the study names is not among them.
     """
-    folders = _find_folders(root)
-    instruments: dict[str, Instrument] = {}
-    faults: list[str] = []
-    for id_ in _find_defined(study, folders):
-        instrument, found = _read_instrument(id_, folders)
-        faults += found
-        if instrument is not None:
-            instruments[id_] = instrument
-    if faults:
-        raise DefinitionFaults(faults)
-    return instruments
+    files = assemble_files(parts)
+    study = parse_study(files.study)
+    return study, _parse_instruments({id_: files.instruments.get(id_, {}) for id_ in study.instruments})
 
 
-def read_configuration(study: Study, root: Path | None = None) -> list[ConfigurationPart]:
-    """Every part of the study's configuration as its bytes are now, to be stored by content and adopted."""
-    folders = _find_folders(root)
-    study_files = _read_study_files(folders.sites_config / study.study_id)
-    return list_parts(
-        study.study_id,
-        study_files,
-        {id_: _read_files(folders.instruments / id_) for id_ in _find_defined(study, folders)},
-    )
-
-
-def scaffold_study(study_id: str, title: str, root: Path | None = None, starts_on: date | None = None) -> list[Path]:
+def scaffold_study(
+    study_id: str, title: str, sites_config: Path | None = None, starts_on: date | None = None
+) -> list[Path]:
     """Write a new study that validates at once, with one example site, commented for whoever fills it in.
 
     Gives the files written. `starts_on`: the first of the month after next, if not given. Raises `StudyExists` (nothing
@@ -116,12 +113,12 @@ def scaffold_study(study_id: str, title: str, root: Path | None = None, starts_o
     """
     if not _STUDY_ID.fullmatch(study_id):
         raise ValueError(
-            f'"{study_id}" cannot be the name of a study. Take small letters, digits and underscores, a letter first, at '
-            f'most 40, such as "{_propose_id(study_id)}".'
+            f'"{study_id}" cannot be the name of a study. Take small letters, digits and underscores, a letter first, '
+            f'2 to 40 of them, such as "{_propose_id(study_id)}".'
         )
     if not _TITLE.fullmatch(title):
         raise ValueError("The title of the study is empty or has a line break in it. Give it on one line.")
-    folder = _find_folders(root).sites_config / study_id
+    folder = _find_sites_config(sites_config) / study_id
     if folder.exists():
         raise StudyExists(f"{folder} exists already and was left as it is. Choose another name, or edit what is there.")
     if starts_on is None:
@@ -141,11 +138,12 @@ def scaffold_study(study_id: str, title: str, root: Path | None = None, starts_o
 # Reading folders ----------------------------------------------------------------------------------------------------
 
 
-def _find_folders(root: Path | None) -> _Folders:
-    if root is not None:
-        return _Folders(root / "sites_config", root / "instruments", root)
-    settings = read_settings()
-    return _Folders(settings.sites_config, settings.instruments, PROJECT)
+def _find_sites_config(folder: Path | None) -> Path:
+    return folder or read_settings().sites_config
+
+
+def _find_instruments(folder: Path | None) -> Path:
+    return folder or read_settings().instruments
 
 
 def _list_folders(folder: Path) -> Iterator[Path]:
@@ -160,7 +158,11 @@ def _is_clutter(name: str) -> bool:
 
 def _read_files(folder: Path) -> dict[str, bytes]:
     """File names to contents, clutter left out, folders within not entered."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file() and not _is_clutter(path.name)}
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not _is_clutter(path.name)
+    }
 
 
 def _read_study_files(folder: Path) -> dict[str, bytes]:
@@ -174,32 +176,50 @@ def _read_study_files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _read_instrument(id_: str, folders: _Folders) -> tuple[Instrument | None, list[str]]:
-    try:
-        return parse_instrument(id_, _read_files(folders.instruments / id_)), []
-    except DefinitionFaults as error:
-        return None, error.faults
+def _read_instrument_files(folder: Path) -> dict[str, bytes]:
+    """The files of an instrument's folder; none if there is no such folder."""
+    return _read_files(folder) if folder.is_dir() else {}
 
 
-def _has_definition(id_: str, folders: _Folders) -> bool:
-    return (folders.instruments / id_ / DEFINITION_FILE).is_file()
+def _parse_instruments(files: Mapping[str, Mapping[str, bytes]]) -> dict[str, Instrument]:
+    """Instruments from their files by id. Raises `DefinitionFaults` with the faults of all of them."""
+    instruments: dict[str, Instrument] = {}
+    faults: list[str] = []
+    for id_, of_folder in files.items():
+        try:
+            _refuse_other_encodings(id_, of_folder)
+            instruments[id_] = parse_instrument(id_, of_folder)
+        except DefinitionFaults as error:
+            faults += error.faults
+    if faults:
+        raise DefinitionFaults(faults)
+    return instruments
 
 
-def _find_defined(study: Study, folders: _Folders) -> list[str]:
-    planned = [entry.id for entry in study.planned_instruments if _has_definition(entry.id, folders)]
-    return [*study.instruments, *planned]
+def _refuse_other_encodings(id_: str, files: Mapping[str, bytes]) -> None:
+    """The configuration is kept as text, so every file of an instrument must be text."""
+    faults = []
+    for name, data in files.items():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            faults.append(
+                f"instruments/{id_}/{name}: not UTF-8 text. Save it with the encoding UTF-8, or move it elsewhere."
+            )
+    if faults:
+        raise DefinitionFaults(faults)
 
 
 # Checking -----------------------------------------------------------------------------------------------------------
 
 
-def _examine(study_id: str, folders: _Folders) -> tuple[Study | None, Findings]:
-    folder = folders.sites_config / study_id
-    known = [path.name for path in _list_folders(folders.sites_config)]
+def _examine(study_id: str, sites_config: Path, instruments_folder: Path) -> tuple[Study | None, Findings]:
+    folder = sites_config / study_id
+    known = [path.name for path in _list_folders(sites_config)]
     if study_id not in known:
         hint = find_suggestion(study_id, known)
         raise StudyNotFound(
-            f'There is no study "{study_id}" in {folders.sites_config}. Known: {", ".join(known) or "none"}.{hint}'
+            f'There is no study "{study_id}" in {sites_config}. Known: {", ".join(known) or "none"}.{hint}'
         )
     faults, notes = _find_stray_files(folder)
     files = _read_study_files(folder)
@@ -208,37 +228,34 @@ def _examine(study_id: str, folders: _Folders) -> tuple[Study | None, Findings]:
         study = parse_study(files, study_id)
     except DefinitionFaults as error:
         faults += error.faults
-    named, planned = _find_named_instruments(study, files)
-    instruments: dict[str, Instrument] = {}
     place = f"sites_config/{study_id}/{STUDY_FILE}"
-    available = [path.name for path in _list_folders(folders.instruments)]
+    named, planned = _find_named_instruments(study, files)
+    available = [path.name for path in _list_folders(instruments_folder)]
     for id_ in named:
         if id_ not in available:
             hint = find_suggestion(id_, available) or f" Known: {', '.join(available) or 'none'}."
             faults.append(
-                f'{place}: study.instruments names "{id_}", but there is no folder instruments/{id_}. Add it, move the name '
-                f"to [[planned_instruments]], or correct it.{hint}"
+                f'{place}: study.instruments names "{id_}", but there is no folder instruments/{id_}. Add it, move the '
+                f"name to [[planned_instruments]], or correct it.{hint}"
             )
     for id_ in planned:
-        if _has_definition(id_, folders):
-            notes.append(
-                f"{place}: planned_instruments.{id_} is defined in instruments/{id_} and is used. Move it to "
-                "study.instruments."
-            )
-        else:
-            notes.append(
-                f"{place}: planned_instruments.{id_} is not defined yet. Until instruments/{id_} exists, nothing of it "
-                "can be sent or returned."
-            )
-    for id_ in [*(id_ for id_ in named if id_ in available), *(id_ for id_ in planned if _has_definition(id_, folders))]:
-        instrument, found = _read_instrument(id_, folders)
-        faults += found
-        if instrument is not None:
-            instruments[id_] = instrument
-    faults += _find_title_clashes(instruments)
+        state = (
+            "defined now. Move it to study.instruments to use it"
+            if id_ in available
+            else f"not defined yet: nothing of it can be sent or returned until instruments/{id_} exists"
+        )
+        notes.append(f"{place}: planned_instruments.{id_} is {state}.")
+    instruments: dict[str, Instrument] = {}
+    for id_ in [*named, *planned]:
+        if id_ in available:
+            try:
+                instruments |= _parse_instruments({id_: _read_instrument_files(instruments_folder / id_)})
+            except DefinitionFaults as error:
+                faults += error.faults
     if study is not None:
+        faults += _find_title_clashes(study, instruments)
         faults += _find_schedule_faults(study, instruments, place)
-        faults += _find_undeclared_assumptions(study, folders, place)
+        faults += _find_undeclared_assumptions(study, place)
         notes += _find_notes(study, place)
     return study, Findings(tuple(faults), tuple(notes))
 
@@ -269,20 +286,22 @@ def _find_stray_files(folder: Path) -> tuple[list[str], list[str]]:
         place = f"sites_config/{folder.name}/{name}"
         if path.suffix.lower() == ".toml" or parent == SITES_FOLDER:
             faults.append(
-                f"{place}: nothing reads this file. A site is {SITES_FOLDER}/<site_id>.toml, the protocol {STUDY_FILE}: "
-                "rename, move or remove it."
+                f"{place}: nothing reads this file. A site is {SITES_FOLDER}/<site_id>.toml, the protocol is "
+                f"{STUDY_FILE}: rename, move or remove it."
             )
         else:
             notes.append(f"{place}: nothing reads this file.")
     return faults, notes
 
 
-def _find_title_clashes(instruments: Mapping[str, Instrument]) -> list[str]:
+def _find_title_clashes(study: Study, instruments: Mapping[str, Instrument]) -> list[str]:
     """Excel refuses two sheets of one name, whatever the capitals."""
-    owners = {title.casefold(): f'the sheet "{title}" that every return has' for title in RESERVED_SHEET_TITLES}
+    logs = derive_return_layout(study.model_copy(update={"instruments": ()}), {})
+    every_return = [ABOUT_TITLE, LISTS_TITLE, *(sheet.title for sheet in logs.sheets)]
+    owners = {fold_title(title): f'the sheet "{title}" that every return has' for title in every_return}
     faults = []
     for id_, instrument in instruments.items():
-        title = instrument.sheet_title.casefold()
+        title = fold_title(instrument.sheet_title)
         if title in owners:
             faults.append(
                 f'instruments/{id_}: sheet_title "{instrument.sheet_title}" is also that of {owners[title]}. Give it '
@@ -309,7 +328,7 @@ def _find_schedule_faults(study: Study, instruments: Mapping[str, Instrument], p
     return faults
 
 
-def _find_undeclared_assumptions(study: Study, folders: _Folders, place: str) -> list[str]:
+def _find_undeclared_assumptions(study: Study, place: str) -> list[str]:
     faults = []
     declared: dict[str, list[str] | None] = {}
     for assumption in study.assumptions:
@@ -317,10 +336,12 @@ def _find_undeclared_assumptions(study: Study, folders: _Folders, place: str) ->
         if file is None:
             continue
         if file not in declared:
-            declared[file] = _read_declared(folders.declarations / file)
+            declared[file] = _read_declared(PROJECT / file)
         known = declared[file]
         if known is None:
-            faults.append(f"{place}: assumptions.{assumption.id} is declared in {file}, which cannot be read. Correct it.")
+            faults.append(
+                f"{place}: assumptions.{assumption.id} is declared in {file}, which cannot be read. Correct it."
+            )
         elif assumption.id not in known:
             hint = find_suggestion(assumption.id, known)
             faults.append(
@@ -352,8 +373,8 @@ def _find_notes(study: Study, place: str) -> list[str]:
     if n_open := sum(n_by_site.values()):
         sites = ", ".join(f"{site_id} {n}" for site_id, n in n_by_site.items() if n)
         notes.append(
-            f"sites_config/{study.study_id}/{SITES_FOLDER}: {n_open} of {n_bodies} bodies are still to be confirmed with "
-            f"their sites ({sites})."
+            f"sites_config/{study.study_id}/{SITES_FOLDER}: {n_open} of {n_bodies} bodies are still to be confirmed "
+            f"with their sites ({sites})."
         )
     for arm in study.arms:
         if not any(arm in study.find_arms_at(site) for site in study.sites):
@@ -366,7 +387,9 @@ def _find_notes(study: Study, place: str) -> list[str]:
 
 def _render_new_study(study_id: str, title: str, starts_on: date) -> dict[str, bytes]:
     # TOML, not HTML: what goes in is quoted by the filter `toml`, so escaping for HTML would only spoil it.
-    environment = Environment(loader=FileSystemLoader(NEW_STUDY_FOLDER), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  # renders TOML
+    environment = Environment(  # noqa: S701  # it renders TOML
+        loader=FileSystemLoader(NEW_STUDY_FOLDER), undefined=StrictUndefined, keep_trailing_newline=True
+    )
     environment.filters["toml"] = _quote_toml
     values = {
         "study_id": study_id,

@@ -29,17 +29,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-from botocore.exceptions import ConnectionError as NoConnectionError
-
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
@@ -374,7 +363,7 @@ class FolderArea:
         return "added"
 
     def point(self, releases_prefix: str, release: str, last: str) -> None:
-        """A relative link `latest`, swapped in one step; a copy where links can't be had (Windows without the right)."""
+        """A relative link `latest`, swapped in one step; a copy where links can't be had (some Windows machines)."""
         folder = self._find_path(releases_prefix)
         latest, temporary = folder / "latest", folder / _name_temporary()
         with self._faults(f"{releases_prefix}/latest"):
@@ -589,6 +578,11 @@ def connect_s3(
     carry an MD5 that the store checks; the newer checksums, which many S3-compatible stores refuse, are left out.
     Raises AreaUnavailable.
     """
+    # Imported here and in `_faults`: it takes 0.4 s, which no command that works on a folder should pay.
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
     if (access_key is None) != (secret_key is None):
         raise AreaUnavailable("S3: only one of access key and secret key is set. Set both in the settings, or neither.")
     config = Config(
@@ -638,7 +632,7 @@ class S3Area:
                     Bucket=self._bucket, Key=self._key(parse_key(key)), Body=data, ContentMD5=digest,
                     ContentType="application/octet-stream", Metadata={"put": mark}, **arguments,
                 )
-            except ClientError as fault:
+            except self._client.exceptions.ClientError as fault:
                 if not if_absent or fault.response["Error"]["Code"] not in _CONDITION_CODES:
                     raise
                 if not fault.response["ResponseMetadata"].get("RetryAttempts"):
@@ -668,7 +662,7 @@ class S3Area:
         with self._faults(key):
             try:
                 head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
-            except ClientError as fault:
+            except self._client.exceptions.ClientError as fault:
                 if fault.response["Error"]["Code"] in _MISSING_CODES:
                     self._require_bucket()
                 raise
@@ -710,7 +704,7 @@ class S3Area:
         with self._faults(key):
             try:
                 self._client.delete_object(Bucket=self._bucket, Key=self._key(key), IfMatch=answer["ETag"])
-            except ClientError as fault:
+            except self._client.exceptions.ClientError as fault:
                 if fault.response["Error"]["Code"] in _CONDITION_CODES | _MISSING_CODES:
                     return False
                 raise
@@ -718,6 +712,7 @@ class S3Area:
 
     def move(self, key: str, new_key: str) -> None:
         parse_key(new_key)
+        self.describe(key)
         with self._faults(key):
             source = self._key(key)
             self._client.copy({"Bucket": self._bucket, "Key": source}, self._bucket, self._key(new_key))
@@ -774,7 +769,7 @@ class S3Area:
             return
         try:
             self._client.head_bucket(Bucket=self._bucket)
-        except ClientError as fault:
+        except self._client.exceptions.ClientError as fault:
             if fault.response["Error"]["Code"] in {*_MISSING_CODES, "NoSuchBucket"}:
                 raise AreaUnavailable(f"{self.place}: {_S3_FAULTS['NoSuchBucket']}") from None
             raise
@@ -794,9 +789,11 @@ class S3Area:
     @contextlib.contextmanager
     def _faults(self, key: str) -> Iterator[None]:
         """The client's own texts are left out: they may quote the request."""
+        from botocore import exceptions as s3
+
         try:
             yield
-        except ClientError as fault:
+        except self._client.exceptions.ClientError as fault:
             code = fault.response["Error"]["Code"]
             if code in _MISSING_CODES:
                 text = f"{self._show(key)}: there is no such file. Look whether it was moved or deleted."
@@ -805,14 +802,14 @@ class S3Area:
             explained = _S3_FAULTS.get(code) or _S3_FAULTS.get(str(status))
             explained = explained or f"the store answered {_show(code)}. Look the code up in its manual."
             raise AreaUnavailable(f"{self._show(key)}: {explained}") from None
-        except (NoCredentialsError, PartialCredentialsError):
+        except (s3.NoCredentialsError, s3.PartialCredentialsError):
             text = f"{self.place}: no keys were found. Set access key and secret key in the settings."
             raise AreaUnavailable(text) from None
-        except (NoConnectionError, HTTPClientError) as fault:
+        except (s3.ConnectionError, s3.HTTPClientError) as fault:
             host = urlsplit(self._client.meta.endpoint_url).netloc.rpartition("@")[2]
             text = f"{self._show(key)}: no answer from {host} ({type(fault).__name__}). Check network and endpoint."
             raise AreaUnavailable(text) from None
-        except BotoCoreError as fault:
+        except s3.BotoCoreError as fault:
             text = f"{self._show(key)}: {type(fault).__name__}. Check bucket, endpoint and region in the settings."
             raise AreaUnavailable(text) from None
 

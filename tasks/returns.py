@@ -34,7 +34,8 @@ from study.returns import (
 from study.state import Events, derive_files, derive_participants, derive_queries, derive_returns
 from tasks.files import FileTooLarge
 from tasks.receipts import write_receipt, write_repeat_receipt
-from tasks.workbooks import WorkbookUnreadable, read_return_workbook
+from tasks.workbook_inspection import WorkbookUnreadable
+from tasks.workbooks import read_return_workbook
 from tasks.workspace import Workspace
 
 RESPONSES_SCHEMA = pa.schema(
@@ -115,7 +116,7 @@ def _read_inbox(workspace: Workspace, site_id: str, as_of: date) -> list[Receive
             continue
         facts = FileFacts(workspace.content.put(data), len(data), site_id)
         try:
-            reading = read_return_workbook(data, workspace.layout)
+            reading = read_return_workbook(data, workspace.layout, site_id=site_id, max_bytes=limit)
         except WorkbookUnreadable as unreadable:
             received = Received(waiting.name, facts, None, unreadable.rule)
             ordered.append(((date.max, 0, 0, facts.sha256), received))
@@ -177,6 +178,7 @@ def derive_standing(workspace: Workspace, events: Events, received: Received) ->
             log[row["key"]] = (row["hash"], content, return_ids.get(row["source_sha256"], ""))
     returns = derive_returns(events)
     returns = returns[(returns["site_id"] == site_id) & returns["is_current"]]
+    returns = returns.rename(columns={"occurred_on": "collected_on"})
     queries = derive_queries(events)
     queries = queries[queries["site_id"] == site_id]
     asked = queries.groupby(["subject", "rule", "item"])["episode"].max()

@@ -11,7 +11,7 @@ import datetime as dt
 import functools
 import io
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,6 +44,7 @@ from study.pack_layout import (
     parse_text,
 )
 from tasks.workbook_inspection import (
+    MAX_COLUMN,
     MAX_FILE_BYTES,
     MAX_ROW,
     Area,
@@ -78,6 +79,9 @@ _ROWS_PRINTED_BLANK = 25
 _CHARACTERS_PER_PAGE = 165  # what fits across A4 landscape and can still be read
 _ITEMS_UPRIGHT = 8  # above this many items, their labels are turned
 _FONT = "Calibri"
+_LINE = 15  # points
+_ABOUT_WIDTHS = (24, 24, 30, 62)
+_README_WIDTHS = (30, 22, 78)
 _EXCEL_TEXT_LIMIT = 255  # for the list, the message and the formula of a data validation
 
 _HOW_TO_FILL = (
@@ -139,31 +143,33 @@ def write_blank_return(
 @functools.cache
 def _format_properties() -> dict[str, dict[str, Any]]:
     """Everything that must be seen is said by words, borders or weight; colour only adds to it."""
-    cell = {"font_name": _FONT, "font_size": 10, "valign": "top"}
-    ruled = cell | {"border": 4, "border_color": "#A6A6A6"}
-    head = ruled | {"bold": True, "text_wrap": True, "bg_color": "#DCE6F1", "valign": "bottom", "top": 1, "bottom": 4}
+    cell = {"font_name": _FONT, "font_size": 11, "valign": "vcenter"}
+    ruled = cell | {"border": 1, "border_color": "#BFBFBF"}
+    inset = ruled | {"indent": 1}
+    head = ruled | {"bold": True, "text_wrap": True, "bg_color": "#E4ECF4", "border_color": "#7F7F7F"}
+    code = ruled | {"font_size": 8, "font_color": "#6B6B6B", "italic": True, "bottom": 2, "bottom_color": "#7F7F7F"}
     return {
-        "title": cell | {"bold": True, "font_size": 16},
-        "subtitle": cell | {"font_size": 11, "font_color": "#404040"},
-        "heading": cell | {"bold": True, "font_size": 12, "top": 1},
-        "prose": cell | {"text_wrap": True},
-        "strong": cell | {"bold": True, "text_wrap": True},
-        "label": ruled | {"bold": True},
-        "code": ruled | {"font_size": 8, "font_color": "#767676", "italic": True, "bottom": 1},
-        "head": head,
-        "head_turned": head | {"rotation": 90, "align": "center"},
-        "code_centred": ruled
-        | {"font_size": 8, "font_color": "#767676", "italic": True, "bottom": 1, "align": "center", "shrink": True},
-        "text": ruled | {"num_format": "@"},
-        "date": ruled | {"num_format": _DATE_FORMAT, "align": "left"},
+        "title": cell | {"bold": True, "font_size": 18},
+        "subtitle": cell | {"font_color": "#404040"},
+        "heading": cell | {"bold": True, "font_size": 13, "bottom": 1},
+        "prose": cell | {"text_wrap": True, "indent": 1},
+        "label": inset | {"bold": True},
+        "field_code": inset | {"font_size": 8, "font_color": "#6B6B6B", "italic": True},
+        "head": head | {"indent": 1},
+        "head_low": head | {"indent": 1, "valign": "bottom"},
+        "head_item": head | {"align": "center"},
+        "head_item_turned": head | {"rotation": 90, "align": "center", "valign": "bottom"},
+        "code": code | {"indent": 1},
+        "code_item": code | {"align": "center", "shrink": True},
+        "text": inset | {"num_format": "@"},
+        "date": inset | {"num_format": _DATE_FORMAT, "align": "left"},
         "item": ruled | {"align": "center"},
-        "value_text": ruled | {"num_format": "@", "left": 2, "right": 2},
-        "value_date": ruled | {"num_format": _DATE_FORMAT, "align": "left", "left": 2, "right": 2},
-        "value_number": ruled | {"num_format": "0", "align": "left", "left": 2, "right": 2},
-        "wrapped": ruled | {"text_wrap": True},
-        "text_wrapped": ruled | {"num_format": "@", "text_wrap": True},
-        "strong_wrapped": ruled | {"num_format": "@", "text_wrap": True, "bold": True},
-        "count": ruled | {"num_format": "0", "align": "right", "bold": True},
+        "value_text": inset | {"num_format": "@", "border": 2, "border_color": "#404040"},
+        "value_date": inset | {"num_format": _DATE_FORMAT, "align": "left", "border": 2, "border_color": "#404040"},
+        "value_number": inset | {"num_format": "0", "align": "left", "border": 2, "border_color": "#404040"},
+        "wrapped": inset | {"num_format": "@", "text_wrap": True},
+        "wrapped_strong": inset | {"num_format": "@", "text_wrap": True, "bold": True},
+        "count": inset | {"num_format": "0", "align": "right", "bold": True},
     }
 
 
@@ -211,19 +217,21 @@ class _Book:
 
 def _write_about(book: _Book, layout: Layout, about: Mapping[str, object], sheets: Sequence[Sheet]) -> None:
     sheet = book.add_sheet(ABOUT_TITLE)
-    for column, width in enumerate((26, 18, 30, 62)):
+    for column, width in enumerate(_ABOUT_WIDTHS):
         sheet.set_column(column, column, width, book.find_format("prose"))
     sheet.write_string(0, 0, layout.study_title, book.find_format("title"))
     sheet.write_string(1, 0, "Return workbook: what a site sends to the study", book.find_format("subtitle"))
+    sheet.set_row(0, 28)
     row = 3
     for place in ABOUT_FIELDS:
+        sheet.set_row(row, _LINE + 4)
         sheet.write_string(row, 0, place.label, book.find_format("label"))
-        sheet.write_string(row, 1, place.code, book.find_format("code"))
+        sheet.write_string(row, 1, place.code, book.find_format("field_code"))
         _write_about_value(book, sheet, row, place, about.get(place.code))
         if place.advice:
             sheet.write_string(row, 3, place.advice, book.find_format("prose"))
         row += 1
-    row = _write_lines(book, sheet, row + 1, "How to fill it in", _HOW_TO_FILL, last_column=3)
+    row = _write_lines(book, sheet, row + 1, "How to fill it in", _HOW_TO_FILL, last_column=3, width=sum(_ABOUT_WIDTHS))
     row += 1
     for column, heading in enumerate(("Sheet", "Columns", "What is recorded", "What may be typed")):
         sheet.write_string(row, column, heading, book.find_format("head"))
@@ -231,9 +239,7 @@ def _write_about(book: _Book, layout: Layout, about: Mapping[str, object], sheet
         row += 1
         for column, text in enumerate(line):
             sheet.write_string(row, column, text, book.find_format("wrapped"))
-        widths = (24, 16, 34, 72)
-        lines = max(-(-len(text) // width) for text, width in zip(line, widths, strict=True))
-        sheet.set_row(row, 14 * max(lines, 1))
+        sheet.set_row(row, _find_height(line, _ABOUT_WIDTHS))
     _set_up_print(sheet, f"{layout.study_id}  ·  {about.get('site') or ''}", 1)
     sheet.activate()
 
@@ -280,37 +286,66 @@ def _write_lines(
     lines: Iterable[str],
     *,
     last_column: int,
+    width: int,
 ) -> int:
     """A heading and numbered lines over the whole width; returns the next free row."""
     for column in range(last_column + 1):
         sheet.write_blank(row, column, None, book.find_format("heading"))
     sheet.write_string(row, 0, heading, book.find_format("heading"))
+    sheet.set_row(row, 22)
     for number, line in enumerate(lines, start=1):
         row += 1
         sheet.merge_range(row, 0, row, last_column, f"{number}.  {line}", book.find_format("prose"))
-        sheet.set_row(row, 14 * -(-len(line) // 135))
+        sheet.set_row(row, _find_height((line,), (width,)))
     return row + 1
+
+
+def _find_height(texts: Iterable[str], widths: Iterable[float]) -> float:
+    """The height of a row of wrapped texts, in points; a little generous, since fonts differ between machines."""
+    lines = max(-(-len(text) // max(int(width * 1.02) - 2, 1)) for text, width in zip(texts, widths, strict=True))
+    return _LINE * max(lines, 1) + 3
 
 
 @functools.lru_cache(maxsize=64)
 def _derive_legend(sheets: tuple[Sheet, ...]) -> tuple[tuple[str, str, str, str], ...]:
-    """Lines (sheet, columns, labels, what may be typed); neighbours that take the same answers share a line."""
-    lines = []
+    """Lines (sheet, columns, labels, what may be typed). What many sheets or columns share is said once."""
+    shared, own = _split_shared_columns(sheets)
+    items = [column for sheet in sheets for column in sheet.columns if column.kind == "item"]
+    reasons = set.intersection(*(set(item.missing) for item in items)) if items else set()
+    lines = [("All questionnaires", column.code, column.label, column.answers_in_words) for column in shared]
+    if reasons:
+        missing = ", ".join(f"{code.code} {code.label}" for code in items[0].missing if code in reasons)
+        lines.append(("All questionnaires", "every question", "Why there is no answer", missing))
     for sheet in sheets:
-        coded = [column for column in sheet.columns if column.kind == "item" or column.choices]
-        for expected, group in itertools.groupby(coded, key=lambda column: column.expected):
-            columns = list(group)
+        alike: dict[tuple[str, bool], list[Column]] = {}
+        for column in sheet.columns:
+            if column in own and (column.kind == "item" or column.choices):
+                more = ", ".join(f"{code.code} {code.label}" for code in column.missing if code not in reasons)
+                answers = f"{column.answers_in_words}; or {more}" if more else column.answers_in_words
+                alike.setdefault((answers, bool(column.advice)), []).append(column)
+        for (answers, has_advice), columns in alike.items():
             first, last = columns[0], columns[-1]
-            same = len(columns) == 1
-            lines.append(
-                (
-                    sheet.title,
-                    first.code if same else f"{first.code} to {last.code}",
-                    first.label if same else f"{first.label} … {last.label}",
-                    expected if same or not first.advice else f"{expected}. {first.advice}",
-                )
-            )
+            if len(columns) == 1:
+                advice = f". {first.advice}" if has_advice else ""
+                lines.append((sheet.title, first.code, first.label, answers + advice))
+            else:
+                advice = ". Blank where it was not to be asked" if has_advice and first.kind == "item" else ""
+                words = (f"{first.code} … {last.code}", f"{first.label} … {last.label}", answers + advice)
+                lines.append((sheet.title, *words))
     return tuple(lines)
+
+
+def _split_shared_columns(sheets: tuple[Sheet, ...]) -> tuple[list[Column], set[Column]]:
+    """Columns with choices that every questionnaire has alike, and all others."""
+    questionnaires = [sheet for sheet in sheets if any(column.kind == "item" for column in sheet.columns)]
+    shared = []
+    if len(questionnaires) > 1:
+        shared = [
+            column
+            for column in questionnaires[0].columns
+            if column.choices and all(column in sheet.columns for sheet in questionnaires)
+        ]
+    return shared, {column for sheet in sheets for column in sheet.columns} - set(shared)
 
 
 _DATE_CHECK: dict[str, Any] = {
@@ -332,11 +367,13 @@ def _write_records(
     page = book.add_sheet(sheet.title)
     n_items = sum(column.kind == "item" for column in sheet.columns)
     turned = n_items > _ITEMS_UPRIGHT
-    head, head_item = book.find_format("head"), book.find_format("head_turned" if turned else "head")
-    code, code_item = book.find_format("code"), book.find_format("code_centred")
+    head = book.find_format("head_low" if turned else "head")
+    head_item = book.find_format("head_item_turned" if turned else "head_item")
+    code, code_item = book.find_format("code"), book.find_format("code_item")
     label_row, code_row, first_row = 0, CODE_ROW - 1, FIRST_DATA_ROW - 1
-    page.set_row(label_row, 15 + 5.2 * max(len(column.label) for column in sheet.columns) if turned else 45)
-    widths = [_find_width(column, turned) for column in sheet.columns]
+    page.set_row(label_row, 15 + 5.2 * max(len(column.label) for column in sheet.columns) if turned else 34)
+    page.set_row(code_row, 13)
+    widths = [_find_width(column, turned, roomy=not n_items) for column in sheet.columns]
     for index, column in enumerate(sheet.columns):
         is_item = column.kind == "item"
         page.set_column(index, index, widths[index], book.find_format(column.kind))
@@ -357,13 +394,13 @@ def _write_records(
         page.print_area(0, 0, first_row + max(blank_rows, len(frame)) - 1, last)
 
 
-def _find_width(column: Column, turned: bool) -> float:
+def _find_width(column: Column, turned: bool, *, roomy: bool) -> float:
+    """In characters; the logs have few columns and are given room."""
     if column.kind == "item":
-        return max(6.5 if turned else 12, len(column.code) * 0.85)
-    if column.kind == "date":
-        return 13
-    longest = max((len(choice.code) for choice in column.choices), default=14)
-    return min(max(longest + 3, len(column.code) * 0.85, 12), 34)
+        return max(6.5 if turned else 12, len(column.code) * 0.8)
+    least = 20 if roomy else 14
+    longest = max((len(choice.code) for choice in column.choices), default=0)
+    return min(max(longest + 5, len(column.code) * 0.85 + 2, least), 34)
 
 
 def _write_column(
@@ -388,23 +425,33 @@ def _write_column(
 
 
 def _add_checks(book: _Book, page: xlsxwriter.worksheet.Worksheet, sheet: Sheet, first_row: int, last_row: int) -> None:
-    """Drop-downs and checks; neighbouring columns that take the same share one."""
-    start = 0
-    for _, group in itertools.groupby(sheet.columns, key=_find_check_key):
-        columns = list(group)
-        check = _derive_check(book, columns[0], len(columns) == 1, f"{find_letters(start + 1)}{first_row + 1}")
-        if check:
-            page.data_validation(first_row, start, last_row, start + len(columns) - 1, check)
-        start += len(columns)
-
-
-def _find_check_key(column: Column) -> tuple[object, ...]:
-    bounds = (column.minimum, column.maximum, column.whole_numbers)
-    return (column.kind, column.choices, column.only_choices, bounds, column.missing, column.advice)
+    """Drop-downs and checks; columns that take the same share one, wherever they stand."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for index, column in enumerate(sheet.columns):
+        bounds = (column.minimum, column.maximum, column.whole_numbers)
+        key = (column.kind, column.choices, column.only_choices, bounds, column.missing, bool(column.advice))
+        alike.setdefault(key, []).append(index)
+    for indexes in alike.values():
+        first = indexes[0]
+        check = _derive_check(
+            book, sheet.columns[first], len(indexes) == 1, f"{find_letters(first + 1)}{first_row + 1}"
+        )
+        if check is None:
+            continue
+        runs = [list(run) for _, run in itertools.groupby(enumerate(indexes), key=lambda pair: pair[1] - pair[0])]
+        if len(runs) > 1:
+            check = check | {
+                "multi_range": " ".join(
+                    f"{find_letters(run[0][1] + 1)}{first_row + 1}:{find_letters(run[-1][1] + 1)}{last_row + 1}"
+                    for run in runs
+                )
+            }
+        page.data_validation(first_row, first, last_row, runs[0][-1][1], check)
 
 
 def _derive_check(book: _Book, column: Column, alone: bool, first_cell: str) -> dict[str, Any] | None:
-    message = f"{column.expected}. {column.advice}".removesuffix(" ")
+    advice = column.advice if alone or not column.advice else "Leave it blank if it was not to be asked."
+    message = f"{column.expected}. {advice}".removesuffix(" ")
     check: dict[str, Any]
     if column.kind == "date":
         return _DATE_CHECK
@@ -470,6 +517,7 @@ class _Found:
     part: SheetPart
     position: int
     code: str
+    outside: str  # the first cell that lies too far out to be read
     cells: _Cells
     merged: tuple[Area, ...]
 
@@ -546,7 +594,7 @@ def _identify_sheets(package: Package, layout: Layout) -> tuple[list[_Found], li
     """The worksheets that the layout knows, in the order of the file; small ones are read here already."""
     usable = [part for part in package.sheets if fold_title(part.title) != fold_title(LISTS_TITLE)]
     positions = [number for number, part in enumerate(package.sheets, start=1) if part in usable]
-    bounded = [bound_sheet(cut_head(part)) if not part.is_whole else bound_sheet(part.head) for part in usable]
+    bounded = [bound_sheet(part.head if part.is_whole else cut_head(part)) for part in usable]
     heads = _parse_cells(package, [xml for xml, _ in bounded])
     guesses = [_find_sheet_code(part.title, cells, layout) for part, (cells, _) in zip(usable, heads, strict=True)]
     problems: list[Problem] = []
@@ -561,18 +609,19 @@ def _identify_sheets(package: Package, layout: Layout) -> tuple[list[_Found], li
                 Problem(
                     "sheet_repeated",
                     "hard",
-                    sheet_title=f"sheet {position}",
+                    f"sheet_{position}",
+                    f"sheet {position}",
                     expected=f'One sheet "{layout.find_title(code)}". Move the rows of this one there; send it again.',
                 )
             )
         else:
-            found.append(_Found(part, position, code, *heads[place]))
+            found.append(_Found(part, position, code, bounded[place][1], *heads[place]))
     return found, problems
 
 
 def _unknown_sheet(position: int) -> Problem:
     expected = "Only the sheets of the workbook that we sent. This one was not read; nothing needs to be done."
-    return Problem("unknown_sheet", "soft", sheet_title=f"sheet {position}", expected=expected)
+    return Problem("unknown_sheet", "soft", f"sheet_{position}", f"sheet {position}", expected=expected)
 
 
 def _find_best(code: str, guesses: Sequence[str], parts: Sequence[SheetPart], layout: Layout) -> int:
@@ -687,39 +736,35 @@ def _parse_about_value(entry: AboutField, value: object, *, is_1904: bool) -> tu
 
 def _read_records(place: _Found, sheet: Sheet, package: Package) -> tuple[ReadSheet | None, list[Problem]]:
     problems = _Problems(sheet.code, sheet.title)
-    cells, merged, outside = place.cells, place.merged, ""
+    cells, merged, outside = place.cells, place.merged, place.outside
     xml = place.part.read()
     if not place.part.is_whole:
         bounded, outside = bound_sheet(xml)
         [(cells, merged)] = _parse_cells(package, [bounded])
-    else:
-        _, outside = bound_sheet(xml)
     header = _find_header(cells, sheet)
     if header is None:
         if any(map(_is_filled, cells)):
-            problems.add("codes_missing", "hard", f"Row {CODE_ROW} with the codes of the columns, as in our workbook.")
+            problems.add("codes_missing", "hard", f"rows 1 and {CODE_ROW} as they are in the study's own workbook.")
         return None, problems.found
     letters = {code: find_letters(column + 1) for code, column in header.places.items()}
     missing = tuple(code for code in sheet.codes if code not in header.places)
     for code in missing:
         label = sheet.column_by_code[code].label
         problems.add(
-            "missing_column", "hard", f'A column "{label}" with the code {code} in the row of codes.', None, code
+            "missing_column", "hard", f'a column "{label}" with the code {code} in row {CODE_ROW}.', None, code
         )
     _find_odd_columns(cells, header, sheet, problems)
     if outside:
-        expected = f"Rows up to {MAX_ROW:,} only. Move what stands further down or right, and send it again."
+        expected = f"We read rows up to {MAX_ROW:,} and columns up to {find_letters(MAX_COLUMN)}."
         problems.add("cells_out_of_reach", "hard", expected)
     rows, lines = _find_lines(cells, header, sheet)
     columns = {column: code for code, column in header.places.items()}
-    _find_formula_problems(xml, header, columns, rows, problems)
+    _find_formula_problems(xml, header, sheet, columns, rows, problems)
     for area in merged:
         known = [code for column, code in columns.items() if area.column <= column + 1 <= area.last_column]
         if known and area.last_row > header.row:
             data = Area(max(area.row, header.row + 1), area.column, area.last_row, area.last_column)
-            problems.add(
-                "merged_cells", "hard", "One cell for each value: unmerge these and fill in each.", data, known[0]
-            )
+            problems.add("merged_cells", "hard", "Unmerge them and type a value into each cell.", data, known[0])
     frame = _derive_frame(rows, lines, header, sheet, problems, letters, is_1904=package.is_1904)
     read = ReadSheet(sheet.code, sheet.title, place.position, frame, letters, missing, header.found_by)
     return read, problems.found
@@ -780,38 +825,49 @@ def _find_lines(cells: _Cells, header: _Header, sheet: Sheet) -> tuple[list[int]
 
 
 def _find_formula_problems(
-    xml: bytes, header: _Header, columns: Mapping[int, str], rows: Sequence[int], problems: _Problems
+    xml: bytes, header: _Header, sheet: Sheet, columns: Mapping[int, str], rows: Sequence[int], problems: _Problems
 ) -> None:
-    """Formulas and error values in cells of data: the parser would give the value kept from the last calculation."""
+    """Formulas and error values in cells of data: a parser gives the value kept from the last calculation, or none."""
     formulas, n_unplaced = find_formulas(xml)
-    places = [area for area in formulas if area.last_row > header.row]
-    last_data_row = rows[-1] if rows else header.row
-    n_found = 0
-    for area in places:
-        for column in range(area.column, min(area.last_column, max(columns) + 1) + 1):
-            if column - 1 not in columns:
-                continue
-            for row in range(max(area.row, header.row + 1), min(area.last_row, max(last_data_row, area.row)) + 1):
-                n_found += 1
-                if n_found > _MAX_PROBLEMS:
-                    rest = Area(row, column, last_data_row, column)
-                    problems.add("formula_in_cell", "hard", "Values, not formulas, in the whole sheet.", rest)
-                    return
-                cell = Area(row, column, row, column)
-                problems.add("formula_in_cell", "hard", "The value itself: type it in place of the formula.", cell,
-                             columns[column - 1])  # fmt: skip
+    last_row = rows[-1] if rows else header.row
+    cells = _list_data_cells(formulas, header, columns, last_row)
+    _add_cell_problems("formula_in_cell", cells, sheet, columns, last_row, problems)
     if n_unplaced:
-        problems.add("formula_in_cell", "hard", "Values, not formulas, in the whole sheet.")
+        problems.add("formula_in_cell", "hard", "The sheet holds formulas that cannot be placed.")
     taken = {(area.row, area.column) for area in formulas}
-    errors = [
-        a for a in find_errors(xml) if a.row > header.row and a.column - 1 in columns and (a.row, a.column) not in taken
-    ]
-    for area in errors[:_MAX_PROBLEMS]:
-        problems.add(
-            "error_in_cell", "hard", "The value itself: this cell holds an error.", area, columns[area.column - 1]
-        )
-    if len(errors) > _MAX_PROBLEMS:
-        problems.add("error_in_cell", "hard", "Values, not errors, in the whole sheet.")
+    errors = [area for area in find_errors(xml) if (area.row, area.column) not in taken]
+    cells = _list_data_cells(errors, header, columns, last_row)
+    _add_cell_problems("error_in_cell", cells, sheet, columns, last_row, problems)
+
+
+def _list_data_cells(
+    areas: Iterable[Area], header: _Header, columns: Mapping[int, str], last_row: int
+) -> Iterator[tuple[int, int]]:
+    """(row, column) of the cells of data within areas; an array may reach beyond the last row with values."""
+    for area in areas:
+        for row in range(max(area.row, header.row + 1), min(area.last_row, max(last_row, area.row)) + 1):
+            for column in range(area.column, min(area.last_column, max(columns) + 1) + 1):
+                if column - 1 in columns:
+                    yield row, column
+
+
+def _add_cell_problems(
+    rule: str,
+    cells: Iterator[tuple[int, int]],
+    sheet: Sheet,
+    columns: Mapping[int, str],
+    last_row: int,
+    problems: _Problems,
+) -> None:
+    """One problem for each cell; beyond a number that anybody would read, one for all the rows."""
+    for row, column in itertools.islice(cells, _MAX_PROBLEMS):
+        code = columns[column - 1]
+        expected = f"Allowed here: {sheet.column_by_code[code].expected}."
+        problems.add(rule, "hard", expected, Area(row, column, row, column), code)
+    if next(cells, None):
+        first_row, first_column = FIRST_DATA_ROW, min(columns) + 1
+        rest = Area(first_row, first_column, max(last_row, first_row), max(columns) + 1)
+        problems.add(rule, "hard", f"The same in more than {_MAX_PROBLEMS:,} cells of this sheet.", rest)
 
 
 def _derive_frame(
@@ -841,7 +897,7 @@ def _derive_frame(
             values[:, index] = [day.date for day in parsed]
             for row in (row for row, day in zip(rows, parsed, strict=True) if day.is_fault):
                 area = Area(row, place + 1, row, place + 1)
-                expected = "A date as day, month, year: 28/03/2014 or 28 Mar 2014."
+                expected = "The month may be a name: 28 Mar 2014."
                 problems.add("date_not_understood", "hard", expected, area, column.code)
     frame = pd.DataFrame(values, columns=[column.code for column in columns], dtype=object)
     frame.insert(0, "row", np.asarray(rows, dtype=np.int64))
@@ -903,8 +959,8 @@ _OUTCOMES: Mapping[str, str] = {
 }
 _SEVERITIES: Mapping[Severity, str] = {"hard": "Must be mended", "soft": "Please check"}
 _RECEIPT_COLUMNS = (
-    ("Query", 12), ("Importance", 15), ("Sheet", 20), ("Cell", 9), ("Participant", 16), ("Wave", 14),
-    ("Questionnaire", 20), ("Item", 12), ("What is wrong", 46), ("What to do", 46),
+    ("Query", 11), ("Importance", 12), ("Sheet", 16), ("Cell", 8), ("Participant", 15), ("Wave", 11),
+    ("Questionnaire", 15), ("Item", 14), ("What is wrong", 36), ("What to do", 36),
 )  # fmt: skip
 
 
@@ -923,22 +979,47 @@ def write_receipt_workbook(summary: ReceiptSummary, rows: Sequence[ReceiptRow]) 
 
 def _write_receipt_summary(book: _Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> None:
     sheet = book.add_sheet("Read me")
-    for column, width in enumerate((42, 14, 70)):
+    for column, width in enumerate(_README_WIDTHS):
         sheet.set_column(column, column, width, book.find_format("prose"))
     sheet.write_string(0, 0, summary.study_title, book.find_format("title"))
     sheet.write_string(1, 0, f"Receipt for site {summary.site_id}", book.find_format("subtitle"))
+    sheet.set_row(0, 28)
     sheet.merge_range(3, 0, 3, 2, _OUTCOMES[summary.outcome], book.find_format("heading"))
+    sheet.set_row(3, 22)
     row = 4
     if summary.reason:
         sheet.merge_range(row, 0, row, 2, summary.reason, book.find_format("prose"))
-        sheet.set_row(row, 14 * -(-len(summary.reason) // 120))
+        sheet.set_row(row, _find_height((summary.reason,), (sum(_README_WIDTHS),)))
         row += 1
     row += 1
     for label, value in _list_receipt_facts(summary):
         sheet.write_string(row, 0, label, book.find_format("label"))
         sheet.write_string(row, 1, value, book.find_format("text"))
         row += 1
-    row += 1
+    if summary.outcome != "quarantined":
+        row = _write_receipt_counts(book, sheet, row + 1, summary, rows)
+    row = _write_lines(
+        book,
+        sheet,
+        row + 1,
+        "What to do now",
+        _list_next_steps(summary, rows),
+        last_column=2,
+        width=sum(_README_WIDTHS),
+    )
+    if summary.notes:
+        _write_lines(book, sheet, row + 1, "Please note", summary.notes, last_column=2, width=sum(_README_WIDTHS))
+    _set_up_print(sheet, f"Site {summary.site_id}  {summary.return_id}", 1)
+    sheet.activate()
+
+
+def _write_receipt_counts(
+    book: _Book,
+    sheet: xlsxwriter.worksheet.Worksheet,
+    row: int,
+    summary: ReceiptSummary,
+    rows: Sequence[ReceiptRow],
+) -> int:
     n_hard = sum(entry.severity == "hard" for entry in rows)
     for label, count, meaning in (
         ("Accepted", summary.n_accepted, "Questionnaires that are now in the study's data."),
@@ -953,11 +1034,7 @@ def _write_receipt_summary(book: _Book, summary: ReceiptSummary, rows: Sequence[
         sheet.write_number(row, 1, count, book.find_format("count"))
         sheet.write_string(row, 2, meaning, book.find_format("prose"))
         row += 1
-    row = _write_lines(book, sheet, row + 1, "What to do now", _list_next_steps(summary, rows), last_column=2)
-    if summary.notes:
-        _write_lines(book, sheet, row + 1, "Please note", summary.notes, last_column=2)
-    _set_up_print(sheet, f"Site {summary.site_id}  ·  {summary.return_id}", 1)
-    sheet.activate()
+    return row
 
 
 def _list_receipt_facts(summary: ReceiptSummary) -> list[tuple[str, str]]:
@@ -994,11 +1071,11 @@ def _list_next_steps(summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> tup
 
 def _write_receipt_rows(book: _Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> None:
     sheet = book.add_sheet("To mend")
-    sheet.set_row(0, 20)
+    sheet.set_row(0, 22)
     for column, (label, width) in enumerate(_RECEIPT_COLUMNS):
         sheet.set_column(column, column, width, book.find_format("wrapped"))
         sheet.write_string(0, column, label, book.find_format("head"))
-    plain, strong = book.find_format("text_wrapped"), book.find_format("strong_wrapped")
+    plain, strong = book.find_format("wrapped"), book.find_format("wrapped_strong")
     for number, entry in enumerate(rows, start=1):
         importance = _SEVERITIES[entry.severity]
         texts = (
@@ -1007,11 +1084,8 @@ def _write_receipt_rows(book: _Book, summary: ReceiptSummary, rows: Sequence[Rec
         )  # fmt: skip
         for column, text in enumerate(texts):
             sheet.write_string(number, column, text, strong if column == 1 and entry.severity == "hard" else plain)
-        lines = max(
-            -(-len(text) // int(width * 1.05)) for text, (_, width) in zip(texts, _RECEIPT_COLUMNS, strict=True)
-        )
-        sheet.set_row(number, 14 * max(lines, 1) + 2)
+        sheet.set_row(number, _find_height(texts, (width for _, width in _RECEIPT_COLUMNS)))
     sheet.freeze_panes(1, 0)
     sheet.autofilter(0, 0, len(rows), len(_RECEIPT_COLUMNS) - 1)
-    _set_up_print(sheet, f"Site {summary.site_id}  ·  {summary.return_id}", 1)
+    _set_up_print(sheet, f"Site {summary.site_id}  {summary.return_id}", 1)
     sheet.repeat_rows(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.services import PostgreSQLServer, S3Server, ServiceMissing, run_postgresql, run_s3
 
 if TYPE_CHECKING:
-    from tasks.files import FileArea
+    from tasks.files import FileArea, S3Area
 
 Server = TypeVar("Server")
 
@@ -72,18 +73,28 @@ def fresh_bucket(s3_server: S3Server) -> Iterator[str]:
         yield name
 
 
-@pytest.fixture(params=["folder", "s3"])
-def file_area(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileArea]:
-    """A new, empty file area: the test runs once on each kind of store."""
-    from tasks.files import FolderArea, S3Area, connect_s3
+@pytest.fixture(scope="session")
+def shared_s3_area(s3_server: S3Server) -> Iterator[S3Area]:
+    """One client and one bucket for many tests, each below a prefix of its own: both take long to warm up."""
+    from tasks.files import S3Area, connect_s3
 
-    if request.param == "folder":
-        yield FolderArea(tmp_path / "area")
-        return
-    server: S3Server = request.getfixturevalue("s3_server")
-    client = connect_s3(endpoint_url=server.endpoint_url, access_key=server.access_key,
-                        secret_key=server.secret_key, region=server.region)
+    client = connect_s3(
+        endpoint_url=s3_server.endpoint_url, access_key=s3_server.access_key, secret_key=s3_server.secret_key,
+        region=s3_server.region,
+    )
     try:
-        yield S3Area(request.getfixturevalue("fresh_bucket"), "", client)
+        with s3_server.fresh_bucket() as bucket:
+            yield S3Area(bucket, "", client)
     finally:
         client.close()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def file_area(request: pytest.FixtureRequest, tmp_path: Path) -> FileArea:
+    """A new, empty file area: the test runs once on each kind of store."""
+    from tasks.files import FolderArea
+
+    if request.param == "folder":
+        return FolderArea(tmp_path / "area")
+    shared: S3Area = request.getfixturevalue("shared_s3_area")
+    return shared.below(f"test-{secrets.token_hex(6)}")

@@ -46,10 +46,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("study", "seq", name="ledger_seq"),
         sa.UniqueConstraint("study", "key", "revision", name="ledger_key"),
     )
-    # What concerns a participant; with participant_id = '', what concerns a site as a whole.
-    op.create_index("ledger_about", "ledger", ["study", "participant_id", "site_id", "seq"])
-    op.create_index("ledger_site", "ledger", ["study", "site_id", "seq"])
-    op.create_index("ledger_kind", "ledger", ["study", "kind", "seq"])
+    for name, column in {"participant": "participant_id", "site": "site_id", "kind": "kind"}.items():
+        op.create_index(f"ledger_{name}", "ledger", ["study", column, "seq"])
+    op.create_index("ledger_hash", "ledger", ["study", "hash"])
     voids = sa.text("voids <> ''")
     op.create_index("ledger_voids", "ledger", ["study", "voids"], sqlite_where=voids, postgresql_where=voids)
     for statement in TRIGGERS[op.get_bind().dialect.name]:

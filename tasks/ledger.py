@@ -1,0 +1,587 @@
+"""The ledger: an append-only, hash-chained table of everything that happened, on SQLite or PostgreSQL.
+
+Writers take turns: SQLite's BEGIN IMMEDIATE, on PostgreSQL an advisory lock per study. Under that lock a row gets its
+`seq`, its `recorded_at` and the hash of the row before it, so the order of rows is the order of commits, and whoever
+reads up to a head reads a state that never changes.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+from zoneinfo import ZoneInfo
+
+import orjson
+import pandas as pd
+import pyarrow as pa
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.engine import URL, make_url
+
+from study.events import ConflictRefused, Event, Voided, compute_content_hash, upcast_payload
+from study.state import EMPTY, ROW_TYPES, Events, Head, decode_rows, format_moment, parse_head
+from tasks.event_cache import read_cached_events, write_cached_events
+
+HASH_VERSION = 1
+REVISION = "0001"
+"""The newest migration of the ledger's tables."""
+
+LONDON = ZoneInfo("Europe/London")
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+
+# In the order in which they are hashed, the hash itself last.
+COLUMNS: dict[str, type[sa.Text] | type[sa.BigInteger]] = {
+    "hash_version": sa.BigInteger,
+    "previous_hash": sa.Text,
+    "study": sa.Text,
+    "seq": sa.BigInteger,
+    "key": sa.Text,
+    "revision": sa.BigInteger,
+    "kind": sa.Text,
+    "kind_version": sa.BigInteger,
+    "site_id": sa.Text,
+    "participant_id": sa.Text,
+    "occurred_on": sa.Text,
+    "recorded_at": sa.Text,
+    "requested_by": sa.Text,
+    "source_sha256": sa.Text,
+    "source_sheet": sa.Text,
+    "source_row": sa.BigInteger,
+    "payload": sa.Text,
+    "content_hash": sa.Text,
+    "voids": sa.Text,
+    "hash": sa.Text,
+}
+TABLE = sa.Table("ledger", sa.MetaData(), *(sa.Column(name, kind, nullable=False) for name, kind in COLUMNS.items()))
+_MIGRATED = sa.Table("ledger_migration", sa.MetaData(), sa.Column("version_num", sa.Text))
+_row = TABLE.c
+
+_VALUES_AT_ONCE = 5_000  # well below the parameters that either database takes in one statement
+_ROWS_AT_ONCE = 50_000  # about 30 MB of text: few round trips, little memory
+_BUSY_SECONDS = 60
+_PLACES_SOUGHT = 5
+
+Answer = Literal["added", "same", "conflict"]
+
+
+class LedgerRefused(ValueError):
+    """What was asked of the ledger would make it untrue."""
+
+
+class Appended(NamedTuple):
+    """What became of an event. For "same" and "conflict": the row that stands already."""
+
+    key: str
+    answer: Answer
+    seq: int
+    hash: str
+    revision: int
+
+
+class Standing(NamedTuple):
+    """The newest revision of a key."""
+
+    key: str
+    revision: int
+    seq: int
+    hash: str
+    kind: str
+    kind_version: int
+    content_hash: str
+    is_voided: bool
+
+
+class _Target(NamedTuple):
+    """What a void must know of the row that it voids."""
+
+    seq: int
+    key: str
+    kind: str
+    site_id: str
+    participant_id: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What re-computing the chain showed. `faults` are in ledger order: the first names the first tampered row."""
+
+    n_rows: int
+    head: Head
+    faults: list[str]
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.faults
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def compute_row_hash(row: Sequence[str | int]) -> str:
+    """SHA-256 of a row without its hash, as a canonical JSON array in the order of `COLUMNS`."""
+    return hashlib.sha256(orjson.dumps(row)).hexdigest()
+
+
+class Ledger:
+    """One study's ledger. Safe to share between threads; every process opens its own."""
+
+    def __init__(self, engine: sa.Engine, study: str, clock: Callable[[], datetime]) -> None:
+        self.engine = engine
+        self.study = study
+        self.clock = clock
+        self._events = Events({})
+        self._cached_seq = 0
+
+    @classmethod
+    def open(cls, url: str, study: str, clock: Callable[[], datetime] = utc_now) -> Self:
+        """Open the ledger of a study, and create or migrate its tables where needed.
+
+        `url` names a SQLite file (sqlite:///path) or a PostgreSQL database (postgresql://...). `clock` gives the time
+        with its zone; a replay injects its own.
+        """
+        engine = _create_engine(make_url(url))
+        try:
+            _migrate(engine)
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(engine, study, clock)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def append(self, events: Iterable[Event]) -> list[Appended]:
+        """Append all of these or, if one is refused, none; see `Writing.append`."""
+        with self.writing() as writing:
+            return writing.append(events)
+
+    @contextmanager
+    def writing(self) -> Iterator["Writing"]:
+        """Hold the study's write lock: look, decide and append with nobody between. An exception undoes it all.
+
+        Keep it short: every other writer waits (on SQLite up to a minute, then they fail).
+        """
+        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            _lock(connection, self.study)
+            yield Writing(connection, self.study, self.clock)
+
+    def head(self) -> Head:
+        with self.engine.connect() as connection:
+            return _find_head(connection, self.study)[0]
+
+    def read_events(self, cache_folder: Path | None = None) -> Events:
+        """Every row up to the present head, decoded; only what came since the last reading is read and decoded.
+
+        What was read stays in this object and, with `cache_folder`, on disk for the next process. Either counts only
+        if the ledger holds the row at which it ends, with its hash.
+        """
+        with self.engine.connect() as connection:
+            head = _find_head(connection, self.study)[0]
+            events = self._events
+            if not events.head.seq and cache_folder and (cached := read_cached_events(cache_folder, self.study)):
+                events, self._cached_seq = cached, cached.head.seq
+            if not _holds(connection, self.study, events.head):
+                events, self._cached_seq = Events({}), 0
+            if events.head != head:
+                events = events.extend(_read_parts(connection, self.study, events.head.seq, head.seq), head)
+        # A cache is rewritten when a tenth is new: the rest is decoded again in less time than writing it takes.
+        if cache_folder and head.seq - self._cached_seq > self._cached_seq // 10:
+            write_cached_events(cache_folder, self.study, events)
+            self._cached_seq = head.seq
+        self._events = events
+        return events
+
+    def verify(self, against: Head | str | None = None) -> Verification:
+        """Compute every hash again and follow the chain from the first row; say which rows were changed, are missing
+        or stand in another place than they were written.
+
+        A chain cannot show that its tail was cut off, or that all of it was written anew: `against` is a head that was
+        published elsewhere, and must be on the chain. Raises ValueError if it is no head.
+        """
+        published = parse_head(against) if isinstance(against, str) else against
+        faults: list[str] = []
+        n_rows, last, last_recorded_at = 0, EMPTY, ""
+        for row in self._scan():
+            n_rows += 1
+            _, previous_hash, _, seq, *_, recorded_at = row[:12]
+            if seq != last.seq + 1:
+                faults.append(_name_missing(last.seq + 1, seq - 1))
+            if compute_row_hash(row[:-1]) != row[-1]:
+                faults.append(self._name_fault(row) if len(faults) < _PLACES_SOUGHT else f"Row {seq} was changed.")
+            elif previous_hash != last.hash and seq == last.seq + 1:
+                faults.append(f"Row {seq} does not follow row {last.seq}: row {last.seq} is not the one it was.")
+            elif recorded_at < last_recorded_at:
+                faults.append(f"Row {seq} says that it was recorded before row {last.seq}.")
+            if published and published.seq == seq and published.hash != row[-1]:
+                faults.append(f"Row {seq} is not the one that was published, whose hash was {published.hash}.")
+            last, last_recorded_at = Head(seq, row[-1]), recorded_at
+        if published and published.seq > last.seq:
+            missing = _name_missing(last.seq + 1, published.seq)
+            faults.append(f"{missing} The published head was row {published.seq}; the ledger ends at row {last.seq}.")
+        return Verification(n_rows, last, faults)
+
+    def _scan(self) -> Iterator[tuple[Any, ...]]:
+        rows = sa.select(*(_row[name] for name in COLUMNS)).where(_row.study == self.study).order_by(_row.seq)
+        with self.engine.connect().execution_options(yield_per=10_000) as connection:
+            for part in connection.execute(rows).partitions():
+                yield from map(tuple, part)
+
+    def _name_fault(self, row: tuple[Any, ...]) -> str:
+        """A row without its hash was changed, unless the hash is right for another place: then it was moved there."""
+        columns = list(row[:-1])
+        place = list(COLUMNS).index("seq")
+        for seq in range(1, self.head().seq + 2):
+            columns[place] = seq
+            if compute_row_hash(columns) == row[-1]:
+                return f"Row {row[place]} stands in another place than it was written: it was row {seq}."
+        return f"Row {row[place]} was changed."
+
+    def history(
+        self,
+        kind: str | None = None,
+        site_id: str | None = None,
+        participant_id: str | None = None,
+        requested_by: str | None = None,
+        since: date | datetime | None = None,
+        until: date | datetime | None = None,
+        source_sha256: str | None = None,
+        key: str | None = None,
+        newest: int | None = None,
+    ) -> pd.DataFrame:
+        """What was recorded, for people: one row an event in ledger order, voided ones among them.
+
+        `since` and `until` limit when it was recorded and count themselves in; a date means that day in London.
+        `newest` keeps the last so many. Columns: seq, recorded_at, occurred_on, kind, site_id, participant_id,
+        requested_by, source_sha256, source_sheet, source_row, key, revision, payload, hash, voided_by (the seq of the
+        void, 0: it stands).
+        """
+        void = TABLE.alias()
+        voided_by = sa.select(void.c.seq).where(
+            void.c.study == _row.study, void.c.voids == _row.hash, void.c.voids != sa.literal_column("''")
+        )
+        query = sa.select(
+            *(_row[name] for name in _HISTORY), sa.func.coalesce(voided_by.scalar_subquery(), 0).label("voided_by")
+        ).where(_row.study == self.study)
+        for name, wanted in {
+            "kind": kind,
+            "site_id": site_id,
+            "participant_id": participant_id,
+            "requested_by": requested_by,
+            "source_sha256": source_sha256,
+            "key": key,
+        }.items():
+            if wanted is not None:
+                query = query.where(_row[name] == wanted)
+        if since is not None:
+            query = query.where(_row.recorded_at >= format_moment(_find_start(since)))
+        if isinstance(until, datetime):
+            query = query.where(_row.recorded_at <= format_moment(until))
+        elif until is not None:
+            query = query.where(_row.recorded_at < format_moment(_find_start(until + timedelta(days=1))))
+        with self.engine.connect() as connection:
+            rows = connection.execute(query.order_by(_row.seq.desc()).limit(newest)).all()
+        return pd.DataFrame(rows[::-1], columns=[*_HISTORY, "voided_by"])
+
+
+_HISTORY = (
+    *("seq", "recorded_at", "occurred_on", "kind", "site_id", "participant_id", "requested_by"),
+    *("source_sha256", "source_sheet", "source_row", "key", "revision", "payload", "hash"),
+)
+
+
+class Writing:
+    """The ledger under its study's write lock. Of no use after the `with` block that gave it."""
+
+    def __init__(self, connection: sa.Connection, study: str, clock: Callable[[], datetime]) -> None:
+        self._connection = connection
+        self._study = study
+        self._clock = clock
+        self.head, self._last_recorded_at = _find_head(connection, study)
+
+    def append(self, events: Iterable[Event]) -> list[Appended]:
+        """Add what is new, in the order given, and say of each event what became of it.
+
+        "added": it is in the ledger now. "same": its key stands with the same content; who tells it again, and from
+        which file, makes no difference. "conflict": its key stands with other content; the event is refused, and that
+        it was refused is recorded, once. A voided key can be entered again: it becomes the key's next revision.
+
+        A void may leave site_id and participant_id blank: it concerns whom the voided row concerns. `recorded_at` is
+        the clock's time, or the last row's if the clock went back. Raises LedgerRefused for a void of a row that is
+        not there, is itself a void, or concerns someone else; nothing is added then.
+        """
+        events = list(events)
+        standing = self.find_keys(event.key for event in events)
+        targets = self._find_targets(event.voids for event in events if isinstance(event, Voided))
+        head, recorded_at = self.head, max(format_moment(self._clock()), self._last_recorded_at)
+        rows: list[tuple[str | int, ...]] = []
+
+        def tell(event: Event) -> Appended:
+            nonlocal head
+            key, payload, occurred_on = event.key, event.encode_payload(), event.occurred_on.isoformat()
+            content = (event.kind, event.kind_version, occurred_on, event.site_id, event.participant_id, payload)
+            content_hash = compute_content_hash(*content)
+            stands = standing.get(key)
+            if stands and not stands.is_voided:
+                if self._find_content_hash(stands, event) == content_hash:
+                    return Appended(key, "same", stands.seq, stands.hash, stands.revision)
+                conflict = _derive_conflict(event, content_hash, stands)
+                if conflict.key not in standing:
+                    standing.update(self.find_keys([conflict.key]))
+                if conflict.key not in standing:
+                    tell(conflict)
+                return Appended(key, "conflict", stands.seq, stands.hash, stands.revision)
+            source = event.source
+            row = (
+                *(HASH_VERSION, head.hash, self._study, head.seq + 1),
+                *(key, stands.revision + 1 if stands else 1, event.kind, event.kind_version),
+                *(event.site_id, event.participant_id, occurred_on, recorded_at, event.requested_by),
+                *((source.sha256, source.sheet, source.row) if source else ("", "", 0)),
+                *(payload, content_hash, event.voids if isinstance(event, Voided) else ""),
+            )
+            head = Head(head.seq + 1, compute_row_hash(row))
+            rows.append((*row, head.hash))
+            added = Standing(key, row[5], head.seq, head.hash, event.kind, event.kind_version, content_hash, False)
+            standing[key] = added
+            return Appended(key, "added", added.seq, added.hash, added.revision)
+
+        answers = []
+        for event in events:
+            if isinstance(event, Voided):
+                target = targets.get(event.voids)
+                answers.append(tell(_complete_void(event, target)))
+                if target and (stands := standing.get(target.key)) and stands.hash == event.voids:
+                    standing[target.key] = stands._replace(is_voided=True)
+            else:
+                answers.append(tell(event))
+        if rows:
+            marker = "?" if self._connection.dialect.paramstyle == "qmark" else "%s"
+            markers = ", ".join([marker] * len(COLUMNS))
+            self._connection.exec_driver_sql(f"INSERT INTO ledger ({', '.join(COLUMNS)}) VALUES ({markers})", rows)  # noqa: S608 (names of columns, nothing from outside)
+            self.head, self._last_recorded_at = head, recorded_at
+        return answers
+
+    def find_keys(self, keys: Iterable[str]) -> dict[str, Standing]:
+        """The newest revision of those of these keys that the ledger has."""
+        void = TABLE.alias()
+        is_voided = sa.exists().where(
+            void.c.study == _row.study, void.c.voids == _row.hash, void.c.voids != sa.literal_column("''")
+        )
+        columns = [_row[name] for name in Standing._fields[:-1]]
+        query = sa.select(*columns, is_voided).where(_row.study == self._study).order_by(_row.revision)
+        found = {}
+        for part in _divide(keys):
+            for row in self._connection.execute(query.where(_row.key.in_(part))):
+                found[row.key] = Standing._make(row)
+        return found
+
+    def count(self, kind: str, site_id: str | None = None) -> int:
+        """How many events of a kind were ever recorded, voided ones too: a number derived from it is never given
+        twice."""
+        query = sa.select(sa.func.count()).select_from(TABLE).where(_row.study == self._study, _row.kind == kind)
+        if site_id is not None:
+            query = query.where(_row.site_id == site_id)
+        return int(self._connection.execute(query).scalar_one())
+
+    def newest_seq(
+        self, participant_ids: Iterable[str] = (), site_ids: Iterable[str] = (), kinds: Iterable[str] = ()
+    ) -> int:
+        """The last row that names any of these participants or sites, or is of any of these kinds; 0 if none does.
+
+        Who decided on the state at head H claims only if nothing that the decision rests on is newer than H.
+        """
+        newest = 0
+        for column, wanted in (
+            (_row.participant_id, participant_ids),
+            (_row.site_id, site_ids),
+            (_row.kind, kinds),
+        ):
+            for part in _divide(wanted):
+                query = sa.select(sa.func.max(_row.seq)).where(_row.study == self._study, column.in_(part))
+                newest = max(newest, self._connection.execute(query).scalar() or 0)
+        return newest
+
+    def _find_targets(self, hashes: Iterable[str]) -> dict[str, "_Target"]:
+        columns = [_row[name] for name in ("hash", *_Target._fields)]
+        query = sa.select(*columns).where(_row.study == self._study)
+        return {
+            row.hash: _Target(*row[1:])
+            for part in _divide(hashes)
+            for row in self._connection.execute(query.where(_row.hash.in_(part)))
+        }
+
+    def _find_content_hash(self, stands: Standing, event: Event) -> str:
+        """The content hash of a standing row, as the event's version of the kind would have written the row."""
+        if stands.kind != event.kind or stands.kind_version == event.kind_version:
+            return stands.content_hash
+        columns = (_row.occurred_on, _row.site_id, _row.participant_id, _row.payload)
+        query = sa.select(*columns).where(_row.study == self._study, _row.seq == stands.seq)
+        occurred_on, site_id, participant_id, payload = self._connection.execute(query).one()
+        payload = upcast_payload(stands.kind, stands.kind_version, payload)
+        return compute_content_hash(event.kind, event.kind_version, occurred_on, site_id, participant_id, payload)
+
+
+def _complete_void(void: Voided, target: _Target | None) -> Voided:
+    if target is None:
+        raise LedgerRefused(f"No row of this ledger has the hash {void.voids}, so it cannot be voided.")
+    if target.kind == Voided.kind:
+        raise LedgerRefused(
+            f"Row {target.seq} is a void, and a void cannot be voided. Enter again what it voided: that becomes a new "
+            "revision."
+        )
+    about = {"site_id": target.site_id, "participant_id": target.participant_id}
+    told = {"site_id": void.site_id, "participant_id": void.participant_id}
+    if any(told[name] not in ("", about[name]) for name in about):
+        raise LedgerRefused(
+            f"Row {target.seq} ({target.key}) does not concern the site and participant that its void names."
+        )
+    return void.model_copy(update=about)
+
+
+def _derive_conflict(event: Event, content_hash: str, stands: Standing) -> ConflictRefused:
+    return ConflictRefused(
+        occurred_on=event.occurred_on,
+        requested_by=event.requested_by,
+        site_id=event.site_id,
+        participant_id=event.participant_id,
+        source=event.source,
+        refused_key=stands.key,
+        refused_kind=event.kind,
+        refused_content_hash=content_hash,
+        standing_hash=stands.hash,
+    )
+
+
+def _divide(values: Iterable[str]) -> Iterator[list[str]]:
+    ordered = sorted(set(values))
+    return (ordered[start : start + _VALUES_AT_ONCE] for start in range(0, len(ordered), _VALUES_AT_ONCE))
+
+
+def _find_start(when: date | datetime) -> datetime:
+    return when if isinstance(when, datetime) else datetime.combine(when, time.min, LONDON)
+
+
+def _name_missing(first: int, last: int) -> str:
+    return f"Row {first} is missing." if first == last else f"Rows {first} to {last} are missing."
+
+
+def _find_head(connection: sa.Connection, study: str) -> tuple[Head, str]:
+    """The last row, and when it was recorded ("" in an empty ledger)."""
+    query = sa.select(_row.seq, _row.hash, _row.recorded_at).where(_row.study == study)
+    row = connection.execute(query.order_by(_row.seq.desc()).limit(1)).one_or_none()
+    return (Head(row.seq, row.hash), row.recorded_at) if row else (EMPTY, "")
+
+
+def _holds(connection: sa.Connection, study: str, head: Head) -> bool:
+    if head == EMPTY:
+        return True
+    query = sa.select(_row.hash).where(_row.study == study, _row.seq == head.seq)
+    return connection.execute(query).scalar() == head.hash
+
+
+def _read_parts(connection: sa.Connection, study: str, after: int, until: int) -> Iterator[dict[str, pa.Table]]:
+    """Decode the rows after one `seq` until another, inclusive.
+
+    The database joins the rows of a part into one text, which Arrow parses: no Python object per value. (ADBC would do
+    as well, but its own copy of SQLite in this process would undo the file locks of Python's copy.) While one part is
+    decoded, a second thread has the database write the next.
+    """
+    query = _select_lines(connection.dialect.name)
+
+    def read(start: int) -> bytes:
+        limits = {"study": study, "after": start, "until": min(start + _ROWS_AT_ONCE, until)}
+        lines: bytes | str = connection.execute(query, limits).scalar_one()
+        return lines.encode() if isinstance(lines, str) else lines
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, after)
+        for start in range(after + _ROWS_AT_ONCE, until, _ROWS_AT_ONCE):
+            lines, ahead = ahead.result(), reader.submit(read, start)
+            yield decode_rows(lines)
+        yield decode_rows(ahead.result())
+
+
+def _select_lines(dialect: str) -> sa.Select[Any]:
+    limits = (_row.study == sa.bindparam("study"), _row.seq > sa.bindparam("after"), _row.seq <= sa.bindparam("until"))
+    part = sa.select(*(_row[name] for name in ROW_TYPES)).where(*limits).order_by(_row.seq).subquery()
+    if dialect == "sqlite":
+        line = sa.func.printf("\x1f".join(["%s"] * len(ROW_TYPES)), *part.c)
+        return sa.select(sa.cast(sa.func.group_concat(line, "\n"), sa.LargeBinary))
+    return sa.select(sa.func.string_agg(sa.func.concat_ws("\x1f", *part.c), "\n"))
+
+
+def _lock(connection: sa.Connection, name: str) -> None:
+    """Wait until this transaction alone may write. On SQLite it does so from its BEGIN IMMEDIATE on."""
+    if connection.dialect.name == "postgresql":
+        number = int.from_bytes(hashlib.sha256(f"summative ledger {name}".encode()).digest()[:8], signed=True)
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
+
+def _create_engine(url: URL) -> sa.Engine:
+    if url.get_backend_name() == "postgresql":
+        return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        raise ValueError(
+            f"{url.render_as_string()} cannot hold a ledger. Give a SQLite file (sqlite:///path) or a PostgreSQL "
+            "database (postgresql://...)."
+        )
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    """WAL: readers never wait. FULL: what was committed survives a power cut, because a sending is claimed here before
+    it goes out, and a claim that is lost is a message that goes out twice."""
+    connection.isolation_level = None  # transactions are begun below, not by the driver
+    give_up_at = monotonic() + _BUSY_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = wal")
+        except sqlite3.OperationalError:  # another process opens the new file too: SQLite does not wait for this one
+            if monotonic() > give_up_at:
+                raise
+            sleep(0.01)
+    connection.execute("PRAGMA synchronous = full")
+    connection.execute("PRAGMA cache_size = -65536")  # KiB; a fold reads four times as fast as with the default 2 MB
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _migrate(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        is_new = not sa.inspect(connection).has_table(_MIGRATED.name)
+        if not is_new and connection.execute(sa.select(_MIGRATED.c.version_num)).scalar() == REVISION:
+            return
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        _lock(connection, "")
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as fault:
+            raise LedgerRefused(
+                f"The tables of {engine.url.render_as_string()} are not known to this version of Summative ({fault}). "
+                "Update Summative."
+            ) from None
