@@ -6,27 +6,32 @@ to do; only a fault of the program itself shows a traceback.
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
 from rich.table import Table
 
+from study.calendar import london_day
 from study.datasets import ReleaseFault
 from study.instruments import DefinitionFaults
 from study.queries import find_open_queries
-from study.state import derive_queries, derive_returns
+from study.state import derive_queries
 from tasks.definitions import StudyExists, StudyNotFound, find_faults, list_studies, scaffold_study
 from tasks.files import FileFault
 from tasks.ledger import LedgerRefused
 from tasks.orchestration import prepare_prefect
+from tasks.receipts import find_wording
 from tasks.settings import read_settings
+from tasks.workbooks import write_blank_return
 from tasks.workspace import Workspace, create_workspace
 
 app = typer.Typer(
@@ -52,7 +57,7 @@ def main() -> None:
     except EXPECTED as fault:
         faults = getattr(fault, "faults", None) or [str(fault)]
         for text in faults:
-            err.print(f"[red]✗[/red] {text}", soft_wrap=True, markup=True)
+            err.print(f"[red]✗[/red] {escape(text)}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         err.print("Stopped. Nothing is lost: the same command goes on where it stopped.")
@@ -164,21 +169,197 @@ def reconcile(
 ) -> None:
     """Hold a replayed release against its source: no answer lost, every score equal to the trial's own."""
     from rehearsal.pilot_source import read_source
-    from rehearsal.reconciliation import ReleaseFrames, reconcile as follow
-    from rehearsal.replay import find_workspace_name
+    from rehearsal.reconciliation import ReleaseFrames
+    from rehearsal.reconciliation import reconcile as follow
+    from rehearsal.replay import find_unreleased, find_workspace_name
     from tasks.releases import read_latest_tables
 
     chosen, last = parse_sites(sites), parse_day(until)
     workspace = open_study(find_workspace_name(chosen, last))
-    events = workspace.read_events()
+    unreleased = find_unreleased(workspace)
     result = follow(
         read_source(),
         workspace.study,
         ReleaseFrames(**read_latest_tables(workspace)),
-        **_find_unreleased(workspace),
+        refused=unreleased.refused,
+        superseded=unreleased.superseded,
+        quarantined=unreleased.quarantined,
         sites=chosen or None,
         until=last,
     )
-    del events
-    print(result.to_text())
+    out.print(result.to_text(), soft_wrap=True, markup=False)
     raise typer.Exit(0 if result.adds_up and result.agrees_with_trial else 1)
+
+
+@app.command()
+def check(study: Annotated[str, typer.Argument(help="A study; left out, every study.")] = "") -> None:
+    """Check everything that a person can get wrong in a study's protocol, its sites and its instruments."""
+    settings = read_settings()
+    n_faults = 0
+    for name in [study] if study else list_studies(settings.sites_config):
+        found = find_faults(name, settings.sites_config, settings.instruments)
+        n_faults += len(found.faults)
+        for fault in found.faults:
+            out.print(f"[red]✗[/red] {escape(fault)}", soft_wrap=True)
+        for note in found.notes:
+            out.print(f"[yellow]·[/yellow] {escape(note)}", soft_wrap=True)
+        state = f"{len(found.faults)} to mend" if found.faults else "[green]in order[/green]"
+        out.print(f"[bold]{name}[/bold]: {state}, {len(found.notes)} notes.")
+    raise typer.Exit(1 if n_faults else 0)
+
+
+@app.command()
+def new(
+    study: Annotated[str, typer.Argument(help="The study's short name: small letters, digits, underscores.")],
+    title: Annotated[str, typer.Option(help="Its title, as people call it.")],
+) -> None:
+    """Write the files of a new study: a protocol and one example site, commented, valid as they are."""
+    try:
+        files = scaffold_study(study, title, read_settings().sites_config)
+    except ValueError as fault:
+        raise typer.BadParameter(str(fault)) from None
+    for file in files:
+        out.print(f"  {file}", soft_wrap=True)
+    out.print(f"Edit these; [bold]summative check {study}[/bold] says what is still wrong.")
+
+
+@app.command(name="round")
+def run_round(study: StudyArgument, by: ByOption) -> None:
+    """Run today's round now: adopt changed definitions, receive what sites have sent."""
+    with _prefect():
+        from flows.study_day import study_day
+
+        states = study_day(study=study, requested_by=by)
+    _report_states(states)
+
+
+@app.command()
+def receive(study: StudyArgument, by: ByOption, sites: SitesOption = "") -> None:
+    """Receive what sites have put into their drop-boxes, without waiting for the next round."""
+    with _prefect():
+        from flows.returns import receive_returns_now
+
+        states = receive_returns_now(study=study, requested_by=by, sites=parse_sites(sites))
+    _report_states(states)
+
+
+def _report_states(states: list[Any]) -> None:
+    for state in states:
+        if state.is_failed():
+            err.print(f"[red]✗[/red] {escape(str(state.message))}", soft_wrap=True)
+    if any(state.is_failed() for state in states):
+        out.print("Something went wrong; what could be done was done, and the next round takes up the rest.")
+        raise typer.Exit(1)
+    counts = sum((state.result() for state in states if isinstance(state.result(), Counter)), Counter[str]())
+    out.print(", ".join(f"{name} {n}" for name, n in counts.items()) or "No site had sent anything.")
+
+
+@app.command()
+def freeze(
+    study: StudyArgument,
+    by: ByOption,
+    as_of: Annotated[str, typer.Option(help="The study as of this day; left out, today.")] = "",
+) -> None:
+    """Freeze a dataset: tables, codebook, report and manifest."""
+    workspace, day = open_study(study), parse_day(as_of)
+    from tasks.releases import freeze_release
+
+    frozen = freeze_release(workspace, day or london_day(workspace.clock()), by)
+    news = "the same dataset had been frozen before" if frozen.answer == "same" else "new"
+    out.print(f"Release {frozen.release} ({news}): {frozen.location}/", soft_wrap=True)
+
+
+@app.command()
+def verify(
+    study: StudyArgument,
+    against: Annotated[str, typer.Option(help="A head published elsewhere, such as 1234:9f2c…")] = "",
+) -> None:
+    """Compute the ledger's chain of hashes again; name the first row that was tampered with."""
+    try:
+        found = open_study(study).ledger.verify(against or None)
+    except ValueError as fault:
+        raise typer.BadParameter(str(fault)) from None
+    for text in found.faults:
+        err.print(f"[red]✗[/red] {escape(text)}", soft_wrap=True)
+    if not found.is_clean:
+        raise typer.Exit(1)
+    held = " It holds the head given." if against else ""
+    out.print(f"[green]In order[/green]: {found.n_rows:,} rows.{held} Head {found.head}", soft_wrap=True)
+
+
+@app.command()
+def ledger(
+    study: StudyArgument,
+    kind: Annotated[str, typer.Option(help="Only this kind, such as return_accepted.")] = "",
+    site: Annotated[str, typer.Option(help="Only this site.")] = "",
+    participant: Annotated[str, typer.Option(help="Only this participant.")] = "",
+    by: Annotated[str, typer.Option(help="Only what this person or procedure asked for.")] = "",
+    since: Annotated[str, typer.Option(help="Recorded on or after this day.")] = "",
+    until: Annotated[str, typer.Option(help="Recorded on or before this day.")] = "",
+    newest: Annotated[int, typer.Option(help="The last so many; 0 for all.", min=0)] = 50,
+) -> None:
+    """What was recorded: who, when, what, from which file and row."""
+    rows = open_study(study).ledger.history(
+        kind=kind or None,
+        site_id=site or None,
+        participant_id=participant or None,
+        requested_by=by or None,
+        since=parse_day(since),
+        until=parse_day(until),
+        newest=newest or None,
+    )
+    table = Table("Row", "Recorded", "Happened", "What", "Site", "Participant", "Details", "Asked by", "From")
+    for row in rows.itertuples():
+        source = f"{row.source_sha256[:8]} {row.source_sheet} {row.source_row or ''}".strip()
+        what = row.kind.replace("_", " ") + (f" (voided by row {row.voided_by})" if row.voided_by else "")
+        recorded = f"{row.recorded_at:%Y-%m-%d %H:%M}"
+        table.add_row(
+            str(row.seq), recorded, f"{row.occurred_on:%Y-%m-%d}", what, row.site_id, row.participant_id,
+            _describe_payload(row.payload), row.requested_by, source,
+        )  # fmt: skip
+    out.print(table)
+    out.print(f"{len(rows):,} rows.")
+
+
+def _describe_payload(payload: str) -> str:
+    """The payload for people: what is not blank, hashes shortened."""
+    fields = json.loads(payload)
+    shown = {name: value[:8] if isinstance(value, str) and len(value) == 64 else value for name, value in fields.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items() if value not in ("", 0, None, []))
+
+
+@app.command()
+def queries(
+    study: StudyArgument,
+    site: Annotated[str, typer.Option(help="Only this site.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
+) -> None:
+    """Questions to sites about their data: open ones, oldest first."""
+    found = derive_queries(open_study(study).read_events())
+    found = found[found["site_id"] == site] if site else found
+    found = found.sort_values(["raised_on", "query_id"]) if everything else find_open_queries(found)
+    table = Table("Query", "Site", "Raised", "Participant", "Where", "What is wrong", "State")
+    for row in found.itertuples():
+        where = " ".join(filter(None, [row.return_id, row.sheet, f"row {row.row}" if row.row else "", row.item]))
+        state = row.status + (f", {row.close_reason}" if row.close_reason else "")
+        table.add_row(
+            row.query_id, row.site_id, f"{row.raised_on:%Y-%m-%d}", row.participant_id, where,
+            find_wording(row.rule, "")[0], state,
+        )  # fmt: skip
+    out.print(table)
+    out.print(f"{len(found):,} queries.")
+
+
+@app.command(name="blank-return")
+def blank_return(study: StudyArgument, site: Annotated[str, typer.Argument(help="The site's id.")]) -> None:
+    """Write the workbook that a site fills in, into its outbox."""
+    workspace = open_study(study)
+    if workspace.study.find_site(site) is None:
+        own = ", ".join(entry.site_id for entry in workspace.study.sites)
+        raise typer.BadParameter(f'{study} has no site "{site}". Its sites: {own}.')
+    box = workspace.drop_box(site)
+    box.prepare()
+    name = f"{workspace.study.study_id}-{site}-return.xlsx"
+    box.send(name, write_blank_return(workspace.layout, site))
+    out.print(f"Written: {workspace.area.place}/sites/{site}/outbox/{name}", soft_wrap=True)
+    out.print(f"Filled in, it goes into {workspace.area.place}/sites/{site}/inbox/", soft_wrap=True)

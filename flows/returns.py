@@ -10,7 +10,7 @@ from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.runs import AsOf, RequestedBy, SiteNames, StudyName, find_as_of, find_sites, leave_artifact
-from tasks.returns import find_sites_with_files, receive_site_returns
+from tasks.returns import find_sites_with_files, receive_site_returns, take_snapshot
 from tasks.workspace import open_workspace
 
 
@@ -24,7 +24,10 @@ def receive_returns(
     study: str, sites: Sequence[str], as_of: date, requested_by: str
 ) -> tuple[list[State[Counter[str]]], dict[str, Counter[str]]]:
     """Receive from each of these sites that has sent something. Returns the state and the counts of each."""
-    waiting = set(find_sites_with_files(open_workspace(study)))
+    workspace = open_workspace(study)
+    waiting = set(find_sites_with_files(workspace))
+    if waiting:
+        take_snapshot(workspace, afresh=True)
     states, counts = [], {}
     for site_id in sites:
         if site_id in waiting:

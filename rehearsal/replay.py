@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+import pandas as pd
+
 from rehearsal.pilot_sites import Posting, derive_postings, write_posting
 from rehearsal.pilot_source import read_source
-from study.events import StudyDayCompleted
-from study.state import derive_files
+from rehearsal.reconciliation import RECORD_KEY
+from study.events import ReturnRefused, StudyDayCompleted
+from study.state import derive_files, derive_returns
 from tasks.orchestration import many_runs
 from tasks.settings import Settings
 from tasks.workspace import Workspace, create_workspace, use_workspace
@@ -144,6 +147,27 @@ def post(workspace: Workspace, posting: Posting, received: set[str]) -> None:
     name, data = write_posting(posting, workspace.layout)
     if hashlib.sha256(data).hexdigest() not in received:
         workspace.drop_box(posting.site_id).post(name, data)
+
+
+@dataclass(frozen=True)
+class Unreleased:
+    """What a release does not hold, for the reconciliation: refused and superseded records, files in quarantine."""
+
+    refused: pd.DataFrame
+    superseded: pd.DataFrame
+    quarantined: pd.DataFrame
+
+
+def find_unreleased(workspace: Workspace) -> Unreleased:
+    """Records that were refused or superseded, and sendings held in quarantine, from the ledger."""
+    events = workspace.read_events()
+    returns, files = derive_returns(events), derive_files(events)
+    held = files[files["outcome"] == "quarantined"]
+    return Unreleased(
+        refused=events.frame(ReturnRefused)[[*RECORD_KEY, "query_id"]],
+        superseded=returns.loc[~returns["is_current"], RECORD_KEY],
+        quarantined=held[["site_id", "posted_on", "sending_number"]],
+    )
 
 
 def start_afresh(settings: Settings, sites: Sequence[str] = (), until: date | None = None) -> None:

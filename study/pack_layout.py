@@ -192,9 +192,9 @@ class Problem:
     """One fault of a workbook, by place. It never holds what stood in the cell.
 
     ``sheet`` is a code of the layout, or "sheet_4" for one that the layout doesn't know (by position: its title might
-    hold a name), or "" for the whole file; ``sheet_title`` is the layout's title for it. ``cell`` is an address ("F14")
-    or range ("A5:A7") or "". ``row`` to ``last_row`` are the rows concerned (0: none in particular), ``column`` a column
-    code. ``expected`` says what should stand there. A "hard" problem stops its rows; without rows, its sheet.
+    hold a name), or "" for the whole file; ``sheet_title`` is the layout's title for it. ``cell`` is an address (F14),
+    a range (A5:A7) or "". ``row`` to ``last_row`` are the rows concerned (0: none in particular), ``column`` is a
+    column code. ``expected`` says what should stand there. A "hard" problem stops its rows; without rows, its sheet.
     """
 
     rule: str

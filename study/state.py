@@ -119,10 +119,11 @@ def decode_rows(lines: bytes) -> dict[str, pa.Table]:
     except pa.ArrowInvalid:
         raise ValueError("A row of the ledger cannot be read. `summative verify` names it.") from None
     versions = rows.group_by(["kind", "kind_version"]).aggregate([]).to_pylist()
+    fields = rows.drop_columns(["kind", "kind_version"])
     parts: dict[str, list[pa.Table]] = {}
     for version in sorted(versions, key=lambda row: (row["kind"], row["kind_version"])):
-        here = (pc.field("kind") == version["kind"]) & (pc.field("kind_version") == version["kind_version"])
-        parts.setdefault(version["kind"], []).append(_decode(**version, rows=rows.filter(here)))
+        here = pc.and_(*(pc.equal(rows[name], value) for name, value in version.items()))
+        parts.setdefault(version["kind"], []).append(_decode(**version, rows=fields.filter(here)))
     return {kind: join_tables(tables) for kind, tables in parts.items()}
 
 

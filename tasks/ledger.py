@@ -419,10 +419,11 @@ class Writing:
     def _find_targets(self, hashes: Iterable[str]) -> dict[str, "_Target"]:
         columns = [_row[name] for name in ("hash", *_Target._fields)]
         query = sa.select(*columns).where(_row.study == self._study)
+        start = sa.func.substr(_row.hash, sa.literal_column("1"), sa.literal_column("16"))  # as in its index
         return {
             row.hash: _Target(*row[1:])
             for part in _divide(hashes)
-            for row in self._connection.execute(query.where(_row.hash.in_(part)))
+            for row in self._connection.execute(query.where(start.in_([each[:16] for each in part])))
         }
 
     def _find_content_hash(self, stands: Standing, event: Event) -> str:
@@ -517,12 +518,14 @@ def _read_parts(connection: sa.Connection, study: str, after: int, until: int) -
 
 
 def _select_lines(dialect: str) -> sa.Select[Any]:
-    limits = (_row.study == sa.bindparam("study"), _row.seq > sa.bindparam("after"), _row.seq <= sa.bindparam("until"))
-    part = sa.select(*(_row[name] for name in ROW_TYPES)).where(*limits).order_by(_row.seq).subquery()
+    """Joined in whatever order the database visits the rows (by the primary key's index): decoding sorts if need be."""
+    columns = [_row[name] for name in ROW_TYPES]
     if dialect == "sqlite":
-        line = sa.func.printf("\x1f".join(["%s"] * len(ROW_TYPES)), *part.c)
-        return sa.select(sa.cast(sa.func.group_concat(line, "\n"), sa.LargeBinary))
-    return sa.select(sa.func.string_agg(sa.func.concat_ws("\x1f", *part.c), "\n"))
+        lines = sa.func.group_concat(sa.func.printf("\x1f".join(["%s"] * len(columns)), *columns), "\n")
+    else:
+        lines = sa.func.string_agg(sa.func.concat_ws("\x1f", *columns), "\n")
+    limits = (_row.study == sa.bindparam("study"), _row.seq > sa.bindparam("after"), _row.seq <= sa.bindparam("until"))
+    return sa.select(sa.cast(lines, sa.LargeBinary) if dialect == "sqlite" else lines).where(*limits)
 
 
 def _lock(connection: sa.Connection, name: str) -> None:

@@ -26,12 +26,12 @@ from study.datasets import (
     find_release_faults,
     find_schema_faults,
 )
-from study.events import ReleaseFrozen
+from study.configuration import find_in_force
+from study.events import ConfigurationAdopted, ReleaseFrozen
 from study.instruments import Instrument
 from study.protocol import Study
 from study.state import (
     Events,
-    derive_configuration,
     derive_files,
     derive_participants,
     derive_queries,
@@ -86,7 +86,7 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
     everything = workspace.read_events()
     known_at = known_at or workspace.clock()
     events = everything.select(as_of=as_of, known_at=known_at)
-    configuration = derive_configuration(events, as_of)
+    configuration = find_in_force(events.frame(ConfigurationAdopted), as_of)
     study, instruments = parse_configuration(
         {(row.part, row.name): workspace.content.get(row.sha256) for row in configuration.itertuples()}
     )
@@ -180,6 +180,14 @@ def read_manifest(workspace: Workspace, release: str) -> dict[str, Any] | None:
         return None
     manifest: dict[str, Any] = json.loads(workspace.area.get(key))
     return manifest
+
+
+def read_latest_tables(workspace: Workspace) -> dict[str, pd.DataFrame]:
+    """The tables of the newest release, by name. Raises FileMissing where nothing was frozen yet."""
+    return {
+        name: pd.read_parquet(io.BytesIO(workspace.area.get(f"{RELEASES}/latest/data/{name}.parquet")))
+        for name in ("participants", "responses", "scores")
+    }
 
 
 def derive_data_files(tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:

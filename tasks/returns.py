@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +18,7 @@ from study.events import (
     ConsentRecorded,
     DispositionRecorded,
     ParticipantAllocated,
+    ParticipantEvent,
     ParticipantScreened,
     QueryRaised,
 )
@@ -29,6 +33,7 @@ from study.returns import (
     decide_quarantine,
     decide_return,
     derive_return_events,
+    find_wave_code,
     parse_sending,
 )
 from study.state import Events, derive_files, derive_participants, derive_queries, derive_returns
@@ -38,6 +43,7 @@ from tasks.workbook_inspection import WorkbookUnreadable
 from tasks.workbooks import read_return_workbook
 from tasks.workspace import Workspace
 
+LOG_KINDS = (ParticipantScreened, ConsentRecorded, ParticipantAllocated, DispositionRecorded)
 RESPONSES_SCHEMA = pa.schema(
     [
         ("participant_id", pa.string()),
@@ -130,19 +136,18 @@ def _read_inbox(workspace: Workspace, site_id: str, as_of: date) -> list[Receive
 def record_return(workspace: Workspace, received: Received, as_of: date, requested_by: str) -> Decision | None:
     """Decide on one file and record everything that follows in one append; leave the site its receipt.
 
-    Returns None for a file that was recorded before. Decided on the ledger's state without a lock; if anything about
-    the site was recorded meanwhile, decided again.
+    Returns None for a file that was recorded before. Decided without a lock, on what this process read of the ledger
+    last; if anything about the site was recorded since, decided again on the ledger as it is.
     """
     facts, site_id = received.facts, received.facts.site_id
     box = workspace.drop_box(site_id)
+    snapshot = take_snapshot(workspace)
     while True:
-        events = workspace.read_events()
-        files = derive_files(events)
-        before = files[(files["site_id"] == site_id) & (files["sha256"] == facts.sha256)]
-        if len(before):
-            box.leave_receipt(*write_repeat_receipt(workspace, facts, before.iloc[0]))
+        before = snapshot.find_file(site_id, facts.sha256)
+        if before is not None:
+            box.leave_receipt(*write_repeat_receipt(workspace, facts, before))
             return None
-        standing = derive_standing(workspace, events, received)
+        standing = derive_standing(workspace, snapshot, received)
         if received.reading is None:
             decision = decide_quarantine(facts, received.rule)
         else:
@@ -153,37 +158,88 @@ def record_return(workspace: Workspace, received: Received, as_of: date, request
         if len(decision.responses):
             responses_sha256 = workspace.content.put(encode_responses(decision.responses))
         with workspace.ledger.writing() as writing:
-            if writing.newest_seq(site_ids=[site_id]) > events.head.seq:
-                continue
-            n_queries = writing.count(QueryRaised.kind, site_id)
-            writing.append(
-                derive_return_events(decision, standing, n_queries, responses_sha256, as_of, requested_by)
-            )
-            # Before the commit: a file that counts as received always has its receipt.
-            box.leave_receipt(*write_receipt(workspace, decision, as_of))
-        return decision
+            if writing.newest_seq(site_ids=[site_id]) <= snapshot.events.head.seq:
+                n_queries = writing.count(QueryRaised.kind, site_id)
+                writing.append(
+                    derive_return_events(decision, standing, n_queries, responses_sha256, as_of, requested_by)
+                )
+                # Before the commit: a file that counts as received always has its receipt.
+                box.leave_receipt(*write_receipt(workspace, decision, as_of))
+                return decision
+        snapshot = take_snapshot(workspace, afresh=True)
 
 
-def derive_standing(workspace: Workspace, events: Events, received: Received) -> Standing:
+@dataclass(frozen=True)
+class Snapshot:
+    """What this process read of the ledger last, with the frames that deciding on a return needs, each folded once."""
+
+    events: Events
+
+    @cached_property
+    def participants(self) -> Mapping[str, pd.DataFrame]:
+        return _split_by_site(derive_participants(self.events))
+
+    @cached_property
+    def returns(self) -> Mapping[str, pd.DataFrame]:
+        """Current accepted records."""
+        returns = derive_returns(self.events)
+        return _split_by_site(returns[returns["is_current"]].rename(columns={"occurred_on": "collected_on"}))
+
+    @cached_property
+    def queries(self) -> Mapping[str, pd.DataFrame]:
+        return _split_by_site(derive_queries(self.events))
+
+    @cached_property
+    def files(self) -> pd.DataFrame:
+        return derive_files(self.events)
+
+    @cached_property
+    def return_ids(self) -> Mapping[str, str]:
+        """Return id by the SHA-256 of the file."""
+        return dict(zip(self.files["sha256"], self.files["return_id"], strict=True))
+
+    @cached_property
+    def log(self) -> Mapping[type[ParticipantEvent], Mapping[str, pd.DataFrame]]:
+        """Standing entries of the sites' logs."""
+        return {kind: _split_by_site(self.events.frame(kind)) for kind in LOG_KINDS}
+
+    def find_file(self, site_id: str, sha256: str) -> pd.Series | None:
+        """The file as it was processed before, if it was."""
+        found = self.files[(self.files["site_id"] == site_id) & (self.files["sha256"] == sha256)]
+        return None if found.empty else found.iloc[0]
+
+
+def take_snapshot(workspace: Workspace, *, afresh: bool = False) -> Snapshot:
+    """What was read last, by this process and of this workspace; read again if asked for or never read.
+
+    Sites are independent, so a round folds the ledger once for all of them: an older snapshot is good for a site about
+    which nothing was recorded since, and `record_return` makes sure of that under the write lock.
+    """
+    if afresh or not isinstance(workspace.snapshot, Snapshot):
+        workspace.snapshot = Snapshot(workspace.read_events())
+    return workspace.snapshot
+
+
+def _split_by_site(frame: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
+    """A frame's rows by site_id; an empty frame of the same columns for a site that has none."""
+    empty = frame.iloc[:0]
+    return defaultdict(lambda: empty, {str(site_id): rows for site_id, rows in frame.groupby("site_id")})
+
+
+def derive_standing(workspace: Workspace, snapshot: Snapshot, received: Received) -> Standing:
     """What the ledger and the accepted answers say of one site, as far as this file concerns it."""
     site_id = received.facts.site_id
-    files = derive_files(events)
-    return_ids = dict(zip(files["sha256"], files["return_id"], strict=True))
     log: dict[str, tuple[str, tuple[str, ...], str]] = {}
-    for kind in (ParticipantScreened, ConsentRecorded, ParticipantAllocated, DispositionRecorded):
-        rows = events.frame(kind)
-        for row in rows[rows["site_id"] == site_id].to_dict("records"):
+    for kind, rows in snapshot.log.items():
+        for row in rows[site_id].to_dict("records"):
             payload = {name: row[name] for name in kind.payload_types}
             content = compute_log_content(f"{row['occurred_on']:%Y-%m-%d}", site_id, payload)
-            log[row["key"]] = (row["hash"], content, return_ids.get(row["source_sha256"], ""))
-    returns = derive_returns(events)
-    returns = returns[(returns["site_id"] == site_id) & returns["is_current"]]
-    returns = returns.rename(columns={"occurred_on": "collected_on"})
-    queries = derive_queries(events)
-    queries = queries[queries["site_id"] == site_id]
+            log[row["key"]] = (row["hash"], content, snapshot.return_ids.get(row["source_sha256"], ""))
+    queries = snapshot.queries[site_id]
     asked = queries.groupby(["subject", "rule", "item"])["episode"].max()
+    returns = snapshot.returns[site_id]
     return Standing(
-        participants=derive_participants(events),
+        participants=snapshot.participants[site_id],
         log=log,
         returns=returns,
         answers=_read_named_answers(workspace, returns, received.reading),
@@ -193,15 +249,19 @@ def derive_standing(workspace: Workspace, events: Events, received: Received) ->
 
 
 def _read_named_answers(workspace: Workspace, returns: pd.DataFrame, reading: Reading | None) -> pd.DataFrame:
-    """Accepted answers of those records that a file may name again (its participants), from the files that hold them."""
-    named: set[str] = set()
-    for code, sheet in (reading.sheets if reading else {}).items():
-        if code in workspace.instruments:
-            named |= set(sheet.frame["participant_id"])
-    again = returns[returns["participant_id"].isin(named)]
-    if again.empty:
+    """Accepted answers of those records that a file names again, from the files that hold them."""
+    named = {
+        (participant_id, respondent, find_wave_code(workspace.study, wave), code)
+        for code, sheet in (reading.sheets if reading else {}).items()
+        if code in workspace.instruments
+        for participant_id, respondent, wave in zip(
+            *(sheet.frame[name] for name in ("participant_id", "respondent", "wave")), strict=True
+        )
+    }
+    again = [key in named for key in zip(*(returns[name] for name in RECORD_KEY), strict=True)]
+    if not any(again):
         return pd.DataFrame(columns=RESPONSE_COLUMNS)
-    return read_answers(workspace, again).reindex(columns=RESPONSE_COLUMNS)
+    return read_answers(workspace, returns[np.array(again)]).reindex(columns=RESPONSE_COLUMNS)
 
 
 def read_answers(workspace: Workspace, returns: pd.DataFrame) -> pd.DataFrame:

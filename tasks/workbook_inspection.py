@@ -26,7 +26,7 @@ MAX_RATIO = 250  # unpacked to packed, for parts that unpack to more than 10 MB;
 MAX_PARTS = 2_000
 MAX_SHEETS = 200
 MAX_ROW = 100_000  # the last row that is read
-MAX_COLUMN = 2_000
+MAX_COLUMN = 6_000
 MAX_CELLS = 4_000_000  # rows x columns of the rectangle that holds a sheet's values
 MAX_TEXT_BYTES = 400 * MEGABYTE  # shared strings, each as often as cells refer to it
 
@@ -139,8 +139,9 @@ def _list_entries(data: bytes) -> dict[str, zipfile.ZipInfo]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
     except zipfile.BadZipFile:
-        has_directory = b"PK\x05\x06" in data[-70_000:]
-        raise WorkbookUnreadable("damaged_workbook" if has_directory else "truncated_workbook") from None
+        end = data.rfind(b"PK\x05\x06", len(data) - 70_000 if len(data) > 70_000 else 0)
+        is_whole = end >= 0 and len(data) - end >= 22
+        raise WorkbookUnreadable("damaged_workbook" if is_whole else "truncated_workbook") from None
     except (ValueError, NotImplementedError, struct.error, OverflowError, LookupError, OSError):
         raise WorkbookUnreadable("damaged_workbook") from None
     if len(infos) > MAX_PARTS:

@@ -72,7 +72,7 @@ __all__ = [
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
-_FIXED_CREATION = dt.datetime(2000, 1, 1)  # noqa: DTZ001 - Excel's times have no zone
+_FIXED_CREATION = dt.datetime.fromisoformat("2000-01-01")
 _DATE_FORMAT = "dd mmm yyyy"
 _ROWS_READY = 1000  # rows that have drop-downs and date checks
 _ROWS_PRINTED_BLANK = 25
@@ -416,10 +416,12 @@ def _write_column(
             continue
         if kind == "text":
             page.write_string(row, index, str(value), style)
+        elif isinstance(value, bool | np.bool_):
+            page.write_boolean(row, index, bool(value), style)
         elif kind == "item" and isinstance(value, int | float | np.number):
             page.write_number(row, index, float(value), style)
         elif isinstance(value, dt.date):
-            page.write_datetime(row, index, dt.datetime(value.year, value.month, value.day), style)  # noqa: DTZ001 - a day has no zone
+            page.write_datetime(row, index, dt.datetime.combine(value, dt.time()), style)
         else:
             page.write_string(row, index, str(value), style)
 
@@ -550,8 +552,6 @@ def read_return_workbook(
     """
     package = inspect_package(data, max_bytes=max_bytes)
     found, problems = _identify_sheets(package, layout)
-    if all(not any(map(_is_filled, sheet.cells)) for sheet in found) and len(found) == len(package.sheets):
-        raise WorkbookUnreadable("empty_workbook")
     about, about_problems = _read_about(found, layout, site_id, package)
     problems = about_problems + problems
     sheets: dict[str, ReadSheet] = {}
@@ -571,8 +571,9 @@ def read_return_workbook(
 def _parse_cells(package: Package, sheets: Sequence[bytes]) -> list[tuple[_Cells, tuple[Area, ...]]]:
     """Cells from A1 on, blanks as "", and merged areas, of each sheet."""
     result = []
+    inspected = io.BytesIO(build_package(package, sheets))
     try:
-        workbook = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(build_package(package, sheets)))
+        workbook = python_calamine.CalamineWorkbook.from_filelike(inspected)
         for index in range(len(sheets)):
             sheet = workbook.get_sheet_by_index(index)
             merged = tuple(
@@ -597,6 +598,8 @@ def _identify_sheets(package: Package, layout: Layout) -> tuple[list[_Found], li
     bounded = [bound_sheet(part.head if part.is_whole else cut_head(part)) for part in usable]
     heads = _parse_cells(package, [xml for xml, _ in bounded])
     guesses = [_find_sheet_code(part.title, cells, layout) for part, (cells, _) in zip(usable, heads, strict=True)]
+    if not any(_is_filled(row) for cells, _ in heads for row in cells):
+        raise WorkbookUnreadable("empty_workbook")
     problems: list[Problem] = []
     found: list[_Found] = []
     for place, code in enumerate(guesses):
@@ -711,10 +714,13 @@ def _find_about_values(cells: _Cells) -> dict[str, tuple[Any, int, int]]:
         names = [fold_title(cell) if isinstance(cell, str) else "" for cell in line[:3]]
         for column, name in enumerate(names):
             code = name if name in codes else by_label.get(name, "")
-            after = column + (2 if column + 1 < len(names) and names[column + 1] == code else 1)
-            if code and code not in values:
-                value = line[after] if after < len(line) else ""
-                values[code] = (value, row, after + 1)
+            if not code or code in values:
+                continue
+            has_code = column + 1 < len(names) and names[column + 1] == code
+            after = column + 2 if has_code else column + 1
+            if name != code and not has_code and not _is_filled(line[after : after + 1]):
+                after += 1  # the cell of the code, emptied
+            values[code] = (line[after] if after < len(line) else "", row, after + 1)
     return values
 
 
@@ -771,15 +777,23 @@ def _read_records(place: _Found, sheet: Sheet, package: Package) -> tuple[ReadSh
 
 
 def _find_header(cells: _Cells, sheet: Sheet) -> _Header | None:
-    """The row that names most columns by code; only without any, the row that names most by label."""
+    """The row that names the columns: by code, or by label if more are named so."""
     folded = [[fold_title(cell) if isinstance(cell, str) else "" for cell in row] for row in cells[:_HEADER_ROWS]]
-    codes = {code.casefold(): code for code in sheet.codes}
-    for found_by, known in (("codes", codes), ("labels", dict(sheet.code_by_label))):
-        places = [_find_places(row, known) for row in folded]
-        best = max(range(len(places)), key=lambda row: len(places[row]), default=0)
-        if places and len(places[best]) > 1:
-            return _Header(best + 1, places[best], "codes" if found_by == "codes" else "labels")
-    return None
+    by_codes = _find_fullest_row(folded, {code.casefold(): code for code in sheet.codes})
+    by_labels = _find_fullest_row(folded, sheet.code_by_label)
+    if max(len(by_codes[1]), len(by_labels[1])) < 2:
+        return None
+    # Some labels are spelled like their codes ("Wave", "wave"), so labels must name more to be preferred.
+    if len(by_labels[1]) > len(by_codes[1]):
+        return _Header(*by_labels, "labels")
+    return _Header(*by_codes, "codes")
+
+
+def _find_fullest_row(folded: Sequence[Sequence[str]], known: Mapping[str, str]) -> tuple[int, dict[str, int]]:
+    """The row (from 1) that names most columns, the last such row, and where it names them."""
+    places = [_find_places(row, known) for row in folded]
+    best = max(range(len(places)), key=lambda row: (len(places[row]), row), default=0)
+    return best + 1, places[best] if places else {}
 
 
 def _find_places(row: Sequence[str], known: Mapping[str, str]) -> dict[str, int]:
@@ -796,14 +810,19 @@ def _find_odd_columns(cells: _Cells, header: _Header, sheet: Sheet, problems: _P
     names = cells[header.row - 1]
     codes = {code.casefold() for code in sheet.codes} | set(sheet.code_by_label)
     above = cells[header.row - 2] if header.row > 1 else [""] * len(names)
+    unknown: list[int] = []
     for column, name in enumerate(names):
         if column in known or not (_is_filled([name]) or _is_filled([above[column]])):
             continue
-        area = Area(header.row, column + 1, header.row, column + 1)
         if isinstance(name, str) and fold_title(name) in codes:
+            area = Area(header.row, column + 1, header.row, column + 1)
             problems.add("column_repeated", "hard", "This column once only. Put its values into one column.", area)
         else:
-            problems.add("unknown_column", "soft", "Only the columns of our workbook. This one was not read.", area)
+            unknown.append(column + 1)
+    for _, run in itertools.groupby(enumerate(unknown), key=lambda pair: pair[1] - pair[0]):
+        columns = [column for _, column in run]
+        area = Area(header.row, columns[0], header.row, columns[-1])
+        problems.add("unknown_column", "soft", "Only the columns of the study's own workbook.", area)
 
 
 def _find_lines(cells: _Cells, header: _Header, sheet: Sheet) -> tuple[list[int], _Cells]:
@@ -831,13 +850,13 @@ def _find_formula_problems(
     formulas, n_unplaced = find_formulas(xml)
     last_row = rows[-1] if rows else header.row
     cells = _list_data_cells(formulas, header, columns, last_row)
-    _add_cell_problems("formula_in_cell", cells, sheet, columns, last_row, problems)
+    _add_cell_problems("formula_in_cell", cells, sheet, columns, MAX_ROW, problems)
     if n_unplaced:
         problems.add("formula_in_cell", "hard", "The sheet holds formulas that cannot be placed.")
     taken = {(area.row, area.column) for area in formulas}
     errors = [area for area in find_errors(xml) if (area.row, area.column) not in taken]
     cells = _list_data_cells(errors, header, columns, last_row)
-    _add_cell_problems("error_in_cell", cells, sheet, columns, last_row, problems)
+    _add_cell_problems("error_in_cell", cells, sheet, columns, MAX_ROW, problems)
 
 
 def _list_data_cells(
@@ -866,7 +885,7 @@ def _add_cell_problems(
         problems.add(rule, "hard", expected, Area(row, column, row, column), code)
     if next(cells, None):
         first_row, first_column = FIRST_DATA_ROW, min(columns) + 1
-        rest = Area(first_row, first_column, max(last_row, first_row), max(columns) + 1)
+        rest = Area(first_row, first_column, last_row, max(columns) + 1)
         problems.add(rule, "hard", f"The same in more than {_MAX_PROBLEMS:,} cells of this sheet.", rest)
 
 

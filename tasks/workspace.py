@@ -13,11 +13,12 @@ from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from study.configuration import GIVEN_UP, find_changes, find_in_force
 from study.events import ConfigurationAdopted, Event, StudyDayCompleted
 from study.instruments import Instrument
 from study.pack_layout import Layout, derive_return_layout
 from study.protocol import Study
-from study.state import Events, derive_configuration
+from study.state import Events
 from tasks.definitions import list_configuration, load_instruments, load_study
 from tasks.files import ContentStore, DropBox, FileArea, FolderArea, open_area
 from tasks.ledger import Ledger
@@ -43,6 +44,8 @@ class Workspace:
     settings: Settings
     folder: Path
     clock: Clock = read_clock
+    # What deciding on returns read of the ledger last (`tasks.returns.Snapshot`).
+    snapshot: object = None
 
     @cached_property
     def content(self) -> ContentStore:
@@ -123,21 +126,27 @@ def adopt_configuration(workspace: Workspace, as_of: date, requested_by: str) ->
 
     A fold as of an earlier day then still finds the protocol of that day.
     """
-    standing = derive_configuration(workspace.read_events(), as_of)
-    hashes = dict(zip(zip(standing["part"], standing["name"], strict=True), standing["sha256"], strict=True))
-    adopted: list[Event] = []
-    for part, name, data in list_configuration(
+    parts = list_configuration(
         workspace.study.study_id, workspace.settings.sites_config, workspace.settings.instruments
-    ):
-        sha256 = workspace.content.put(data)
-        follows = hashes.get((part, name), "")
-        if follows != sha256:
-            adopted.append(
-                ConfigurationAdopted(
-                    occurred_on=as_of, requested_by=requested_by, part=part, name=name, sha256=sha256, follows=follows
-                )
-            )
-    workspace.ledger.append(adopted)
+    )
+    in_force = find_in_force(workspace.read_events().frame(ConfigurationAdopted), as_of)
+    changes = find_changes(in_force, parts)
+    contents = {part.sha256: part.data for part in parts} | {GIVEN_UP: b""}
+    for change in changes:
+        workspace.content.put(contents[change.sha256])
+    adopted: list[Event] = [
+        ConfigurationAdopted(
+            occurred_on=as_of,
+            requested_by=requested_by,
+            part=change.part,
+            name=change.name,
+            sha256=change.sha256,
+            follows=change.follows,
+        )
+        for change in changes
+    ]
+    if adopted:
+        workspace.ledger.append(adopted)
     return adopted
 
 

@@ -306,25 +306,31 @@ def run_s3() -> Iterator[S3Server]:
     program = find_s3_program()
     folder = Path(tempfile.mkdtemp(prefix="summative-s3-"))
     process: subprocess.Popen[bytes] | None = None
+    ports: list[int] = []
     try:
-        server, process = _serve_s3(program, folder)
+        server, process = _serve_s3(program, folder, ports)
         yield server
     finally:
         if process is not None:
             _stop(process, S3_STOP)
         shutil.rmtree(folder, ignore_errors=True)
+        for port in ports:  # the one thing that it leaves outside its folder, wherever that is
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                socket_file.unlink(missing_ok=True)
 
 
-def _serve_s3(program: str, folder: Path) -> tuple[S3Server, subprocess.Popen[bytes]]:
+def _serve_s3(program: str, folder: Path, ports: list[int]) -> tuple[S3Server, subprocess.Popen[bytes]]:
+    """Adds to `ports` each port that it tries."""
     log = folder / "server.log"
     for attempt in range(3):  # a port may be taken between looking and listening
-        s3, master, volume, filer, admin = find_free_ports(5, companion=10000)  # its gRPC ports are 10000 higher
+        s3, master, volume, filer, admin = taken = find_free_ports(5, companion=10000)
+        ports += [*taken, *(port + 10000 for port in taken)]  # the second five are its gRPC ports
         server = S3Server(s3, f"test{secrets.token_hex(8)}", secrets.token_urlsafe(30))
         data = folder / f"data-{attempt}"
         data.mkdir()
         environment = {
             "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key,
-            "HOME": str(folder), "PATH": os.environ.get("PATH", ""),
+            "HOME": str(folder), "TMPDIR": str(folder), "PATH": os.environ.get("PATH", ""),
         }
         process = _start([
             program, "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.port={s3}",

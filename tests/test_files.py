@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import pickle
+import random
 import resource
 import signal
 import socket
@@ -59,7 +60,7 @@ def make_zip(*names: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names or ("one.txt",):
-            archive.writestr(name, os.urandom(200))
+            archive.writestr(zipfile.ZipInfo(name), random.Random(name).randbytes(200))
     return buffer.getvalue()
 
 
@@ -375,17 +376,16 @@ def make_prefilled() -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "is_taken_at_once", "is_taken_later"),
     [
-        ("a.xlsx", make_zip("x", "y"), True, True),
-        ("a.xlsx", make_zip() + b"", True, True),
-        ("a.xlsx", make_zip()[:-1], False, True),
-        ("a.xlsx", make_zip()[:100], False, True),
-        ("a.xlsx", make_prefilled(), False, True),
-        ("a.xlsx", b"", False, True),
-        ("a.csv", b"a,b\n1,2\n", False, True),
-        ("a.xlsx.part", make_zip(), False, False),
-        ("a.xlsx.CRDOWNLOAD", make_zip(), False, False),
-        ("~WRL0001.tmp", make_zip(), False, False),
-        ("1A2B3C40", make_zip(), False, True),
+        pytest.param("a.xlsx", make_zip("x", "y"), True, True, id="complete"),
+        pytest.param("a.xlsx", make_zip()[:-1], False, True, id="lacks the last byte"),
+        pytest.param("a.xlsx", make_zip()[:100], False, True, id="half-way"),
+        pytest.param("a.xlsx", make_prefilled(), False, True, id="filled with zeros"),
+        pytest.param("a.xlsx", b"", False, True, id="empty"),
+        pytest.param("a.csv", b"a,b\n1,2\n", False, True, id="not a zip"),
+        pytest.param("a.xlsx.part", make_zip(), False, False, id="part"),
+        pytest.param("a.xlsx.CRDOWNLOAD", make_zip(), False, False, id="download"),
+        pytest.param("~WRL0001.tmp", make_zip(), False, False, id="tmp"),
+        pytest.param("1A2B3C40", make_zip(), False, True, id="Excel saving"),
     ],
 )
 def test_a_file_still_being_written_is_left_alone(

@@ -151,11 +151,11 @@ def find_silenced_faults(source: str) -> list[str]:
         if token.type != tokenize.COMMENT:
             continue
         if re.search(r"#\s*type:\s*ignore", token.string) and not re.search(
-            r"type:\s*ignore\[[\w, -]+\]\s*(?:#|-)\s*\w", token.string
+            r"type:\s*ignore\[[\w, -]+\]\s*[#(-]\s*\w", token.string
         ):
             faults.append(f"line {token.start[0]}: type: ignore without code and reason")
         if re.search(r"#\s*noqa", token.string) and not re.search(
-            r"noqa:\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*\s*(?:#|-)\s*\w", token.string
+            r"noqa:\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*\s*[#(-]\s*\w", token.string
         ):
             faults.append(f"line {token.start[0]}: noqa without rule and reason")
     return faults
@@ -300,6 +300,7 @@ def test_declaration_rule(folder: str, source: str, n_faults: int) -> None:
         ("x = 1  # noqa", 1),
         ("x = 1  # noqa: S608", 1),
         ("x = 1  # noqa: S608 - the names are ours", 0),
+        ("x = 1  # noqa: S608, E501 (the names are ours)", 0),
         ("x = '# noqa'", 0),
     ],
 )

@@ -101,9 +101,8 @@ def test_any_records_make_the_round_trip(rows):
     reading = read_return_workbook(write_return_workbook(LAYOUT, ABOUT, {"walk": frame}), LAYOUT)
     assert reading.problems == ()
     read = reading.sheets["walk"].frame
-    # true and false are written as 1 and 0: no item of the layout is answered by either
-    expected = frame.map(lambda value: float(value) if isinstance(value, bool) else value)
-    assert_frames_equal(read, expected)
+    assert_frames_equal(read, frame)
+    assert read.map(type).eq(bool).sum().sum() == frame.map(type).eq(bool).sum().sum()
 
 
 def test_dates_may_come_as_any_kind_of_date():
@@ -133,14 +132,14 @@ def test_openpyxl_reads_the_same_and_finds_the_help_for_people():
     assert [cell.value for cell in sheet[2]] == list(WALK.codes)
     assert [sheet.cell(row, 1).value for row in (3, 4, 5)] == ["LUT-001", "LUT-002", "0003"]
     assert sheet["A5"].data_type == "s"
-    assert sheet["A900"].number_format == sheet["A5"].number_format == "@"  # typed later, it stays text
+    assert sheet["A5"].number_format == sheet.column_dimensions["A"].number_format == "@"  # typed later, it stays text
     assert sheet["E3"].value == dt.datetime.fromisoformat("2014-03-01")
     assert sheet["E3"].number_format == "dd mmm yyyy"
     assert [sheet["F3"].value, sheet["G4"].value, sheet["H5"].value] == [0, None, -8]
     assert sheet.freeze_panes == "E3"
     assert sheet.print_title_rows == "$1:$2"
     assert sheet.page_setup.orientation == "landscape"
-    assert (sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight) == (1, 0)
+    assert (sheet.page_setup.fitToWidth or 1, sheet.page_setup.fitToHeight) == (1, 0)
     assert sheet.sheet_properties.pageSetUpPr.fitToPage
     checks = {str(check.sqref): check for check in sheet.data_validations.dataValidation}
     assert checks["B3:B1002"].formula1 == '"self,carer"'
