@@ -112,7 +112,7 @@ def decode_rows(lines: bytes) -> dict[str, pa.Table]:
     try:
         rows = pyarrow.csv.read_csv(
             io.BytesIO(lines),
-            pyarrow.csv.ReadOptions(column_names=list(ROW_TYPES), block_size=1 << 22),
+            pyarrow.csv.ReadOptions(column_names=list(ROW_TYPES)),
             pyarrow.csv.ParseOptions(delimiter="\x1f", quote_char=False),
             pyarrow.csv.ConvertOptions(column_types=ROW_TYPES, null_values=[], strings_can_be_null=False),
         )
@@ -141,8 +141,7 @@ def _decode(kind: str, kind_version: int, rows: pa.Table) -> pa.Table:
     try:
         decoded = pyarrow.json.read_json(
             io.BytesIO(pc.binary_join(one_list, "\n")[0].as_buffer()),
-            pyarrow.json.ReadOptions(block_size=1 << 22),
-            pyarrow.json.ParseOptions(
+            parse_options=pyarrow.json.ParseOptions(
                 explicit_schema=pa.schema([(name, _TYPES[plain]) for name, plain in present.payload_types.items()]),
                 unexpected_field_behavior="error",
             ),
@@ -159,6 +158,8 @@ def _decode(kind: str, kind_version: int, rows: pa.Table) -> pa.Table:
 def join_tables(tables: Sequence[pa.Table]) -> pa.Table:
     """Tables of one kind as one, in the order of the ledger."""
     joined = pa.concat_tables(tables)
+    if len(tables) > 1 and joined["seq"].num_chunks > max(100, len(joined) // 1_000):
+        joined = joined.combine_chunks()  # many small additions: copied now and then, so that each stays cheap
     seq = joined["seq"].to_numpy()
     return joined if bool(np.all(seq[1:] > seq[:-1])) else joined.sort_by("seq")
 
@@ -245,10 +246,13 @@ def _derive_frame(table: pa.Table) -> pd.DataFrame:
 
 def _number_groups(table: pa.Table, columns: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """One number per row, equal exactly where the columns are."""
-    numbers = np.zeros(len(table), np.int64)
+    numbers, n_numbers = np.zeros(len(table), np.int64), 1
     for name in columns:
         codes = table[name].combine_chunks().dictionary_encode()
-        numbers = numbers * max(len(codes.dictionary), 1) + codes.indices.to_numpy()
+        n_codes = len(codes.dictionary) + 1
+        if n_numbers * n_codes > np.iinfo(np.int64).max:
+            numbers, n_numbers = np.unique(numbers, return_inverse=True)[1], len(table)
+        numbers, n_numbers = numbers * n_codes + codes.indices.to_numpy(), n_numbers * n_codes
     return numbers
 
 
@@ -275,18 +279,21 @@ def derive_participants(events: Events) -> pd.DataFrame:
     disposition_scope, disposition_on. Missing (NaN, NaT) where nothing was recorded.
 
     Consent is the first one, when the person joined: a renewed form does not move it. Of several dispositions the one
-    of the scope "study" is shown, or else the latest; `derive_dispositions` has them all. The site is that of the
-    first step on record, in the order above.
+    of the scope "study" is shown, or else the latest (of one day: by key); `derive_dispositions` has them all. The
+    site is that of the first step on record, in the order above.
     """
-    consents = events.table(ConsentRecorded).sort_by([("occurred_on", "ascending"), ("seq", "ascending")])
     leaving = events.table(DispositionRecorded)
     leaving = leaving.append_column("of_study", pc.cast(pc.equal(leaving["scope"], "study"), pa.int8()))
+    latest_first: Any = [("of_study", "descending"), ("occurred_on", "descending"), ("key", "ascending")]
     steps = [
         (events.table(ParticipantScreened), {"occurred_on": "screened_on", "cohort": "cohort"}),
-        (consents, {"occurred_on": "consented_on", "basis": "consent_basis"}),
+        (
+            events.table(ConsentRecorded).sort_by([("occurred_on", "ascending"), ("key", "ascending")]),
+            {"occurred_on": "consented_on", "basis": "consent_basis"},
+        ),
         (events.table(ParticipantAllocated), {"arm": "arm", "occurred_on": "allocated_on"}),
         (
-            leaving.filter(pa.array(_find_last(leaving, ["participant_id"], ["of_study", "occurred_on"]))),
+            leaving.sort_by(latest_first),
             {"reason": "disposition", "scope": "disposition_scope", "occurred_on": "disposition_on"},
         ),
     ]

@@ -84,10 +84,13 @@ def load_instruments(study: Study, instruments: Path | None = None) -> dict[str,
 
 
 def list_configuration(
-    study_id: str, sites_config: Path | None = None, instruments: Path | None = None
+    study_id: str, sites_config: Path | None = None, instruments: Path | None = None, study: Study | None = None
 ) -> list[ConfigurationPart]:
-    """Every part of a study's configuration as its bytes are now, to be stored by content and adopted."""
-    study = load_study(study_id, sites_config, instruments)
+    """Every part of a study's configuration as its bytes are now, to be stored by content and adopted.
+
+    `study` is that configuration as loaded before, if it was: then nothing is parsed, only read.
+    """
+    study = study or load_study(study_id, sites_config, instruments)
     study_files = _read_study_files(_find_sites_config(sites_config) / study_id)
     folder = _find_instruments(instruments)
     return list_parts(study_id, study_files, {id_: _read_instrument_files(folder / id_) for id_ in study.instruments})

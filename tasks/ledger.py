@@ -66,7 +66,7 @@ _MIGRATED = sa.Table("ledger_migration", sa.MetaData(), sa.Column("version_num",
 _row = TABLE.c
 
 _VALUES_AT_ONCE = 5_000  # well below the parameters that either database takes in one statement
-_ROWS_AT_ONCE = 50_000  # about 30 MB of text: few round trips, little memory
+_ROWS_AT_ONCE = 20_000  # about 10 MB of text: fewer round trips gain nothing more
 _BUSY_SECONDS = 60
 _PLACES_SOUGHT = 5
 

@@ -593,8 +593,8 @@ def _parse_cells(package: Package, sheets: Sequence[bytes]) -> list[tuple[_Cells
 
 def _identify_sheets(package: Package, layout: Layout) -> tuple[list[_Found], list[Problem]]:
     """The worksheets that the layout knows, in the order of the file; small ones are read here already."""
-    usable = [part for part in package.sheets if fold_title(part.title) != fold_title(LISTS_TITLE)]
-    positions = [number for number, part in enumerate(package.sheets, start=1) if part in usable]
+    tabs = [tab for tab in enumerate(package.sheets, start=1) if fold_title(tab[1].title) != fold_title(LISTS_TITLE)]
+    positions, usable = [position for position, _ in tabs], [part for _, part in tabs]
     bounded = [bound_sheet(part.head if part.is_whole else cut_head(part)) for part in usable]
     heads = _parse_cells(package, [xml for xml, _ in bounded])
     guesses = [_find_sheet_code(part.title, cells, layout) for part, (cells, _) in zip(usable, heads, strict=True)]
@@ -718,7 +718,7 @@ def _find_about_values(cells: _Cells) -> dict[str, tuple[Any, int, int]]:
                 continue
             has_code = column + 1 < len(names) and names[column + 1] == code
             after = column + 2 if has_code else column + 1
-            if name != code and not has_code and not _is_filled(line[after : after + 1]):
+            if column == 0 and not has_code and not _is_filled(line[after : after + 1]):
                 after += 1  # the cell of the code, emptied
             values[code] = (line[after] if after < len(line) else "", row, after + 1)
     return values
@@ -743,10 +743,10 @@ def _parse_about_value(entry: AboutField, value: object, *, is_1904: bool) -> tu
 def _read_records(place: _Found, sheet: Sheet, package: Package) -> tuple[ReadSheet | None, list[Problem]]:
     problems = _Problems(sheet.code, sheet.title)
     cells, merged, outside = place.cells, place.merged, place.outside
-    xml = place.part.read()
+    xml = place.part.head
     if not place.part.is_whole:
-        bounded, outside = bound_sheet(xml)
-        [(cells, merged)] = _parse_cells(package, [bounded])
+        xml, outside = bound_sheet(place.part.read())
+        [(cells, merged)] = _parse_cells(package, [xml])
     header = _find_header(cells, sheet)
     if header is None:
         if any(map(_is_filled, cells)):
@@ -790,9 +790,9 @@ def _find_header(cells: _Cells, sheet: Sheet) -> _Header | None:
 
 
 def _find_fullest_row(folded: Sequence[Sequence[str]], known: Mapping[str, str]) -> tuple[int, dict[str, int]]:
-    """The row (from 1) that names most columns, the last such row, and where it names them."""
+    """The first row (from 1) that names most columns, and where it names them."""
     places = [_find_places(row, known) for row in folded]
-    best = max(range(len(places)), key=lambda row: (len(places[row]), row), default=0)
+    best = max(range(len(places)), key=lambda row: len(places[row]), default=0)
     return best + 1, places[best] if places else {}
 
 
@@ -810,19 +810,17 @@ def _find_odd_columns(cells: _Cells, header: _Header, sheet: Sheet, problems: _P
     names = cells[header.row - 1]
     codes = {code.casefold() for code in sheet.codes} | set(sheet.code_by_label)
     above = cells[header.row - 2] if header.row > 1 else [""] * len(names)
-    unknown: list[int] = []
+    odd: list[tuple[int, bool]] = []
     for column, name in enumerate(names):
-        if column in known or not (_is_filled([name]) or _is_filled([above[column]])):
-            continue
-        if isinstance(name, str) and fold_title(name) in codes:
-            area = Area(header.row, column + 1, header.row, column + 1)
-            problems.add("column_repeated", "hard", "This column once only. Put its values into one column.", area)
-        else:
-            unknown.append(column + 1)
-    for _, run in itertools.groupby(enumerate(unknown), key=lambda pair: pair[1] - pair[0]):
-        columns = [column for _, column in run]
+        if column not in known and (_is_filled([name]) or _is_filled([above[column]])):
+            odd.append((column + 1, isinstance(name, str) and fold_title(name) in codes))
+    for (_, is_repeated), run in itertools.groupby(enumerate(odd), key=lambda pair: (pair[1][0] - pair[0], pair[1][1])):
+        columns = [column for _, (column, _) in run]
         area = Area(header.row, columns[0], header.row, columns[-1])
-        problems.add("unknown_column", "soft", "Only the columns of the study's own workbook.", area)
+        if is_repeated:
+            problems.add("column_repeated", "hard", "Each column once only, with its values in one column.", area)
+        else:
+            problems.add("unknown_column", "soft", "Only the columns of the study's own workbook.", area)
 
 
 def _find_lines(cells: _Cells, header: _Header, sheet: Sheet) -> tuple[list[int], _Cells]:

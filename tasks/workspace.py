@@ -60,6 +60,12 @@ class Workspace:
         """Decoded events of the ledger; may be deleted at any time."""
         return self.folder / "cache"
 
+    def reload_definitions(self) -> None:
+        """Read protocol, sites and instruments again. Raises DefinitionFaults, and keeps the old ones, if wrong."""
+        study = load_study(self.study.study_id, self.settings.sites_config, self.settings.instruments)
+        self.study, self.instruments = study, load_instruments(study, self.settings.instruments)
+        self.__dict__.pop("layout", None)
+
     def drop_box(self, site_id: str) -> DropBox:
         return DropBox(self.area.below("sites"), site_id)
 
@@ -124,12 +130,16 @@ def create_workspace(
 def adopt_configuration(workspace: Workspace, as_of: date, requested_by: str) -> list[Event]:
     """Store the study's definitions by content and record each part that changed as adopted on `as_of`.
 
-    A fold as of an earlier day then still finds the protocol of that day.
+    A fold as of an earlier day then still finds the protocol of that day. Raises DefinitionFaults, and adopts nothing,
+    where what changed is wrong.
     """
-    parts = list_configuration(
-        workspace.study.study_id, workspace.settings.sites_config, workspace.settings.instruments
-    )
+    study_id, folders = workspace.study.study_id, (workspace.settings.sites_config, workspace.settings.instruments)
     in_force = find_in_force(workspace.read_events().frame(ConfigurationAdopted), as_of)
+    changes = find_changes(in_force, list_configuration(study_id, *folders, workspace.study))
+    if not changes:
+        return []
+    workspace.reload_definitions()
+    parts = list_configuration(study_id, *folders, workspace.study)
     changes = find_changes(in_force, parts)
     contents = {part.sha256: part.data for part in parts} | {GIVEN_UP: b""}
     for change in changes:
@@ -145,8 +155,7 @@ def adopt_configuration(workspace: Workspace, as_of: date, requested_by: str) ->
         )
         for change in changes
     ]
-    if adopted:
-        workspace.ledger.append(adopted)
+    workspace.ledger.append(adopted)
     return adopted
 
 
