@@ -312,9 +312,9 @@ def ledger(
     for row in rows.itertuples():
         source = f"{row.source_sha256[:8]} {row.source_sheet} {row.source_row or ''}".strip()
         what = row.kind.replace("_", " ") + (f" (voided by row {row.voided_by})" if row.voided_by else "")
-        recorded = f"{row.recorded_at:%Y-%m-%d %H:%M}"
+        recorded = row.recorded_at[:16].replace("T", " ")  # both dates are text: UTC, and London
         table.add_row(
-            str(row.seq), recorded, f"{row.occurred_on:%Y-%m-%d}", what, row.site_id, row.participant_id,
+            str(row.seq), recorded, row.occurred_on, what, row.site_id, row.participant_id,
             _describe_payload(row.payload), row.requested_by, source,
         )  # fmt: skip
     out.print(table)

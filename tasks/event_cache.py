@@ -20,7 +20,6 @@ import pyarrow as pa
 
 import study.events
 import study.state
-from study.events import KINDS
 from study.state import Events, Head, derive_schema
 
 _log = logging.getLogger(__name__)
@@ -86,6 +85,6 @@ def _compute_code_hash() -> str:
     digest = hashlib.sha256(pa.__version__.encode())
     for module in (study.events, study.state):
         digest.update(Path(str(module.__file__)).read_bytes())
-    for kind, event in sorted(KINDS.items()):
+    for kind, event in sorted(study.events.KINDS.items()):
         digest.update(f"{kind} {event.kind_version} {derive_schema(event)}".encode())
     return digest.hexdigest()

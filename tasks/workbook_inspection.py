@@ -8,13 +8,12 @@ sheet whose few cells would make it lay out a billion.
 from __future__ import annotations
 
 import io
-import itertools
 import posixpath
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.parsers import expat
 
@@ -33,6 +32,7 @@ MAX_TEXT_BYTES = 400 * MEGABYTE  # shared strings, each as often as cells refer 
 _RATIO_FREE_BYTES = 10 * MEGABYTE
 _HEAD_BYTES = 256_000  # of a large sheet, what is kept to find out which sheet it is
 _HEAD_ROWS = 15
+_ODD_SHEET_BYTES = 20 * MEGABYTE  # of a sheet whose cells do not all say their address
 _CHUNK = 1 << 20
 
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -301,12 +301,7 @@ def _list_elements(xml: bytes) -> list[tuple[str, dict[str, str]]]:
     def start(name: str, attributes: dict[str, str]) -> None:
         found.append((_local(name), {_local(key): value for key, value in attributes.items()}))
 
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = start
-    try:
-        parser.Parse(xml, True)
-    except expat.ExpatError:
-        raise WorkbookUnreadable("damaged_workbook") from None
+    _parse_xml(xml, start)
     return found
 
 
@@ -319,8 +314,7 @@ def _local(name: str) -> str:
 _P = rb"(?:[A-Za-z_][\w.-]*:)?"  # a namespace prefix, which some programs write
 _ROW_TAG = re.compile(rb"<(" + _P + rb")row[\s/>]")
 _CELL_REF = re.compile(rb"""\sr\s*=\s*["']([A-Za-z]+)(\d+)""")
-_ROW_REF = re.compile(rb"<" + _P + rb"""row(?=\s)[^>]*?\sr\s*=\s*["'](\d+)""")
-_CELL_OR_ROW_TAG = re.compile(rb"<" + _P + rb"(c|row)[\s/>]")
+_REFERENCE = re.compile(r"[A-Za-z]{1,3}[0-9]{1,7}")
 _CELL = re.compile(rb"<(" + _P + rb")c(?=[\s/>])([^>]*?)(?:/>|>(.*?)</\1c\s*>)", re.DOTALL)
 _EMPTY_CELL = re.compile(rb"<" + _P + rb"c\s[^>]*/>")
 _EMPTY_ROW = re.compile(rb"<(" + _P + rb")row\s[^>]*?(?:/>|>\s*</\1row>)")
@@ -384,16 +378,19 @@ def _parse_reference(reference: bytes) -> tuple[int, int]:
 def bound_sheet(xml: bytes) -> tuple[bytes, str]:
     """A sheet whose values lie within `MAX_ROW`, `MAX_COLUMN` and `MAX_CELLS`, and the first cell left out for it.
 
-    One character in the last row of a sheet makes a parser lay out every cell above it. Cells without a value are
-    left out first; then those beyond the last row or column. Raises `WorkbookUnreadable` if that isn't enough.
+    One character in the last row of a sheet makes a parser lay out every cell above it, and end the process when
+    memory runs out. Cells without a value are left out first; then those beyond the last row or column. Raises
+    `WorkbookUnreadable` if that isn't enough.
     """
-    xml = _leave_out_empty_cells(xml) if len(xml) > MEGABYTE else xml
-    if _is_small_enough(xml):
+    is_plain = _is_plainly_addressed(xml)
+    if is_plain and len(xml) > MEGABYTE and xml.count(b"/>") > 10_000:
+        xml = _EMPTY_ROW.sub(b"", _EMPTY_CELL.sub(b"", xml))
+    if _is_small_enough(xml, is_plain):
         return xml, ""
     outside = ""
     kept: list[bytes] = []
     end = 0
-    for match in _CELL.finditer(xml):
+    for match in _CELL.finditer(xml) if is_plain else ():
         drop = not match[3]
         if not drop and (reference := _REF_ATTRIBUTE.search(match[2])):
             row, column = _parse_reference(reference[1])
@@ -404,38 +401,61 @@ def bound_sheet(xml: bytes) -> tuple[bytes, str]:
             end = match.end()
     kept.append(xml[end:])
     bounded = b"".join(kept)
-    if not _is_small_enough(bounded):
+    if not _is_small_enough(bounded, is_plain):
         raise WorkbookUnreadable("file_too_large", "A sheet has values in too large an area. Please send it in parts.")
     return bounded, outside
 
 
-def _leave_out_empty_cells(xml: bytes) -> bytes:
-    """A sheet without cells that have a format but no value, of which a large sheet often consists."""
-    if xml.count(b"/>") < 10_000:
-        return xml
-    n_addressed = xml.count(b' r="')
-    if n_addressed < _count_cells(xml) + xml.count(b"<row") + xml.count(b":row"):
-        return xml  # what has no address counts by position
-    return _EMPTY_ROW.sub(b"", _EMPTY_CELL.sub(b"", xml))
+def _is_plainly_addressed(xml: bytes) -> bool:
+    """Whether every cell begins with its address, as all common programs write it, so that none is overlooked."""
+    if xml.count(b"<c ") != xml.count(b'<c r="'):
+        return False
+    others = (opening + after for opening in (b"<c", b":c") for after in (b">", b"/", b"\t", b"\n", b"\r"))
+    return b":c " not in xml and not any(other in xml for other in others)
 
 
-def _is_small_enough(xml: bytes) -> bool:
-    """Whether the rectangle from A1 to the last cell may be laid out. Cells without an address count by position."""
-    references = _CELL_REF.findall(xml)
-    columns = {column for column, _ in references}
-    last_column = max((_find_column(column) for column in columns), default=0)
-    last_row = max(map(int, {row[:9] for _, row in references}), default=0)
-    tags = [match[1] for match in _CELL_OR_ROW_TAG.finditer(xml)] if _count_cells(xml) > len(references) else []
-    if tags:
-        rows = [int(row[:9]) for row in _ROW_REF.findall(xml)]
-        last_row = max(last_row, max(rows, default=0) + tags.count(b"row"))
-        longest = max(len(list(run)) for tag, run in itertools.groupby(tags) if tag == b"c")
-        last_column += longest
+def _is_small_enough(xml: bytes, is_plain: bool) -> bool:
+    """Whether the rectangle from A1 to the last cell may be laid out."""
+    if is_plain:
+        references = _CELL_REF.findall(xml)
+        last_column = max((_find_column(letters) for letters in {letters for letters, _ in references}), default=0)
+        last_row = max((int(row[:9]) for row in {row for _, row in references}), default=0)
+    else:
+        last_row, last_column = _measure_by_position(xml)
     return last_row <= MAX_ROW and last_column <= MAX_COLUMN and last_row * last_column <= MAX_CELLS
 
 
-def _count_cells(xml: bytes) -> int:
-    return xml.count(b"<c ") + xml.count(b"<c>") + xml.count(b":c ") + xml.count(b":c>")
+def _measure_by_position(xml: bytes) -> tuple[int, int]:
+    """The last row and column of a sheet whose cells may go without an address and then follow the one before."""
+    if len(xml) > _ODD_SHEET_BYTES:
+        raise WorkbookUnreadable("file_too_large", "Please save this workbook with Excel or LibreOffice; send that.")
+    row, column, last_row, last_column = 0, 0, 0, 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal row, column, last_row, last_column
+        tag = _local(name)
+        if tag == "row":
+            written = attributes.get("r", "")
+            row, column = int(written[:9]) if written.isascii() and written.isdigit() else row + 1, 0
+        elif tag == "c":
+            match = _REFERENCE.fullmatch(attributes.get("r", ""))
+            place = _parse_reference(match[0].encode()) if match else (row, column + 1)
+            column = place[1]
+            last_row, last_column = max(last_row, place[0]), max(last_column, column)
+
+    _parse_xml(xml, start)
+    return last_row, last_column
+
+
+def _parse_xml(xml: bytes, start: Callable[[str, dict[str, str]], None] | None = None) -> None:
+    """Run through XML, telling each element to ``start``; raises `WorkbookUnreadable` if it is not well-formed."""
+    parser = expat.ParserCreate()
+    if start:
+        parser.StartElementHandler = start
+    try:
+        parser.Parse(xml, True)
+    except expat.ExpatError:
+        raise WorkbookUnreadable("damaged_workbook") from None
 
 
 def _find_column(letters: bytes) -> int:
@@ -466,8 +486,12 @@ _RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
 def build_package(package: Package, sheets: Sequence[bytes]) -> bytes:
     """A workbook of these sheets, named "1", "2" …, with the shared strings, styles and epoch of ``package``.
 
-    Raises `WorkbookUnreadable` if repeated texts would fill the memory.
+    Raises `WorkbookUnreadable` if a part is not well-formed (the parser would make something of it, and not what was
+    inspected), or if repeated texts would fill the memory.
     """
+    for part in (*sheets, package.shared_strings, package.styles):
+        if part:
+            _parse_xml(part)
     if measure_texts(package.shared_strings, sheets) > MAX_TEXT_BYTES:
         raise WorkbookUnreadable("zip_bomb")
     names = [f"worksheets/sheet{number}.xml" for number in range(1, len(sheets) + 1)]

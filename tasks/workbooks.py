@@ -330,9 +330,17 @@ def _derive_legend(sheets: tuple[Sheet, ...]) -> tuple[tuple[str, str, str, str]
                 lines.append((sheet.title, first.code, first.label, answers + advice))
             else:
                 advice = ". Blank where it was not to be asked" if has_advice and first.kind == "item" else ""
-                words = (f"{first.code} … {last.code}", f"{first.label} … {last.label}", answers + advice)
-                lines.append((sheet.title, *words))
+                labels = f"{first.label} … {last.label}"
+                lines.append((sheet.title, _name_columns(sheet, columns), labels, answers + advice))
     return tuple(lines)
+
+
+def _name_columns(sheet: Sheet, columns: Sequence[Column]) -> str:
+    """ "adas02, adas04 to adas06": runs of neighbours as one; many single ones by the first two and the last."""
+    places = [sheet.codes.index(column.code) for column in columns]
+    runs = [[place for _, place in run] for _, run in itertools.groupby(enumerate(places), key=lambda p: p[1] - p[0])]
+    names = [sheet.codes[run[0]] + (f" to {sheet.codes[run[-1]]}" if len(run) > 1 else "") for run in runs]
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]}, {names[1]} … {names[-1]}"
 
 
 def _split_shared_columns(sheets: tuple[Sheet, ...]) -> tuple[list[Column], set[Column]]:
@@ -373,14 +381,17 @@ def _write_records(
     label_row, code_row, first_row = 0, CODE_ROW - 1, FIRST_DATA_ROW - 1
     page.set_row(label_row, 15 + 5.2 * max(len(column.label) for column in sheet.columns) if turned else 34)
     page.set_row(code_row, 13)
+    places = {str(code): place for place, code in enumerate(frame.columns)}
+    values = frame.to_numpy(dtype=object)
     widths = [_find_width(column, turned, roomy=not n_items) for column in sheet.columns]
     for index, column in enumerate(sheet.columns):
         is_item = column.kind == "item"
         page.set_column(index, index, widths[index], book.find_format(column.kind))
         page.write_string(label_row, index, column.label, head_item if is_item else head)
         page.write_string(code_row, index, column.code, code_item if is_item else code)
-        if column.code in frame.columns:
-            _write_column(page, first_row, index, column.kind, frame[column.code], book.find_format(column.kind))
+        if column.code in places:
+            cells = values[:, places[column.code]].tolist()
+            _write_column(page, first_row, index, column.kind, cells, book.find_format(column.kind))
     _add_checks(book, page, sheet, first_row, first_row + max(_ROWS_READY, len(frame) + 100) - 1)
     n_keys = next((i for i, column in enumerate(sheet.columns) if column.kind == "date"), 1) if n_items else 1
     page.freeze_panes(first_row, n_keys)
@@ -408,11 +419,11 @@ def _write_column(
     first_row: int,
     index: int,
     kind: Kind,
-    values: pd.Series,
+    values: Sequence[Any],
     style: xlsxwriter.format.Format,
 ) -> None:
-    for row, value in enumerate(values.tolist(), start=first_row):
-        if value is None or value is pd.NaT or value == "" or value != value:
+    for row, value in enumerate(values, start=first_row):
+        if value is None or value is pd.NaT or value is pd.NA or value == "" or value != value:
             continue
         if kind == "text":
             page.write_string(row, index, str(value), style)
@@ -766,7 +777,7 @@ def _read_records(place: _Found, sheet: Sheet, package: Package) -> tuple[ReadSh
     rows, lines = _find_lines(cells, header, sheet)
     columns = {column: code for code, column in header.places.items()}
     _find_formula_problems(xml, header, sheet, columns, rows, problems)
-    for area in merged:
+    for area in merged[:_MAX_PROBLEMS]:
         known = [code for column, code in columns.items() if area.column <= column + 1 <= area.last_column]
         if known and area.last_row > header.row:
             data = Area(max(area.row, header.row + 1), area.column, area.last_row, area.last_column)

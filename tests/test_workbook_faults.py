@@ -678,14 +678,42 @@ def test_a_sheet_that_claims_a_million_rows_does_not_hang(rows, problems):
     assert reading.sheets["walk"].frame["walk01"].tolist()[:3] == [0.0, 5.0, -9.0]
 
 
-def test_cells_without_addresses_are_bounded_too():
-    cells = b"<c><v>1</v></c>"
-    xml = b"<sheetData>" + (b"<row>" + cells * 40 + b"</row>") * 20 + b"</sheetData>"
-    assert bound_sheet(xml) == (xml, "")
-    tall = xml.replace(b"<row>", b'<row r="1048576">', 1)
-    with pytest.raises(WorkbookUnreadable):
-        bound_sheet(tall)
-    assert bound_sheet(b'<sheetData><row r="5"><c r="B5"><v>1</v></c><c><v>1</v></c></row></sheetData>')[1] == ""
+@pytest.mark.parametrize(
+    ("rows", "fits"),
+    [
+        ((b"<row>" + b"<c><v>1</v></c>" * 40 + b"</row>") * 20, True),
+        (b'<row r="5"><c r="B5"><v>1</v></c><c><v>1</v></c></row>', True),
+        (b'<row r="1048576"><c><v>1</v></c></row>', False),
+        (b'<row r="99999"><c r="A99999"><v>1</v></c>' + b"<c><v>1</v></c>" * 80 + b"</row>", False),
+        (b"<row><c\tr='XFD1048576'><v>1</v></c></row>", False),
+        (b'<row><c s="1" r = "XFD1048576"><v>1</v></c></row>', False),
+        (b'<x:row xmlns:x="x"><x:c r="XFD1048576"><x:v>1</x:v></x:c></x:row>', False),
+        (b'<row><foo r="A1"/><foo r="A1"/></row><row r="1048576"><c><v>1</v></c><c><v>1</v></c></row>', False),
+    ],
+)
+def test_cells_that_do_not_begin_with_their_address_are_bounded_too(rows, fits):
+    xml = b"<sheetData>" + rows + b"</sheetData>"
+    if fits:
+        assert bound_sheet(xml) == (xml, "")
+    else:
+        with pytest.raises(WorkbookUnreadable):
+            bound_sheet(xml)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        b'<c r="B9" s="1"r="XFD1048576"><v>1</v></c>',
+        b'<c r="B9" r="XFD1048576"><v>1</v></c>',
+        b'<c r="B9" r=XFD1048576><v>1</v></c>',
+        b'<c r="B9"><v>1</c></v>',
+        b'<c r="B9"><v>\xff</v></c>',
+    ],
+)
+def test_xml_that_is_not_well_formed_never_reaches_the_parser(cell):
+    """Calamine takes the second of two addresses, lays out 17 billion cells, and takes the process down with it."""
+    data = spoil_part(RETURN, WALK_PART, lambda xml: stretch(xml, b'<row r="9">' + cell + b"</row>"))
+    assert find_rule(data) == "damaged_workbook"
 
 
 def test_letters_of_columns():
@@ -699,7 +727,7 @@ def test_letters_of_columns():
     ("name", "missing", "n_rows"),
     [
         ("service_data_example_test_data_return", ["gender", "ethnicity"], 11),
-        ("unacceptable_column_deleted_test_data_return", [], 3_998),
+        ("unacceptable_column_deleted_test_data_return", [], 3_999),
     ],
 )
 def test_the_nhs_return_workbooks_are_read_without_hanging(name, missing, n_rows):
@@ -746,7 +774,7 @@ PARTS = list_parts(RETURN)
 SNIPPETS = [
     b'<c r="A1">', b"</c>", b"<row>", b"</row>", b'r="XFD1048576"', b't="s"', b't="e"', b't="d"', b"<v>99999999</v>",
     b"<f>", b"<f/>", b"<x:c>", b'ref="A1:XFD1048576"', b'<mergeCell ref="A3:H9"/>', b"&#0;", b"&amp;", b"\xff\xfe",
-    b"<![CDATA[", b"]]>", b"<!--", b"-->", b'r="A0"', b'r="0"', b'r="99999999999999"', b"<v>1e999</v>", b"<v>NaN</v>",
+    b"<![CDATA[", b"]]>", b"<!--", b'" r="XFD1048576" s="', b'"r="XFD1048576""', b' r="XFD1048576"', b"-->", b'r="A0"', b'r="0"', b'r="99999999999999"', b"<v>1e999</v>", b"<v>NaN</v>",
 ]  # fmt: skip
 
 

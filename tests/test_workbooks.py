@@ -112,6 +112,13 @@ def test_dates_may_come_as_any_kind_of_date():
     assert reading.sheets["walk"].frame["collected_on"].tolist() == [dt.date(2014, 3, day) for day in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("blank", [None, "", float("nan"), pd.NA, pd.NaT])
+def test_every_kind_of_blank_is_an_empty_cell(blank):
+    frame = pd.DataFrame([["LUT-001", *[blank] * 7]], columns=list(WALK.codes), dtype=object)
+    data = write_return_workbook(LAYOUT, ABOUT, {"walk": frame})
+    assert [cell.value for cell in open_workbook(data)["Walking scale"][3]] == ["LUT-001", *[None] * 7]
+
+
 def test_columns_that_are_not_given_stay_blank_and_unknown_ones_are_refused():
     frame = make_frames()["walk"][["participant_id", "walk03"]]
     read = read_return_workbook(write_return_workbook(LAYOUT, ABOUT, {"walk": frame}), LAYOUT).sheets["walk"].frame
