@@ -11,24 +11,39 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.markup import escape
 from rich.table import Table
 
+from rehearsal.pilot_source import SourceUnusable, load_assumptions, read_source
+from rehearsal.reconciliation import ReleaseFrames
+from rehearsal.reconciliation import reconcile as follow
+from rehearsal.replay import (
+    Replayed,
+    ReplayRefused,
+    find_postings,
+    find_unreleased,
+    find_workspace_name,
+    parse_every,
+    replay,
+)
+from rehearsal.replay import STUDY as REPLAYED
+from rehearsal.replay import Progress as Step
 from study.calendar import london_day
 from study.datasets import ReleaseFault
 from study.instruments import DefinitionFaults
 from study.queries import find_open_queries
 from study.state import derive_queries
 from tasks.definitions import StudyExists, StudyNotFound, find_faults, list_studies, scaffold_study
-from tasks.files import FileFault
+from tasks.files import FileFault, FileMissing
 from tasks.ledger import LedgerRefused
-from tasks.orchestration import prepare_prefect
+from tasks.orchestration import StepFailed, prepare_prefect
 from tasks.receipts import find_wording
 from tasks.settings import read_settings
 from tasks.workbooks import write_blank_return
@@ -43,7 +58,10 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-EXPECTED = (DefinitionFaults, FileFault, LedgerRefused, ReleaseFault, StudyExists, StudyNotFound)
+EXPECTED = (
+    DefinitionFaults, FileFault, LedgerRefused, ReleaseFault, ReplayRefused, SourceUnusable, StepFailed,
+    StudyExists, StudyNotFound,
+)  # fmt: skip
 
 StudyArgument = Annotated[str, typer.Argument(help="The study's name, such as cdisc_pilot, or that of a replay's slice.")]
 ByOption = Annotated[str, typer.Option("--by", help="Your name: the ledger keeps who asked for what.")]
@@ -103,64 +121,92 @@ def rehearse(
     sites: SitesOption = "",
     until: Annotated[str, typer.Option(help="Replay up to this day, such as 2013-01-31.")] = "",
     every: Annotated[str, typer.Option(help="Days from one study day to the next, 1d to 31d.")] = "7d",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin again instead of going on.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier replay left, and begin again.")] = False,
 ) -> None:
     """Replay a real 17-site trial through the flows that a live study uses, and freeze its dataset."""
-    from rehearsal.pilot_source import load_assumptions
-    from rehearsal.replay import STUDY, parse_every, replay, start_afresh
-    from rehearsal.replay import Progress as Step
-
-    if study != STUDY:
-        raise typer.BadParameter(f'"{study}" cannot be replayed. The trial that can is {STUDY}.')
+    if study != REPLAYED:
+        raise typer.BadParameter(f'"{study}" cannot be replayed. The trial that can is {REPLAYED}.')
     try:
-        days, chosen = parse_every(every), parse_sites(sites)
+        days = parse_every(every)
     except ValueError as fault:
         raise typer.BadParameter(str(fault)) from None
-    settings, last = read_settings(), parse_day(until)
-    if fresh:
-        start_afresh(settings, chosen, last)
+    settings, chosen, last = read_settings(), parse_sites(sites), parse_day(until)
+    prepare_prefect(settings.data_folder / "prefect")
     out.print(
         "Replaying the CDISC pilot trial, 2012 to 2015: its sites post their workbooks, the daily round receives, "
         "checks and records them.",
         soft_wrap=True,
     )
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("study days"),
-        TextColumn("·"), TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("to go"),
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("left"),
     )  # fmt: skip
-    with _prefect(), Progress(*columns, console=out) as bar:
-        task = bar.add_task("Starting Prefect and reading the source", total=None)
+    with Progress(*columns, console=out, disable=not out.is_terminal) as bar:
+        task = bar.add_task("Starting", total=None, done="")
+        tenths = 0
 
         def show(step: Step) -> None:
-            bar.update(
-                task,
-                total=step.n_days,
-                completed=step.n,
-                description=f"{step.day:%d %b %Y}, {step.n_posted:,} workbooks",
-            )
+            nonlocal tenths
+            done = f"{step.n:,}/{step.n_days:,} study days, workbooks: {step.n_posted:,}"
+            bar.update(task, total=step.n_days, completed=step.n, description=f"{step.day:%d %b %Y}", done=done)
+            if not out.is_terminal and 10 * step.n // step.n_days > tenths:
+                tenths = 10 * step.n // step.n_days
+                out.print(f"{step.day:%d %b %Y}: {done}", soft_wrap=True)
 
         try:
-            result = replay(settings, sites=chosen, until=last, every=days, on_progress=show)
-        except ValueError as fault:
+            result = replay(settings, sites=chosen, until=last, every=days, fresh=fresh, on_progress=show)
+        except KeyboardInterrupt:
             bar.stop()
-            raise typer.BadParameter(str(fault)) from None
-    name, folder = result.workspace.name, result.workspace.folder
-    if result.n_resumed:
-        out.print(f"Went on after {result.n_resumed} study days that an earlier replay had completed.")
-    out.print(f"\n[bold]Frozen:[/bold] {result.n_posted:,} workbooks, release {result.release}.")
+            err.print("Stopped. Nothing is lost: the same command, without --fresh, goes on where it stopped.")
+            raise typer.Exit(130) from None
+    _print_replayed(result, chosen, last)
+
+
+def _print_replayed(result: Replayed, sites: list[str], until: date | None) -> None:
+    """Where everything is, and what to try next. Each line holds for any kind of ledger and of file store."""
+    workspace = result.workspace
+    if result.n_resumed == result.n_days and result.answer == "same":
+        out.print(f"\nThis replay was complete already; its release [bold]{result.release}[/bold] is unchanged.")
+    else:
+        if result.n_resumed:
+            out.print(f"Went on after {result.n_resumed:,} study days that an earlier run had completed.")
+        out.print(f"\n[bold]Frozen:[/bold] release {result.release}, from {result.n_posted:,} workbooks.")
+    if not result.is_of_this_version:
+        out.print("It was replayed by another version of the program or its definitions; --fresh replays it with these.")
+    out.print(f"Rows: {result.rows}.", soft_wrap=True)
     out.print(f"Rests on {len(load_assumptions())} declared assumptions: rehearsal/assumptions.toml", soft_wrap=True)
     out.print(f"\n  Release  {result.location}/", soft_wrap=True)
     out.print(f"  Report   {result.location}/report.html", soft_wrap=True)
-    out.print(f"  Ledger   {folder / 'ledger.db'}", soft_wrap=True)
+    out.print(f"  Ledger   {escape(find_ledger_place(workspace))}", soft_wrap=True)
     out.print("\nTry next:")
-    slice_of = (f" --sites {sites}" if sites else "") + (f" --until {until}" if until else "")
-    for command, meaning in (
-        (f"reconcile{slice_of}", "every answer of the source, and the trial's own scores"),
-        (f"verify {name}", "the ledger's chain of hashes"),
-        (f"ledger {name} --newest 20", "who recorded what, when, from which file and row"),
-        ("serve", "Prefect's page, where a coordinator starts a run"),
-    ):
-        out.print(f"  .venv/bin/summative {command:<40} {meaning}", soft_wrap=True)
+    part = (f" --sites {','.join(sites)}" if sites else "") + (f" --until {until}" if until else "")
+    program = find_program()
+    hints = {
+        f"reconcile{part}": "every answer of the source, and the trial's own scores",
+        f"verify {workspace.name}": "the ledger's chain of hashes",
+        f"ledger {workspace.name} --newest 20": "who recorded what, when, from which file and row",
+        "serve": "Prefect's page, where a coordinator starts a run",
+    }
+    width = max(map(len, hints))
+    for command, meaning in hints.items():
+        out.print(f"  {program} {command:<{width}}  {meaning}", soft_wrap=True)
+
+
+def find_ledger_place(workspace: Workspace) -> str:
+    """Where a ledger lies, for people: its file, or its database without the password, and there the study's name."""
+    if not workspace.settings.database_url:
+        return str(workspace.folder / "ledger.db")
+    url = workspace.ledger.engine.url
+    place = str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+    return f'{place}, table ledger, study "{workspace.name}"'
+
+
+def find_program() -> str:
+    """How to call this program from where the person is: as they did."""
+    called = Path(sys.argv[0])
+    if called.stem != "summative":
+        return ".venv/bin/summative"
+    return str(called.relative_to(Path.cwd()) if called.is_relative_to(Path.cwd()) else called)
 
 
 @app.command()
@@ -168,15 +214,24 @@ def reconcile(
     sites: SitesOption = "", until: Annotated[str, typer.Option(help="The day to which it was replayed.")] = ""
 ) -> None:
     """Hold a replayed release against its source: no answer lost, every score equal to the trial's own."""
-    from rehearsal.pilot_source import read_source
-    from rehearsal.reconciliation import ReleaseFrames
-    from rehearsal.reconciliation import reconcile as follow
-    from rehearsal.replay import find_unreleased, find_workspace_name
     from tasks.releases import read_latest_tables
 
-    chosen, last = parse_sites(sites), parse_day(until)
-    workspace = open_study(find_workspace_name(chosen, last))
-    unreleased = find_unreleased(workspace)
+    settings, chosen, last = read_settings(), parse_sites(sites), parse_day(until)
+    find_postings(settings, chosen, last)  # refuses what no replay can have left
+    name = find_workspace_name(chosen, last)
+    part = (f" --sites {','.join(chosen)}" if chosen else "") + (f" --until {last}" if last else "")
+    nothing = f"Nothing is frozen of {name} yet. Run: {find_program()} rehearse{part}"
+    if not (settings.data_folder / name).is_dir() and not settings.files:
+        raise StudyNotFound(nothing)
+    workspace = create_workspace(REPLAYED, settings=settings, name=name)
+    try:
+        manifest = json.loads(workspace.area.get("releases/latest/manifest.json"))
+    except FileMissing:
+        raise StudyNotFound(nothing) from None
+    known = workspace.read_events().select(
+        as_of=date.fromisoformat(manifest["as_of"]), known_at=datetime.fromisoformat(manifest["known_at"])
+    )
+    unreleased = find_unreleased(workspace, known)
     result = follow(
         read_source(),
         workspace.study,
@@ -187,6 +242,8 @@ def reconcile(
         sites=chosen or None,
         until=last,
     )
+    place = f"{workspace.area.place}/releases/{manifest['release']}/"
+    out.print(f"Release {manifest['release']} against the trial's records: {place}\n", soft_wrap=True, markup=False)
     out.print(result.to_text(), soft_wrap=True, markup=False)
     raise typer.Exit(0 if result.adds_up and result.agrees_with_trial else 1)
 
@@ -363,3 +420,18 @@ def blank_return(study: StudyArgument, site: Annotated[str, typer.Argument(help=
     box.send(name, write_blank_return(workspace.layout, site))
     out.print(f"Written: {workspace.area.place}/sites/{site}/outbox/{name}", soft_wrap=True)
     out.print(f"Filled in, it goes into {workspace.area.place}/sites/{site}/inbox/", soft_wrap=True)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(help="The port of Prefect's page on this machine.", min=1024, max=65535)] = 4200,
+) -> None:
+    """Prefect's page and a worker, on this machine only, until Ctrl-C: where a coordinator starts and follows runs."""
+    from desk.serve import ServeFault
+    from desk.serve import serve as run
+
+    try:
+        run(read_settings(), lambda line: out.print(line, soft_wrap=True), port=port)
+    except ServeFault as fault:
+        err.print(f"[red]✗[/red] {escape(str(fault))}", soft_wrap=True)
+        raise typer.Exit(1) from None

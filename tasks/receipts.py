@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import lru_cache
+from typing import Any
 
-import pandas as pd
-
-from study.returns import Decision, FileFacts
+from study.pack_layout import Layout
+from study.returns import Decision, Fault, FileFacts
 from tasks.settings import PROJECT
 from tasks.workbooks import ReceiptRow, ReceiptSummary, write_receipt_workbook
 from tasks.workspace import Workspace
@@ -41,25 +41,14 @@ def _leave_out(text: str) -> str:
     return f"{sentence[0]}." if sentence[0] else before.rstrip(" :;,").removesuffix("such as").rstrip(" ,;:")
 
 
-def write_receipt(workspace: Workspace, decision: Decision, received_on: date) -> tuple[str, bytes]:
-    """The receipt of one file: its name and its bytes. `decision.faults` carry their query ids by now."""
+def write_receipt(
+    workspace: Workspace, decision: Decision, query_ids: Sequence[str], received_on: date
+) -> tuple[str, bytes]:
+    """The receipt of one file: its name and its bytes. `query_ids`: the query of each fault."""
     sending, facts = decision.sending, decision.facts
-    rows = [
-        ReceiptRow(
-            sheet=workspace.layout.find_title(fault.sheet) or fault.sheet,
-            cell=fault.cell,
-            participant_id=fault.participant_id,
-            wave=fault.wave,
-            instrument=fault.instrument,
-            item=fault.item,
-            what_is_wrong=find_wording(fault.rule, fault.expected)[0],
-            what_to_do=find_wording(fault.rule, fault.expected)[1],
-            query_id=fault.query_id,
-            severity=fault.severity,
-        )
-        for fault in decision.faults.itertuples()
-    ]
-    reason, what_to_do = find_wording(decision.quarantine_rule, "") if decision.quarantine_rule else ("", "")
+    rows = [_derive_row(workspace.layout, *told) for told in zip(decision.faults, query_ids, strict=True)]
+    expected = decision.faults[0].expected if decision.quarantine_rule else ""
+    reason, what_to_do = find_wording(decision.quarantine_rule, expected) if decision.quarantine_rule else ("", "")
     summary = ReceiptSummary(
         study_title=workspace.study.title,
         site_id=facts.site_id,
@@ -69,11 +58,11 @@ def write_receipt(workspace: Workspace, decision: Decision, received_on: date) -
         posted_on=sending.posted_on if sending else None,
         sending_number=sending.sending_number if sending else None,
         correction=sending.correction if sending else 0,
-        n_accepted=decision.n_accepted - decision.n_superseded,
-        n_repeated=decision.n_repeated,
-        n_superseded=decision.n_superseded,
-        n_refused=decision.n_refused,
-        n_log_entries=len(decision.log_events),
+        n_accepted=decision.count("accepted"),
+        n_repeated=decision.count("repeated"),
+        n_superseded=decision.count("superseding"),
+        n_refused=decision.count("refused"),
+        n_log_entries=decision.n_log_entries,
         reason=reason,
         what_to_do=what_to_do,
         notes=tuple(assumption.text for assumption in workspace.study.assumptions),
@@ -82,22 +71,45 @@ def write_receipt(workspace: Workspace, decision: Decision, received_on: date) -
     return f"{name}-receipt-{facts.sha256[:8]}.xlsx", write_receipt_workbook(summary, rows)
 
 
-def write_repeat_receipt(workspace: Workspace, facts: FileFacts, before: pd.Series) -> tuple[str, bytes]:
-    """The receipt of a file that was received before, whatever its name was then."""
+def _derive_row(layout: Layout, fault: Fault, query_id: str) -> ReceiptRow:
+    wrong, what_to_do = find_wording(fault.rule, fault.expected)
+    return ReceiptRow(
+        sheet=layout.find_title(fault.sheet),
+        cell=fault.cell,
+        participant_id=fault.participant_id,
+        wave=fault.wave,
+        instrument=fault.instrument,
+        item=fault.item,
+        what_is_wrong=wrong,
+        what_to_do=what_to_do,
+        query_id=query_id,
+        severity=fault.severity,
+    )
+
+
+def write_repeat_receipt(workspace: Workspace, facts: FileFacts, before: Mapping[str, Any]) -> tuple[str, bytes]:
+    """The receipt of a file that was received before, whatever its name was then (`before`: what became of it)."""
+    reason, what_to_do = find_wording(before["reason"], "") if before["reason"] else ("", "")
+    notes = ["We had received this very file before. Nothing was counted twice; the first receipt stands."]
+    if before["n_refused"]:
+        notes.append(
+            "If you have since put right elsewhere what kept rows of it from being accepted, put the next number under "
+            "Correction on its sheet About and send it again."
+        )
     summary = ReceiptSummary(
         study_title=workspace.study.title,
         site_id=facts.site_id,
         return_id=before["return_id"],
         outcome=before["outcome"],
-        received_on=before["occurred_on"].date(),
-        posted_on=before["posted_on"].date() if pd.notna(before["posted_on"]) else None,
-        sending_number=int(before["sending_number"]) or None,
-        correction=int(before["correction"]),
-        n_repeated=int(before["n_accepted"] + before["n_repeated"]),
-        n_refused=int(before["n_refused"]),
-        reason=find_wording(before["reason"], "")[0] if before["reason"] else "",
-        what_to_do=find_wording(before["reason"], "")[1] if before["reason"] else "",
-        notes=("You had sent us this very file before. Nothing was counted twice; the first receipt stands.",),
+        received_on=before["occurred_on"],
+        posted_on=before["posted_on"],
+        sending_number=before["sending_number"] or None,
+        correction=before["correction"],
+        n_repeated=before["n_accepted"] + before["n_repeated"],
+        n_refused=before["n_refused"],
+        reason=reason,
+        what_to_do=what_to_do,
+        notes=tuple(notes),
     )
     name = before["return_id"] or "unidentified"
     return f"{name}-received-before-{facts.sha256[:8]}.xlsx", write_receipt_workbook(summary, [])

@@ -15,23 +15,38 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
 import pyarrow.parquet as pq
 
+from study.calendar import london_day
 from study.codebook import derive_study_codebook
+from study.configuration import find_in_force
 from study.datasets import (
+    TABLES,
     ReleaseFault,
+    Table,
     derive_participants_table,
     derive_responses_table,
     derive_scores_table,
-    find_release_faults,
-    find_schema_faults,
+    find_participant_faults,
+    find_response_faults,
+    find_score_faults,
 )
-from study.configuration import find_in_force
-from study.events import ConfigurationAdopted, ReleaseFrozen
+from study.events import (
+    ConfigurationAdopted,
+    ConsentRecorded,
+    DispositionRecorded,
+    ParticipantAllocated,
+    ParticipantScreened,
+    ReleaseFrozen,
+)
 from study.instruments import Instrument
 from study.protocol import Study
 from study.state import (
     Events,
+    Head,
+    derive_dispositions,
     derive_files,
     derive_participants,
     derive_queries,
@@ -39,17 +54,19 @@ from study.state import (
     format_moment,
 )
 from tasks.definitions import parse_configuration
-from tasks.files import point_latest, publish_folder
+from tasks.files import ReleaseDiffers, point_latest, publish_folder
 from tasks.pages import write_codebook_page, write_release_report
 from tasks.returns import read_answers
 from tasks.settings import PROJECT
 from tasks.workspace import Workspace
 
 RELEASES = "releases"
-_FIELDS = {
-    "score": pa.float64(),
-    "response": pa.float64(),
-}
+MANIFEST = "manifest.json"
+
+pc: Any = pyarrow.compute  # its stubs know no plain values as scalars
+
+_STORED_AS: dict[str, pa.DataType] = {"text": pa.string(), "number": pa.float64(), "date": pa.date32()}
+_LOG_KINDS = (ParticipantScreened, ConsentRecorded, ParticipantAllocated, DispositionRecorded)
 
 
 @dataclass(frozen=True)
@@ -64,118 +81,175 @@ class Release:
 
 @dataclass(frozen=True)
 class Assembled:
-    """Everything that goes into a release, before it is written."""
+    """Everything that goes into a release, before it is written.
+
+    `head`: the last row of the ledger at `known_at`. `files`: every file from which anything here came, and every
+    other one processed by `as_of`. `slice_name`: that of a replay's slice, "" for the whole study.
+    """
 
     study: Study
     instruments: Mapping[str, Instrument]
-    events: Events
+    slice_name: str
     as_of: date
     known_at: datetime
+    head: Head
     tables: Mapping[str, pd.DataFrame]
+    dispositions: pd.DataFrame
     files: pd.DataFrame
     queries: pd.DataFrame
-    returns: pd.DataFrame
     configuration: pd.DataFrame
 
 
 def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | None = None) -> Assembled:
-    """The tables of the study as of a date, as known at a moment (default: now), by the configuration of that date.
+    """The tables of the study as of a date, as known at a moment, by the configuration of that date.
 
-    Raises ReleaseFault with every reason why they may not be released.
+    Without `known_at`: as known when the ledger last learned something. So everything that is written here follows
+    from the ledger, and what one run froze another can rebuild. Raises ReleaseFault with every reason why the tables
+    may not be released.
     """
+    today = london_day(workspace.clock())
+    if as_of > today:
+        raise ReleaseFault([f"{as_of} is still to come (today is {today}). Freeze as of a day that is over, or today."])
     everything = workspace.read_events()
-    known_at = known_at or workspace.clock()
-    events = everything.select(as_of=as_of, known_at=known_at)
-    configuration = find_in_force(events.frame(ConfigurationAdopted), as_of)
-    study, instruments = parse_configuration(
-        {(row.part, row.name): workspace.content.get(row.sha256) for row in configuration.itertuples()}
-    )
-    participants = derive_participants_table(derive_participants(events))
-    returns = derive_returns(events)
-    current = returns[returns["is_current"]]
-    responses = derive_responses_table(current, read_answers(workspace, current), study, instruments)
-    scores = derive_scores_table(responses, study, instruments)
-    faults = find_release_faults(participants, responses, scores, study, instruments)
-    faults += find_schema_faults(responses, instruments)
+    known_at = known_at or _find_head(everything)[1] or workspace.clock()
+    known = everything.select(known_at=known_at)
+    happened = known.select(as_of=as_of)
+    configuration = find_in_force(happened.frame(ConfigurationAdopted), as_of)
+    if configuration.empty:
+        raise ReleaseFault(
+            [
+                f"{workspace.name} had adopted no protocol by {as_of}, as known on {format_moment(known_at)}. "
+                f"Its first round adopts it: `summative round {workspace.name} --by NAME`."
+            ]
+        )
+    parts = zip(*(configuration[name] for name in ("part", "name", "sha256")), strict=True)
+    study, instruments = parse_configuration({(part, name): workspace.content.get(sha) for part, name, sha in parts})
+    # A correction may have moved a questionnaire to a date after `as_of`: what it replaced is no answer of any day.
+    returns = derive_returns(known)
+    returns = returns[returns["is_current"] & (returns["occurred_on"] <= pd.Timestamp(as_of))]
+    participants = derive_participants_table(derive_participants(happened))
+    responses = derive_responses_table(returns, read_answers(workspace, returns), study, instruments)
+    faults = find_participant_faults(participants, study)
+    faults += find_response_faults(responses, participants, returns, study, instruments, as_of)
+    if not faults:
+        scores = derive_scores_table(responses, study, instruments)
+        faults = find_score_faults(scores, participants)
     if faults:
-        raise ReleaseFault("This dataset may not be released:\n" + "\n".join(f"- {fault}" for fault in faults))
+        raise ReleaseFault(faults)
     return Assembled(
         study=study,
         instruments=instruments,
-        events=events,
+        slice_name=workspace.name if workspace.name != study.study_id else "",
         as_of=as_of,
         known_at=known_at,
+        head=_find_head(known)[0],
         tables={"participants": participants, "responses": responses, "scores": scores},
-        files=derive_files(events),
-        queries=derive_queries(events),
-        returns=returns,
+        dispositions=derive_dispositions(happened),
+        files=_find_source_files(known, happened, returns),
+        queries=derive_queries(happened),
         configuration=configuration,
     )
 
 
-def freeze_release(
-    workspace: Workspace, as_of: date, requested_by: str, known_at: datetime | None = None
-) -> Release:
-    """Freeze the study as of a date. The same dataset frozen again is the same release, whatever came between.
+def _find_head(events: Events) -> tuple[Head, datetime | None]:
+    """The last row in this view, and the moment at which it was recorded; None of an empty ledger."""
+    head, moment = Head(), None
+    for table in events.tables.values():
+        if events.known_at is not None:
+            table = table.filter(
+                pc.less_equal(table["recorded_at"], pa.scalar(events.known_at, pa.timestamp("us", "UTC")))
+            )
+        if len(table):
+            last = table.slice(pc.index(table["seq"], pc.max(table["seq"])).as_py(), 1).to_pylist()[0]
+            if last["seq"] > head.seq:
+                head, moment = Head(last["seq"], last["hash"]), last["recorded_at"]
+    return head, moment
 
-    A release appears whole or not at all: a crash before the publishing step leaves nothing, one after it is mended by
-    the next freeze, which finds the folder and records it.
+
+def _find_source_files(known: Events, happened: Events, returns: pd.DataFrame) -> pd.DataFrame:
+    """Files processed by the release's date, and later ones that told of something that had happened by then."""
+    files = derive_files(known)
+    told = {sha256 for kind in _LOG_KINDS for sha256 in happened.frame(kind)["source_sha256"]}
+    told |= set(returns["source_sha256"])
+    is_source = files["sha256"].isin(told) | (files["occurred_on"] <= pd.Timestamp(str(happened.as_of)))
+    return files[is_source].sort_values(["site_id", "sha256"], ignore_index=True)
+
+
+def freeze_release(workspace: Workspace, as_of: date, requested_by: str, known_at: datetime | None = None) -> Release:
+    """Freeze the study as of a date. The same tables by the same configuration are the same release, whatever came
+    between; other ones get the next number: 2014-06-30, 2014-06-30.2 ...
+
+    A release appears whole or not at all. A crash before the publishing step leaves nothing that counts; one after it
+    is mended by the next freeze, which finds the release and records it. Raises ReleaseFault.
     """
     assembled = assemble_release(workspace, as_of, known_at)
+    recorded = workspace.read_events().frame(ReleaseFrozen)
+    manifests = dict(zip(recorded["release"], recorded["manifest_sha256"], strict=True))
     data = derive_data_files(assembled.tables)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
-    for number in range(1, 1000):
+    wanted = _find_identity(derive_manifest(assembled, "", data))
+    number = 1
+    while True:
         release = as_of.isoformat() if number == 1 else f"{as_of.isoformat()}.{number}"
-        standing = read_manifest(workspace, release)
+        standing, answer = read_manifest(workspace, release), "same"
         if standing is None:
+            files = write_release_files(assembled, release, data)
+            # A release that is recorded and gone from the store comes back under its name only as it was.
+            if manifests.get(release, compute_sha256(files[MANIFEST])) == compute_sha256(files[MANIFEST]):
+                try:
+                    answer = publish_folder(workspace.area, files, f"{RELEASES}/{release}", last=MANIFEST)
+                except ReleaseDiffers:  # another run was first: with the same dataset, or with another?
+                    if read_manifest(workspace, release) is None:
+                        raise
+                standing = read_manifest(workspace, release)
+        if standing is not None and _find_identity(standing) == wanted:
             break
-        if {name: entry["sha256"] for name, entry in standing["files"].items() if name in hashes} == hashes:
-            return _record_release(workspace, assembled, release, "same", requested_by)
-    files = dict(data)
-    files["codebook.json"] = _encode_json(derive_codebook(assembled))
-    files["codebook.html"] = write_codebook_page(derive_codebook(assembled))
-    files["report.html"] = write_release_report(
-        release=release,
-        study=assembled.study,
-        instruments=assembled.instruments,
-        as_of=assembled.as_of,
-        known_at=assembled.known_at,
-        head=assembled.events.head,
-        tables=assembled.tables,
-        files=assembled.files,
-        queries=assembled.queries,
-        data_files=data,
-    )
-    manifest = derive_manifest(assembled, release, files)
-    files["manifest.json"] = _encode_json(manifest)
-    publish_folder(workspace.area, files, f"{RELEASES}/{release}", last="manifest.json")
-    return _record_release(workspace, assembled, release, "added", requested_by)
+        number += 1
+    _record_release(workspace, assembled, release, manifests.get(release), requested_by)
+    if _is_newest(assembled, recorded[recorded["release"] != release]):
+        point_latest(workspace.area, RELEASES, release, MANIFEST)
+    return Release(release, answer, standing, f"{workspace.area.place}/{RELEASES}/{release}")
+
+
+def _find_identity(manifest: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes two releases the same dataset: the content of the tables and the definitions they rest on."""
+    configuration = [(part["part"], part["name"], part["sha256"]) for part in manifest["configuration"]]
+    tables = {name: (table["columns"], table["sha256_of_csv"]) for name, table in manifest["tables"].items()}
+    return configuration, tables
+
+
+def _is_newest(assembled: Assembled, others: pd.DataFrame) -> bool:
+    """Whether no other release is as of a later day, or of the same day and as known later."""
+    as_of, known_at = pd.Timestamp(assembled.as_of), format_moment(assembled.known_at)
+    later = (others["as_of"] > as_of) | ((others["as_of"] == as_of) & (others["known_at"] > known_at))
+    return not later.any()
 
 
 def _record_release(
-    workspace: Workspace, assembled: Assembled, release: str, answer: str, requested_by: str
-) -> Release:
-    encoded = workspace.area.get(f"{RELEASES}/{release}/manifest.json")
-    manifest = json.loads(encoded)
-    workspace.ledger.append(
-        [
-            ReleaseFrozen(
-                occurred_on=assembled.as_of,
-                requested_by=requested_by,
-                release=release,
-                as_of=assembled.as_of,
-                known_at=manifest["known_at"],
-                manifest_sha256=hashlib.sha256(encoded).hexdigest(),
-            )
-        ]
+    workspace: Workspace, assembled: Assembled, release: str, recorded_sha256: str | None, requested_by: str
+) -> None:
+    encoded = workspace.area.get(f"{RELEASES}/{release}/{MANIFEST}")
+    sha256 = compute_sha256(encoded)
+    if recorded_sha256 not in (None, sha256):
+        raise ReleaseFault(
+            [
+                f"{workspace.area.place}/{RELEASES}/{release}/{MANIFEST} is not the one that was recorded when the "
+                "release was frozen: it has been changed since. Restore it from a backup."
+            ]
+        )
+    event = ReleaseFrozen(
+        occurred_on=assembled.as_of,
+        requested_by=requested_by,
+        release=release,
+        as_of=assembled.as_of,
+        known_at=json.loads(encoded)["known_at"],
+        manifest_sha256=sha256,
     )
-    point_latest(workspace.area, RELEASES, release)
-    return Release(release, answer, manifest, f"{workspace.area.place}/{RELEASES}/{release}")
+    workspace.ledger.append([event])
 
 
 def read_manifest(workspace: Workspace, release: str) -> dict[str, Any] | None:
     """The manifest of a release, or None where there is no such release (a folder without a manifest is none)."""
-    key = f"{RELEASES}/{release}/manifest.json"
+    key = f"{RELEASES}/{release}/{MANIFEST}"
     if not workspace.area.has(key):
         return None
     manifest: dict[str, Any] = json.loads(workspace.area.get(key))
@@ -186,59 +260,78 @@ def read_latest_tables(workspace: Workspace) -> dict[str, pd.DataFrame]:
     """The tables of the newest release, by name. Raises FileMissing where nothing was frozen yet."""
     return {
         name: pd.read_parquet(io.BytesIO(workspace.area.get(f"{RELEASES}/latest/data/{name}.parquet")))
-        for name in ("participants", "responses", "scores")
+        for name in TABLES
     }
+
+
+# Files --------------------------------------------------------------------------------------------------------------
 
 
 def derive_data_files(tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
     """Each table as Parquet and CSV; the same rows give the same bytes."""
     files = {}
-    for name, table in tables.items():
+    for name, frame in tables.items():
+        table = encode_table(TABLES[name], frame)
         files[f"data/{name}.parquet"] = encode_parquet(table)
         files[f"data/{name}.csv"] = encode_csv(table)
     return files
 
 
-def _find_field(column: str) -> pa.Field:
-    if column.endswith("_on"):
-        return pa.field(column, pa.date32())
-    return pa.field(column, _FIELDS.get(column, pa.string()))
+def encode_table(table: Table, frame: pd.DataFrame) -> pa.Table:
+    """A released table as Arrow columns: text, doubles, dates; nothing of the writer's environment."""
+    schema = pa.schema([(column.name, _STORED_AS[column.type]) for column in table.columns])
+    return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
 
 
-def encode_parquet(table: pd.DataFrame) -> bytes:
-    """Dates as dates, numbers as doubles, everything else as text; no metadata of the writer's environment."""
-    schema = pa.schema([_find_field(column) for column in table.columns])
+def encode_parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(table, schema, preserve_index=False).replace_schema_metadata(None), sink,
-                   compression="zstd")  # fmt: skip
+    pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
-def encode_csv(table: pd.DataFrame) -> bytes:
-    """UTF-8, comma, one header; dates as 2013-01-31, whole numbers without a point, missing values empty."""
-    shown = table.copy()
-    for column in shown.columns:
-        if column.endswith("_on"):
-            shown[column] = pd.to_datetime(shown[column]).dt.strftime("%Y-%m-%d")
-    text: str = shown.to_csv(index=False, lineterminator="\n", float_format="%.15g")
-    return text.encode()
+def encode_csv(table: pa.Table) -> bytes:
+    """UTF-8, comma, one header, lines ended by a line feed. Text in quotes ("00007"), dates as 2013-01-31, numbers in
+    the fewest digits that read back as the same double, missing values empty."""
+    sink = io.BytesIO()
+    pyarrow.csv.write_csv(table, sink)
+    return sink.getvalue()
 
 
-def derive_codebook(assembled: Assembled) -> dict[str, Any]:
-    """What every column, instrument, item, level, missing code and scale of the release means."""
-    return derive_study_codebook(assembled.study, assembled.instruments, assembled.tables)
+def write_release_files(assembled: Assembled, release: str, data: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Every file of a release by its name: the data, the codebook, the report, and the manifest that names them."""
+    codebook = derive_study_codebook(assembled.study, assembled.instruments, assembled.tables)
+    files = {
+        **data,
+        "codebook.json": _encode_json(codebook),
+        "codebook.html": write_codebook_page(codebook),
+        "report.html": write_release_report(
+            release=release,
+            slice_name=assembled.slice_name,
+            study=assembled.study,
+            instruments=assembled.instruments,
+            as_of=assembled.as_of,
+            known_at=assembled.known_at,
+            head=assembled.head,
+            tables=assembled.tables,
+            dispositions=assembled.dispositions,
+            files=assembled.files,
+            queries=assembled.queries,
+            data_files=data,
+        ),
+    }
+    return {**files, MANIFEST: _encode_json(derive_manifest(assembled, release, files))}
 
 
 def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     """Everything that went in and came out, by SHA-256, so that the release can be verified and rebuilt."""
-    files_in = assembled.files.sort_values(["site_id", "sha256"])
     return {
         "release": release,
         "study": assembled.study.study_id,
+        "slice": assembled.slice_name,
         "title": assembled.study.title,
         "as_of": assembled.as_of.isoformat(),
         "known_at": format_moment(assembled.known_at),
-        "ledger": {"seq": assembled.events.head.seq, "hash": assembled.events.head.hash},
+        "ledger": {"seq": assembled.head.seq, "hash": assembled.head.hash},
         "configuration": [
             {"part": row.part, "name": row.name, "sha256": row.sha256, "adopted_on": f"{row.occurred_on:%Y-%m-%d}"}
             for row in assembled.configuration.itertuples(index=False)
@@ -248,34 +341,46 @@ def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, byte
             name: {
                 "n_rows": len(table),
                 "columns": list(table.columns),
-                "sha256_of_csv": hashlib.sha256(files[f"data/{name}.csv"]).hexdigest(),
+                "sha256_of_csv": compute_sha256(files[f"data/{name}.csv"]),
             }
             for name, table in assembled.tables.items()
         },
         "files": {
-            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-            for name, content in sorted(files.items())
+            name: {"sha256": compute_sha256(content), "bytes": len(content)} for name, content in sorted(files.items())
         },
         "returns": [
-            {"site": row.site_id, "return_id": row.return_id, "sha256": row.sha256, "outcome": row.outcome}
-            for row in files_in.itertuples()
+            {
+                "site": row.site_id,
+                "return_id": row.return_id,
+                "outcome": row.outcome,
+                "sha256": row.sha256,
+                "answers_sha256": row.responses_sha256,
+            }
+            for row in assembled.files.itertuples()
         ],
         "code": derive_code_version(),
     }
 
 
 def derive_code_version() -> dict[str, str]:
-    """The version of Summative and of what shapes a release's bytes."""
-    commit = subprocess.run(  # noqa: S603 - fixed words, no input
-        ["git", "-C", str(PROJECT), "describe", "--always", "--dirty"],  # noqa: S607 - git is found on the PATH
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    """The version of Summative and of what shapes a release's bytes. `commit`: "unknown" outside a git checkout."""
+    try:
+        described = subprocess.run(  # noqa: S603 - fixed words, no input
+            ["git", "-C", str(PROJECT), "describe", "--always", "--dirty"],  # noqa: S607 - git is found on the PATH
+            capture_output=True, text=True, check=False,
+        ).stdout.strip()  # fmt: skip
+    except OSError:
+        described = ""
     return {
         "summative": version("summative"),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": described or "unknown",
         "python": platform.python_version(),
         **{name: version(name) for name in ("pandas", "pyarrow", "numpy")},
     }
+
+
+def compute_sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _encode_json(value: Any) -> bytes:

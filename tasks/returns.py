@@ -3,90 +3,94 @@
 from __future__ import annotations
 
 import io
-from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.events import (
-    ConsentRecorded,
-    DispositionRecorded,
-    ParticipantAllocated,
-    ParticipantEvent,
-    ParticipantScreened,
-    QueryRaised,
-)
+from study.events import QueryRaised
 from study.pack_layout import Reading
 from study.returns import (
     RECORD_KEY,
     RESPONSE_COLUMNS,
     Decision,
     FileFacts,
+    RecordKey,
     Standing,
-    compute_log_content,
     decide_quarantine,
     decide_return,
+    derive_homes,
+    derive_responses,
     derive_return_events,
-    find_wave_code,
+    derive_standing,
+    find_named_again,
+    find_processed_file,
+    number_queries,
     parse_sending,
 )
-from study.state import Events, derive_files, derive_participants, derive_queries, derive_returns
-from tasks.files import FileTooLarge
+from study.state import Events
+from tasks.files import DropBox, FileMissing, FileTooLarge, FolderArea, Inbox, WaitingFile
 from tasks.receipts import write_receipt, write_repeat_receipt
-from tasks.workbook_inspection import WorkbookUnreadable
+from tasks.workbook_inspection import MAX_UNPACKED_BYTES, MEGABYTE, WorkbookUnreadable
 from tasks.workbooks import read_return_workbook
 from tasks.workspace import Workspace
 
-LOG_KINDS = (ParticipantScreened, ConsentRecorded, ParticipantAllocated, DispositionRecorded)
-RESPONSES_SCHEMA = pa.schema(
-    [
-        ("participant_id", pa.string()),
-        ("respondent", pa.string()),
-        ("wave", pa.string()),
-        ("instrument", pa.string()),
-        ("form", pa.string()),
-        ("item", pa.string()),
-        ("response", pa.float64()),
-        ("missing_reason", pa.string()),
-        ("collected_on", pa.date32()),
-        ("return_id", pa.string()),
-    ]
-)
+logger = logging.getLogger(__name__)
+
+_NOT_TEXT = {"response": pa.float64(), "collected_on": pa.date32()}
+RESPONSES_SCHEMA = pa.schema([pa.field(name, _NOT_TEXT.get(name, pa.string())) for name in RESPONSE_COLUMNS])
+
+
+class DecisionRefused(RuntimeError):
+    """The ledger holds otherwise what was decided as new. Nothing of the file is recorded; it stays in the inbox."""
 
 
 @dataclass(frozen=True)
 class Received:
-    """One file as it lies in an inbox, kept and read. `rule` says why it could not be read."""
+    """One file as it lies in an inbox. `rule` says why it could not be read, and `expected` what could be."""
 
     name: str
     facts: FileFacts
     reading: Reading | None
     rule: str = ""
+    expected: str = ""
 
 
 def find_sites_with_files(workspace: Workspace) -> list[str]:
-    """Sites whose inbox holds something to receive now, in the order of their ids."""
-    return [
-        site.site_id
-        for site in workspace.study.sites
-        if workspace.drop_box(site.site_id).waiting(workspace.clock(), workspace.settings.settle_seconds)
-    ]
+    """Sites in whose inbox something lies, to be received or to be told of, in the order of their ids."""
+    now, settle_seconds = workspace.clock(), workspace.settings.settle_seconds
+    found = []
+    for site in workspace.study.sites:
+        inbox = workspace.drop_box(site.site_id).look(now, settle_seconds)
+        if inbox.waiting or inbox.unfinished or inbox.ignored:
+            found.append(site.site_id)
+    return found
+
+
+def remove_leftovers(workspace: Workspace) -> int:
+    """Delete what killed runs left half-written in the study's folder more than a day ago; how many. A bucket has none:
+    there a file is written whole or not at all."""
+    return workspace.area.remove_leftovers() if isinstance(workspace.area, FolderArea) else 0
 
 
 def receive_site_returns(workspace: Workspace, site_id: str, as_of: date, requested_by: str) -> Counter[str]:
     """Receive every file that waits in one site's inbox. Returns counts for people to read.
 
     A crash at any point loses nothing and doubles nothing: a file is kept before it is read, everything that follows
-    from it is recorded in one append, and it leaves the inbox last.
+    from it is recorded in one append, and it leaves the inbox last. Files that are left there, because they are
+    unfinished or nobody's return, are counted too.
     """
+    box = workspace.drop_box(site_id)
+    inbox = box.look(workspace.clock(), workspace.settings.settle_seconds)
     counts: Counter[str] = Counter()
-    for received in _read_inbox(workspace, site_id, as_of):
+    for received in _read_files(workspace, box, site_id, inbox.waiting, as_of):
         counts["files"] += 1
         decision = record_return(workspace, received, as_of, requested_by)
         if decision is None:
@@ -94,119 +98,132 @@ def receive_site_returns(workspace: Workspace, site_id: str, as_of: date, reques
         else:
             counts["files quarantined"] += bool(decision.quarantine_rule)
             counts["records accepted"] += decision.n_accepted
-            counts["records repeated"] += decision.n_repeated
-            counts["records refused"] += decision.n_refused
-            counts["records superseded"] += decision.n_superseded
-            counts["log entries"] += len(decision.log_events)
-            counts["queries"] += decision.faults["query_id"].nunique()
-        box = workspace.drop_box(site_id)
-        if received.rule == "file_too_large":
-            box.set_aside(received.name, received.facts.sha256)
-        else:
-            box.clear(received.name, received.facts.sha256)
+            counts["records repeated"] += decision.count("repeated")
+            counts["records refused"] += decision.count("refused")
+            counts["records superseded"] += decision.count("superseding")
+            counts["log entries"] += decision.n_log_entries
+            counts["queries"] += len({decision.find_query_key(fault) for fault in decision.faults})
+        _clear(box, received)
+    _tell_of_files_left(site_id, inbox, counts)
     return counts
 
 
-def _read_inbox(workspace: Workspace, site_id: str, as_of: date) -> list[Received]:
+def _read_files(
+    workspace: Workspace, box: DropBox, site_id: str, waiting: Sequence[WaitingFile], as_of: date
+) -> list[Received]:
     """The files of an inbox in the order in which they count: by posting date, number and correction, never by
-    arrival; what cannot be read comes last, by content."""
-    box = workspace.drop_box(site_id)
-    limit = workspace.settings.largest_return_mb * 2**20
+    arrival; what cannot be read comes last, by content. A file that another run took meanwhile is left out."""
+    limit = workspace.settings.largest_return_mb * MEGABYTE
     ordered = []
-    for waiting in box.waiting(workspace.clock(), workspace.settings.settle_seconds):
-        try:
-            data = box.take(waiting.name, limit)
-        except FileTooLarge:
-            facts = FileFacts(box.compute_sha256(waiting.name), waiting.size, site_id)
-            ordered.append(((date.max, 0, 0, facts.sha256), Received(waiting.name, facts, None, "file_too_large")))
-            continue
-        facts = FileFacts(workspace.content.put(data), len(data), site_id)
-        try:
-            reading = read_return_workbook(data, workspace.layout, site_id=site_id, max_bytes=limit)
-        except WorkbookUnreadable as unreadable:
-            received = Received(waiting.name, facts, None, unreadable.rule)
-            ordered.append(((date.max, 0, 0, facts.sha256), received))
-            continue
-        sending, _ = parse_sending(reading, facts, workspace.study, as_of)
-        place = (sending.posted_on, sending.sending_number, sending.correction) if sending else (date.max, 0, 0)
-        ordered.append(((*place, facts.sha256), Received(waiting.name, facts, reading)))
-    return [received for _, received in sorted(ordered, key=lambda pair: pair[0])]
+    for file in waiting:
+        with suppress(FileMissing):
+            received = _read_file(workspace, box, site_id, file, limit)
+            sending = parse_sending(received.reading, site_id, as_of)[0] if received.reading else None
+            place = sending[1:] if sending else (date.max, 0, 0)
+            ordered.append((place, received.facts.sha256, received))
+    return [received for _, _, received in sorted(ordered, key=lambda entry: entry[:2])]
+
+
+def _read_file(workspace: Workspace, box: DropBox, site_id: str, file: WaitingFile, limit: int) -> Received:
+    """Keep a file as it came, then read it. One that is too large is neither kept nor read. Raises FileMissing."""
+    try:
+        data = box.take(file.name, limit)
+    except FileTooLarge:
+        facts = FileFacts(box.compute_sha256(file.name), file.size, site_id)
+        return Received(file.name, facts, None, "file_too_large", f"at most {limit // MEGABYTE} MB")
+    facts = FileFacts(workspace.content.put(data), len(data), site_id)
+    try:
+        return Received(
+            file.name, facts, read_return_workbook(data, workspace.layout, site_id=site_id, max_bytes=limit)
+        )
+    except WorkbookUnreadable as unreadable:
+        expected = f"at most {MAX_UNPACKED_BYTES // MEGABYTE} MB" if unreadable.rule == "zip_bomb" else ""
+        return Received(file.name, facts, None, unreadable.rule, expected)
+
+
+def _clear(box: DropBox, received: Received) -> None:
+    """Take a file out of the inbox; two runs may do so at once."""
+    if received.rule == "file_too_large":
+        with suppress(FileMissing):
+            box.set_aside(received.name, received.facts.sha256)
+    else:
+        box.clear(received.name, received.facts.sha256)
+
+
+def _tell_of_files_left(site_id: str, inbox: Inbox, counts: Counter[str]) -> None:
+    """Count and log what stays in an inbox, by reason; never by name, which comes from outside."""
+    for kind, files in (("unfinished", inbox.unfinished), ("ignored", inbox.ignored)):
+        if files:
+            counts[f"files {kind}"] += len(files)
+            reasons = Counter(file.remark for file in files)
+            told = "; ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
+            logger.warning("Site %s: %d files left in its inbox as %s (%s).", site_id, len(files), kind, told)
 
 
 def record_return(workspace: Workspace, received: Received, as_of: date, requested_by: str) -> Decision | None:
     """Decide on one file and record everything that follows in one append; leave the site its receipt.
 
     Returns None for a file that was recorded before. Decided without a lock, on what this process read of the ledger
-    last; if anything about the site was recorded since, decided again on the ledger as it is.
+    last; if anything was recorded since about the site, or about people whom it takes in, decided again on the ledger
+    as it is. Raises DecisionRefused, and records nothing, where the ledger holds otherwise all the same.
     """
     facts, site_id = received.facts, received.facts.site_id
     box = workspace.drop_box(site_id)
     snapshot = take_snapshot(workspace)
+    if site_id in snapshot.outdated:
+        snapshot = take_snapshot(workspace, afresh=True)
     while True:
-        before = snapshot.find_file(site_id, facts.sha256)
+        before = find_processed_file(snapshot.events, site_id, facts.sha256)
         if before is not None:
             box.leave_receipt(*write_repeat_receipt(workspace, facts, before))
             return None
-        standing = derive_standing(workspace, snapshot, received)
-        if received.reading is None:
-            decision = decide_quarantine(facts, received.rule)
-        else:
-            decision = decide_return(
-                received.reading, facts, workspace.study, workspace.instruments, standing, as_of, requested_by
-            )
-        responses_sha256 = ""
-        if len(decision.responses):
-            responses_sha256 = workspace.content.put(encode_responses(decision.responses))
+        standing = snapshot.find_standing(site_id)
+        decision = _decide(workspace, received, standing, as_of, requested_by)
         with workspace.ledger.writing() as writing:
-            if writing.newest_seq(site_ids=[site_id]) <= snapshot.events.head.seq:
-                n_queries = writing.count(QueryRaised.kind, site_id)
-                writing.append(
-                    derive_return_events(decision, standing, n_queries, responses_sha256, as_of, requested_by)
-                )
+            newest = writing.newest_seq(site_ids=[site_id], participant_ids=decision.new_participant_ids)
+            if newest <= snapshot.events.head.seq:
+                query_ids = number_queries(decision, standing, writing.count(QueryRaised.kind, site_id))
+                responses = derive_responses(decision)
+                responses_sha256 = workspace.content.put(encode_responses(responses)) if len(responses) else ""
+                events = derive_return_events(decision, standing, query_ids, responses_sha256, as_of, requested_by)
+                for appended in writing.append(events):
+                    if appended.answer == "conflict":
+                        raise DecisionRefused(
+                            f"{site_id}: the ledger holds {appended.key} otherwise (row {appended.seq}). Nothing of "
+                            f"the file {facts.sha256[:12]} was recorded; it stays in the inbox. Report this fault."
+                        )
                 # Before the commit: a file that counts as received always has its receipt.
-                box.leave_receipt(*write_receipt(workspace, decision, as_of))
+                box.leave_receipt(*write_receipt(workspace, decision, query_ids, as_of))
+                snapshot.outdated.add(site_id)
                 return decision
         snapshot = take_snapshot(workspace, afresh=True)
 
 
+def _decide(workspace: Workspace, received: Received, standing: Standing, as_of: date, requested_by: str) -> Decision:
+    study, instruments = workspace.study, workspace.instruments
+    if received.reading is None:
+        return decide_quarantine(received.facts, received.rule, expected=received.expected)
+    named = find_named_again(received.reading, study, instruments, standing)
+    answers = _read_standing_answers(workspace, standing, named)
+    return decide_return(received.reading, received.facts, study, instruments, standing, answers, as_of, requested_by)
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """What this process read of the ledger last, with the frames that deciding on a return needs, each folded once."""
+    """What this process read of the ledger last. `outdated`: sites about which it has recorded something since."""
 
     events: Events
+    outdated: set[str] = field(default_factory=set)
+    _standing: dict[str, Standing] = field(default_factory=dict)
 
     @cached_property
-    def participants(self) -> Mapping[str, pd.DataFrame]:
-        return _split_by_site(derive_participants(self.events))
+    def homes(self) -> dict[str, str]:
+        return derive_homes(self.events)
 
-    @cached_property
-    def returns(self) -> Mapping[str, pd.DataFrame]:
-        """Current accepted records."""
-        returns = derive_returns(self.events)
-        return _split_by_site(returns[returns["is_current"]].rename(columns={"occurred_on": "collected_on"}))
-
-    @cached_property
-    def queries(self) -> Mapping[str, pd.DataFrame]:
-        return _split_by_site(derive_queries(self.events))
-
-    @cached_property
-    def files(self) -> pd.DataFrame:
-        return derive_files(self.events)
-
-    @cached_property
-    def return_ids(self) -> Mapping[str, str]:
-        """Return id by the SHA-256 of the file."""
-        return dict(zip(self.files["sha256"], self.files["return_id"], strict=True))
-
-    @cached_property
-    def log(self) -> Mapping[type[ParticipantEvent], Mapping[str, pd.DataFrame]]:
-        """Standing entries of the sites' logs."""
-        return {kind: _split_by_site(self.events.frame(kind)) for kind in LOG_KINDS}
-
-    def find_file(self, site_id: str, sha256: str) -> pd.Series | None:
-        """The file as it was processed before, if it was."""
-        found = self.files[(self.files["site_id"] == site_id) & (self.files["sha256"] == sha256)]
-        return None if found.empty else found.iloc[0]
+    def find_standing(self, site_id: str) -> Standing:
+        if site_id not in self._standing:
+            self._standing[site_id] = derive_standing(self.events, site_id, self.homes)
+        return self._standing[site_id]
 
 
 def take_snapshot(workspace: Workspace, *, afresh: bool = False) -> Snapshot:
@@ -220,52 +237,18 @@ def take_snapshot(workspace: Workspace, *, afresh: bool = False) -> Snapshot:
     return workspace.snapshot
 
 
-def _split_by_site(frame: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
-    """A frame's rows by site_id; an empty frame of the same columns for a site that has none."""
-    empty = frame.iloc[:0]
-    return defaultdict(lambda: empty, {str(site_id): rows for site_id, rows in frame.groupby("site_id")})
-
-
-def derive_standing(workspace: Workspace, snapshot: Snapshot, received: Received) -> Standing:
-    """What the ledger and the accepted answers say of one site, as far as this file concerns it."""
-    site_id = received.facts.site_id
-    log: dict[str, tuple[str, tuple[str, ...], str]] = {}
-    for kind, rows in snapshot.log.items():
-        for row in rows[site_id].to_dict("records"):
-            payload = {name: row[name] for name in kind.payload_types}
-            content = compute_log_content(f"{row['occurred_on']:%Y-%m-%d}", site_id, payload)
-            log[row["key"]] = (row["hash"], content, snapshot.return_ids.get(row["source_sha256"], ""))
-    queries = snapshot.queries[site_id]
-    asked = queries.groupby(["subject", "rule", "item"])["episode"].max()
-    returns = snapshot.returns[site_id]
-    return Standing(
-        participants=snapshot.participants[site_id],
-        log=log,
-        returns=returns,
-        answers=_read_named_answers(workspace, returns, received.reading),
-        queries=queries,
-        n_episodes={key: int(n) for key, n in asked.items()},
+def _read_standing_answers(workspace: Workspace, standing: Standing, named: Sequence[RecordKey]) -> pd.DataFrame:
+    """Accepted answers of these records, from the files that hold them."""
+    if not named:
+        return pd.DataFrame(columns=RESPONSE_COLUMNS)
+    returns = pd.DataFrame(named, columns=RECORD_KEY)
+    return read_answers(
+        workspace, returns.assign(responses_sha256=[standing.records[key].responses_sha256 for key in named])
     )
 
 
-def _read_named_answers(workspace: Workspace, returns: pd.DataFrame, reading: Reading | None) -> pd.DataFrame:
-    """Accepted answers of those records that a file names again, from the files that hold them."""
-    named = {
-        (participant_id, respondent, find_wave_code(workspace.study, wave), code)
-        for code, sheet in (reading.sheets if reading else {}).items()
-        if code in workspace.instruments
-        for participant_id, respondent, wave in zip(
-            *(sheet.frame[name] for name in ("participant_id", "respondent", "wave")), strict=True
-        )
-    }
-    again = [key in named for key in zip(*(returns[name] for name in RECORD_KEY), strict=True)]
-    if not any(again):
-        return pd.DataFrame(columns=RESPONSE_COLUMNS)
-    return read_answers(workspace, returns[np.array(again)]).reindex(columns=RESPONSE_COLUMNS)
-
-
 def read_answers(workspace: Workspace, returns: pd.DataFrame) -> pd.DataFrame:
-    """The long answers of accepted records (rows with RECORD_KEY, return_id and responses_sha256), as they were kept."""
+    """The long answers of accepted records (rows with RECORD_KEY and responses_sha256), as they were kept."""
     parts = []
     for sha256 in sorted(set(returns["responses_sha256"])):
         part = pq.read_table(io.BytesIO(workspace.content.get(sha256)), use_threads=False)
@@ -278,9 +261,8 @@ def read_answers(workspace: Workspace, returns: pd.DataFrame) -> pd.DataFrame:
 
 
 def encode_responses(responses: pd.DataFrame) -> bytes:
-    """Accepted answers as Parquet; the same answers give the same bytes."""
-    table = responses.sort_values([*RECORD_KEY, "item"], ignore_index=True)[RESPONSE_COLUMNS]
-    table = table.assign(missing_reason=table["missing_reason"].where(table["missing_reason"] != ""))
+    """Accepted answers, as `derive_responses` orders them, as Parquet; the same answers give the same bytes."""
+    table = responses.assign(missing_reason=responses["missing_reason"].where(responses["missing_reason"] != ""))
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pandas(table, RESPONSES_SCHEMA, preserve_index=False), sink, compression="zstd")
     return sink.getvalue()

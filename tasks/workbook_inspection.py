@@ -13,7 +13,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.parsers import expat
 
@@ -341,18 +341,23 @@ def cut_head(part: SheetPart) -> bytes:
     return part.head[: starts[-1].start()] + b"</" + prefix + b"sheetData></" + prefix + b"worksheet>"
 
 
-def find_formulas(xml: bytes) -> tuple[list[Area], int]:
-    """Cells that hold formulas, array formulas with all their cells, and how many formulas have no address."""
+def find_formulas(xml: bytes, columns: Collection[int] | None = None) -> tuple[list[Area], int]:
+    """Cells that hold formulas, array formulas with all their cells, and how many formulas have no address.
+
+    With ``columns`` (from 1), single formulas in other columns are passed over; sheets may hold very many.
+    """
     if not _FORMULA_TAG.search(xml):
         return [], 0
-    areas = []
+    wanted = None if columns is None else {find_letters(column).encode() for column in columns}
+    areas, n_placed = [], 0
     for match in _FORMULA_CELL.finditer(xml):
-        area = _parse_area(match[1], match[1])
-        reference = _AREA_REF.search(match[2]) if _ARRAY.search(match[2] or b"") else None
+        first, n_placed = match[1], n_placed + 1
+        reference = _AREA_REF.search(match[2]) if match[2] and _ARRAY.search(match[2]) else None
         if reference:
-            area = _parse_area(reference[1], reference[2] or reference[1])
-        areas.append(area)
-    return areas, sum(1 for _ in _FORMULA_TAG.finditer(xml)) - len(areas)
+            areas.append(_parse_area(reference[1], reference[2] or reference[1]))
+        elif wanted is None or first.rstrip(b"0123456789").upper() in wanted:
+            areas.append(_parse_area(first, first))
+    return areas, len(_FORMULA_TAG.findall(xml)) - n_placed
 
 
 def find_errors(xml: bytes) -> list[Area]:

@@ -856,7 +856,7 @@ def _find_formula_problems(
     xml: bytes, header: _Header, sheet: Sheet, columns: Mapping[int, str], rows: Sequence[int], problems: _Problems
 ) -> None:
     """Formulas and error values in cells of data: a parser gives the value kept from the last calculation, or none."""
-    formulas, n_unplaced = find_formulas(xml)
+    formulas, n_unplaced = find_formulas(xml, [column + 1 for column in columns])
     last_row = rows[-1] if rows else header.row
     cells = _list_data_cells(formulas, header, columns, last_row)
     _add_cell_problems("formula_in_cell", cells, sheet, columns, MAX_ROW, problems)

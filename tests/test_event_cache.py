@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from study import state
 from study.events import ParticipantScreened, StudyDayCompleted
 from study.state import Events
 from tasks import event_cache
@@ -67,7 +68,7 @@ def test_only_what_is_new_is_decoded(url: str, folder: Path, filled: Path, monke
         decoded.append(lines.count(b"\n") + 1)
         return decode_rows(lines)
 
-    decode_rows = event_cache.study.state.decode_rows
+    decode_rows = state.decode_rows
     monkeypatch.setattr("tasks.ledger.decode_rows", decode)
     with Ledger.open(url, "ipc") as ledger:
         assert len(days(ledger.read_events(folder))) == 103

@@ -258,7 +258,7 @@ def test_history_is_filtered(ledger: Ledger, clock: Clock) -> None:
     ledger.append(
         [DispositionRecorded(**WHO, participant_id="P1", occurred_on=date(2024, 3, 1), scope="a", reason="b")]
     )
-    for filters, rows in [
+    cases: list[tuple[dict[str, Any], list[int]]] = [
         ({}, [1, 2, 3]),
         ({"kind": "participant_screened"}, [1, 2]),
         ({"site_id": "702"}, [2]),
@@ -273,8 +273,9 @@ def test_history_is_filtered(ledger: Ledger, clock: Clock) -> None:
         ({"kind": "participant_screened", "site_id": "701", "until": date(2024, 3, 1)}, [1]),
         ({"newest": 2}, [2, 3]),
         ({"kind": "no_such_kind"}, []),
-    ]:
-        assert ledger.history(**filters)["seq"].tolist() == rows, filters  # type: ignore[arg-type] (a table of cases)
+    ]
+    for filters, rows in cases:
+        assert ledger.history(**filters)["seq"].tolist() == rows, filters
     [first] = ledger.history(source_sha256=A).to_dict("records")
     assert (first["source_sheet"], first["source_row"], first["payload"]) == (
         "Ynys Môn",
