@@ -71,7 +71,7 @@ def serve(settings: Settings, say: Say, *, port: int = PORT) -> None:
         worker = stack.enter_context(
             _running([*prefect, "worker", "start", "--pool", POOL, "--type", "process"], home / "worker.log")
         )
-        for line in describe(settings, port, registered):
+        for line in describe(list_studies(settings.sites_config), port, registered):
             say(line)
         try:
             while True:
@@ -109,6 +109,8 @@ def set_environment(settings: Settings, home: Path, port: int) -> None:
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+        # Who presses a button waits two seconds for the worker to see it, not ten.
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
         # Runs use this environment as it is; none may install anything.
         "PREFECT_RUNNER_AUTO_INSTALL_DEPENDENCIES": "false",
         # Runs start in folders of their own.
@@ -196,7 +198,7 @@ def narrow_schema(schema: Mapping[str, Any], study_id: str, sites: Sequence[str]
     return narrow
 
 
-def describe(settings: Settings, port: int, registered: Registered) -> Iterator[str]:
+def describe(studies: Sequence[str], port: int, registered: Registered) -> Iterator[str]:
     """For a coordinator: where the page is, how to start a run, when rounds start by themselves."""
     yield f"\n[bold]Prefect's page: http://{HOST}:{port}/deployments[/bold]   (seen from this machine only)"
     yield "\nTo start a run: choose a line there, such as"
@@ -205,7 +207,7 @@ def describe(settings: Settings, port: int, registered: Registered) -> Iterator[
     yield "then Run, Custom run; fill in your name, choose sites or a day if you like, and Submit."
     yield "The run's page says how it went: Artifacts holds its counts, site by site."
     yield "\nDaily rounds that start by themselves while this runs:"
-    for study_id in list_studies(settings.sites_config):
+    for study_id in studies:
         if study_id not in registered.next_rounds:
             yield f"  {study_id}: none. Give it entries in prefect.yaml, copied from another study's."
         elif (upcoming := registered.next_rounds[study_id]) is None:
@@ -236,7 +238,7 @@ def _running(command: list[str], log: Path) -> Iterator[_Part]:
     with log.open("wb") as sink:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter, fixed arguments
             command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
-            start_new_session=True, preexec_fn=_find_lifeline(),
+            start_new_session=True, preexec_fn=find_lifeline(),
         )  # fmt: skip
     try:
         yield _Part(process, log)
@@ -245,8 +247,8 @@ def _running(command: list[str], log: Path) -> Iterator[_Part]:
             _end(process)
 
 
-def _find_lifeline() -> Callable[[], object] | None:
-    """On Linux: have the kernel end a part when we are killed outright and cannot do it ourselves."""
+def find_lifeline() -> Callable[[], object] | None:
+    """What a new process runs first, on Linux: have the kernel end it should its parent be killed outright."""
     if sys.platform != "linux":
         return None
     import ctypes
@@ -257,18 +259,19 @@ def _find_lifeline() -> Callable[[], object] | None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask, wait, insist: the process and its descendants (Prefect gives each run a session of its own)."""
-    family = _find_descendants(process.pid)
+    family = find_descendants(process.pid)
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-    for pid in {*family, *_find_descendants(process.pid)}:
+    for pid in {*family, *find_descendants(process.pid)}:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.kill()
     process.wait()
 
 
-def _find_descendants(pid: int) -> list[int]:
+def find_descendants(pid: int) -> list[int]:
+    """The process ids of everything that a process started, and what those started."""
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607 - as on PATH
     parents = {int(child): int(parent) for child, parent in map(str.split, listing.stdout.splitlines())}
     found = [pid]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, cast
 
-from prefect import State, runtime
+from prefect import State, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.states import Failed
@@ -128,17 +128,32 @@ def leave_artifact(
     failures: Sequence[str] = (),
     note: str = "",
 ) -> None:
-    """A page of counts on the run: one row per site, with a total. Never a value from a questionnaire."""
-    names = list(dict.fromkeys(name for row in counts.values() for name, n in row.items() if n))
-    lines = [f"## {title}: {study.title}", "", f"Study day {as_of:%A} {as_of.day} {as_of:%B %Y}.", ""]
+    """A page of counts on the run: one row per site, with a total; what failed comes first. Never a value from a
+    questionnaire. The run's log gets the same in a line each."""
+    total = sum(counts.values(), Counter[str]())
+    names = [name for name in dict.fromkeys(name for row in counts.values() for name in row) if total[name]]
+    said = note or ", ".join(f"{name} {total[name]:,}" for name in names) or "No site had sent anything."
+    if failures and not names:
+        said = "Nothing was received."
+    lines = [f"## {title}: {study.title}", "", f"Study day {format_day(as_of)}.", ""]
     lines += [line for failure in failures for line in (f"**{failure}**", "")]
-    if note:
-        lines.append(note)
-    elif counts:
+    if names:
         lines += [f"| Site | {' | '.join(names)} |", "|---" + "|---:" * len(names) + "|"]
-        lines += [f"| {site} | {' | '.join(str(row[name]) for name in names)} |" for site, row in counts.items()]
-        total = sum(counts.values(), Counter[str]())
-        lines.append(f"| **All** | {' | '.join(f'**{total[name]}**' for name in names)} |")
-    elif not failures:
-        lines.append("No site had sent anything.")
-    create_markdown_artifact("\n".join(lines), key=f"{key}-{study.study_id}".replace("_", "-"), description=title)
+        lines += [f"| {site} | {' | '.join(f'{row[name]:,}' for name in names)} |" for site, row in counts.items()]
+        lines.append(f"| **All** | {' | '.join(f'**{total[name]:,}**' for name in names)} |")
+    else:
+        lines.append(said)
+    logger = get_run_logger()
+    for failure in failures:
+        logger.error(failure)
+    logger.info("%s, %s: %s", title, as_of, said)
+    create_markdown_artifact(
+        "\n".join(lines),
+        key=f"{key}-{study.study_id}".replace("_", "-"),
+        description=f"{title} {as_of}: {f'{len(failures)} failed. ' if failures else ''}{said}",
+    )
+
+
+def format_day(day: date) -> str:
+    """A day for people: Monday 3 June 2013."""
+    return f"{day:%A} {day.day} {day:%B %Y}"

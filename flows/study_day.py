@@ -17,6 +17,7 @@ from flows.runs import (
     describe_failure,
     find_as_of,
     find_sites,
+    format_day,
     is_scheduled,
     leave_artifact,
     name_run,
@@ -26,14 +27,14 @@ from tasks.orchestration import guarded
 from tasks.workspace import adopt_configuration, open_workspace, record_study_day
 
 
-@task(name="adopt the definitions", cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="adopt the definitions", cache_policy=NO_CACHE, persist_result=False)
 @guarded
 def adopt_definitions(study: str, as_of: date, requested_by: str) -> int:
     """Record what changed in protocol, sites and instruments since the last round. Returns how many parts did."""
     return len(adopt_configuration(open_workspace(study), as_of, requested_by))
 
 
-@task(name="complete the study day", cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="complete the study day", cache_policy=NO_CACHE, persist_result=False)
 @guarded
 def complete_study_day(study: str, as_of: date, requested_by: str) -> None:
     """Record that the round of this day came to its end with every site served."""
@@ -49,7 +50,7 @@ def study_day(study: StudyName, requested_by: RequestedBy, as_of: AsOf = None) -
     holidays = find_holidays(workspace.study.bank_holidays)
     if is_scheduled() and not is_working_day(day, holidays):
         # The schedule knows weekdays only. Who starts a round by hand wants it, on any day.
-        note = f"No round: a bank holiday. What sites send waits for {next_working_day(day, holidays):%A %d %B}."
+        note = f"No round: a bank holiday. What sites send waits for {format_day(next_working_day(day, holidays))}."
         leave_artifact("study-day", "Study day", workspace.study, day, {}, note=note)
         return []
     adopted = adopt_definitions(study, day, requested_by, return_state=True)

@@ -219,7 +219,7 @@ class ConfigurationAdopted(Event):
     kind = "configuration_adopted"
     key_form = "configuration:{part}:{name}:{occurred_on}:{follows:.12}>{sha256:.12}"
 
-    part: Literal["protocol", "site", "instrument", "templates", "assumptions"]
+    part: Literal["protocol", "pathway", "site", "instrument", "templates", "assumptions"]
     name: Code
     sha256: Sha256
     follows: Sha256OrBlank = ""
@@ -377,6 +377,127 @@ class ReleaseFrozen(Event):
     as_of: date
     known_at: Moment
     manifest_sha256: Sha256
+
+
+# Approvals
+#
+# Their keys hold no date: two people who tell the same step of one approval with different dates, or one a grant and
+# the other a refusal, meet as a conflict. `site_id` is blank where the approval is the study's, `body_id` where it is a
+# site's, `person_id` (a code, never a name) unless it concerns one person. `attempt` counts up when it is sought anew.
+
+_APPROVAL_KEY = "approval:{approval}:{site_id}:{body_id}:{person_id}:{attempt}"
+
+
+class ApprovalEvent(Event):
+    """A step of one approval. `letter` is the reference of the letter, `letter_sha256` the file that was kept of it."""
+
+    approval: Code
+    body_id: IdentifierOrBlank = ""
+    person_id: IdentifierOrBlank = ""
+    attempt: Ordinal = 1
+    letter: CodeOrBlank = ""
+    letter_sha256: Sha256OrBlank = ""
+
+
+class ApprovalSubmitted(ApprovalEvent):
+    """An application was sent in for the first time."""
+
+    kind = "approval_submitted"
+    key_form = _APPROVAL_KEY + ":submitted"
+
+    route: Code
+
+
+class ApprovalResubmitted(ApprovalEvent):
+    """An application was sent in again, after a refusal, a withdrawal or an expiry; `attempt` is 2 or more."""
+
+    kind = "approval_resubmitted"
+    key_form = _APPROVAL_KEY + ":submitted"
+
+    attempt: Annotated[int, Field(ge=2, le=2**53 - 1)]
+    route: Code
+
+
+class ApprovalFoundValid(ApprovalEvent):
+    """The authority found the application complete; `occurred_on` is the day on which it became valid."""
+
+    kind = "approval_found_valid"
+    key_form = _APPROVAL_KEY + ":valid"
+
+
+class ApprovalInformationRequested(ApprovalEvent):
+    """The authority asked for further information, for the n-th time (`request`)."""
+
+    kind = "approval_information_requested"
+    key_form = _APPROVAL_KEY + ":requested:{request}"
+
+    request: Ordinal = 1
+
+
+class ApprovalInformationAnswered(ApprovalEvent):
+    """The n-th request for information was answered in full."""
+
+    kind = "approval_information_answered"
+    key_form = _APPROVAL_KEY + ":answered:{request}"
+
+    request: Ordinal = 1
+
+
+class ApprovalGranted(ApprovalEvent):
+    """Granted; in force from `occurred_on`, or from `in_force_from`, to the last day `expires_on` (None: no end)."""
+
+    kind = "approval_granted"
+    key_form = _APPROVAL_KEY + ":decided"
+
+    in_force_from: date | None = None
+    expires_on: date | None = None
+
+
+class ApprovalGrantedWithConditions(ApprovalEvent):
+    """Granted, but not in force until every condition (a code each) is met."""
+
+    kind = "approval_granted_with_conditions"
+    key_form = _APPROVAL_KEY + ":decided"
+
+    conditions: Annotated[Codes, Field(min_length=1)]
+    in_force_from: date | None = None
+    expires_on: date | None = None
+
+
+class ApprovalConditionMet(ApprovalEvent):
+    """A condition of the grant was met."""
+
+    kind = "approval_condition_met"
+    key_form = _APPROVAL_KEY + ":condition_met:{condition}"
+
+    condition: Code
+
+
+class ApprovalRefused(ApprovalEvent):
+    """The authority refused."""
+
+    kind = "approval_refused"
+    key_form = _APPROVAL_KEY + ":decided"
+
+
+class ApprovalWithdrawn(ApprovalEvent):
+    """Withdrawn, before a decision or after; from this day it is not in force."""
+
+    kind = "approval_withdrawn"
+    key_form = _APPROVAL_KEY + ":withdrawn"
+
+    withdrawn_by: Literal["applicant", "authority"]
+
+
+class ApprovalRenewed(ApprovalEvent):
+    """The n-th renewal of a grant; from its start (`occurred_on` or `in_force_from`) its own last day counts."""
+
+    kind = "approval_renewed"
+    key_form = _APPROVAL_KEY + ":renewed:{renewal}"
+
+    renewal: Ordinal = 1
+    in_force_from: date | None = None
+    expires_on: date | None = None
 
 
 # The ledger about itself

@@ -1,6 +1,7 @@
 """A study's protocol and its sites: what may be stated, and every fault of the statement found at once.
 
-A study is a folder of TOML: `study.toml` and one file per site under `sites/`. `parse_study` turns their bytes into a
+A study is a folder of TOML: `study.toml`, one file per site under `sites/`, and `approvals.toml` (the pathway of its
+approvals; a study without it may do nothing that a gate asks about). `parse_study` turns their bytes into a
 frozen `Study`, or raises `DefinitionFaults` with one sentence per fault: place, fault, expectation, next step. It reads
 bytes and nothing else, so a study as it stood in March is rebuilt from the files that were in force in March.
 
@@ -18,23 +19,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StringConstraints,
-    ValidationError,
-)
-from pydantic.types import Strict
+from pydantic import Field, StrictBool, StringConstraints, ValidationError
 
 from study.calendar import (
     HolidayCalendar,
@@ -43,11 +35,25 @@ from study.calendar import (
     add_period,
     find_holidays,
     move_to_working_day,
-    parse_period,
+)
+from study.definition_fields import (
+    CODE_IN_QUOTES,
+    CODE_WORDS,
+    DAY_WORDS,
+    LINE_WORDS,
+    PERIOD_WORDS,
+    BodyKind,
+    Code,
+    Day,
+    DefinitionModel,
+    Line,
+    PeriodText,
 )
 from study.instruments import DefinitionFaults, find_suggestion
+from study.pathway import PATHWAY_SECTIONS, Pathway, find_pathway_faults
 
 STUDY_FILE = "study.toml"
+PATHWAY_FILE = "approvals.toml"
 SITES_FOLDER = "sites"
 ANCHORS = ("screened", "consented", "allocated")
 EARLIEST_YEAR, LATEST_YEAR = 1950, 2100  # anything else is a slip of the hand
@@ -57,66 +63,38 @@ Form = Literal["standard", "easy_read"]
 Scope = Literal["treatment", "questionnaires", "study"]
 Allocation = Literal["randomised", "matched", "waiting_list", "neighbouring_area", "none"]
 
-_CODE_WORDS = "small letters, digits and underscores, a letter first"
-Code = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 SiteId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")]
-Line = Annotated[
-    str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$", max_length=600)
-]
-Day = Annotated[date, Strict()]
-
 _ADDRESS = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
 
 
-def _read_period(value: object) -> Period:
-    if isinstance(value, Period):
-        return value
-    if isinstance(value, str):
-        return parse_period(value)
-    raise ValueError("not a period")
-
-
-PeriodText = Annotated[Period, BeforeValidator(_read_period)]
-_PERIOD_WORDS = 'a period in quotes, such as "14 days", "-2 weeks" or "6 months"'
-_DAY_WORDS = "a date without quotes, such as 2017-07-01"
-_LINE_WORDS = "one line of text in quotes, at most 600 characters"
-_CODE_IN_QUOTES = f"a short name in quotes ({_CODE_WORDS})"
-
-
-class _Model(BaseModel):
-    """The description of each field is the expectation that a fault message states."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Arm(_Model):
+class Arm(DefinitionModel):
     """One of the groups that are compared."""
 
-    id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description=_LINE_WORDS)
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
     role: Literal["intervention", "comparison"] = Field(description='"intervention" or "comparison"')
 
 
-class Cohort(_Model):
+class Cohort(DefinitionModel):
     """A kind of people that the study reports apart, such as people with learning disabilities."""
 
-    id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description=_LINE_WORDS)
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
 
 
-class Window(_Model):
+class Window(DefinitionModel):
     """When a return may be collected, as distances from the wave's day; several waves may share one window.
 
     A return before `opens` is early, after `closes` late, after `late_until` out of window. `due` starts the chasing.
     """
 
-    id: Code = Field(description=_CODE_IN_QUOTES)
-    opens: PeriodText = Field(description=_PERIOD_WORDS)
-    optimum_from: PeriodText | None = Field(default=None, description=_PERIOD_WORDS)
-    optimum_to: PeriodText | None = Field(default=None, description=_PERIOD_WORDS)
-    due: PeriodText = Field(description=_PERIOD_WORDS)
-    closes: PeriodText = Field(description=_PERIOD_WORDS)
-    late_until: PeriodText = Field(description=_PERIOD_WORDS)
+    id: Code = Field(description=CODE_IN_QUOTES)
+    opens: PeriodText = Field(description=PERIOD_WORDS)
+    optimum_from: PeriodText | None = Field(default=None, description=PERIOD_WORDS)
+    optimum_to: PeriodText | None = Field(default=None, description=PERIOD_WORDS)
+    due: PeriodText = Field(description=PERIOD_WORDS)
+    closes: PeriodText = Field(description=PERIOD_WORDS)
+    late_until: PeriodText = Field(description=PERIOD_WORDS)
     weekends: WeekendRule = Field(
         description='"none", "earlier" or "later" (where a date on a weekend or bank holiday moves)'
     )
@@ -135,18 +113,18 @@ class WindowDates:
     is_truncated: bool
 
 
-class Wave(_Model):
+class Wave(DefinitionModel):
     """An occasion on which questionnaires are collected, counted from an event of the participant."""
 
-    id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description=_LINE_WORDS)
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
     role: Literal["screening", "baseline", "follow_up"] = Field(description='"screening", "baseline" or "follow_up"')
     anchor: Code = Field(description=f"{', '.join(ANCHORS)} or the id of an earlier wave, in quotes")
-    offset: PeriodText = Field(description=_PERIOD_WORDS)
+    offset: PeriodText = Field(description=PERIOD_WORDS)
     window: Code = Field(description="the id of a window, in quotes")
 
 
-class ScheduledInstrument(_Model):
+class ScheduledInstrument(DefinitionModel):
     """Who answers an instrument, on which forms, at which waves. No cohorts named: all of them."""
 
     instrument: Code = Field(description="the name of a folder in instruments/, in quotes")
@@ -156,23 +134,23 @@ class ScheduledInstrument(_Model):
     cohorts: tuple[Code, ...] = Field(default=(), description="a list of ids of cohorts")
 
 
-class ConsentScope(_Model):
+class ConsentScope(DefinitionModel):
     """Something that a person agrees to, or doesn't, apart from the rest."""
 
-    id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description=_LINE_WORDS)
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
 
 
-class ConsentForm(_Model):
+class ConsentForm(DefinitionModel):
     """A version of the consent form: what it asks for, and from when to when it may be signed."""
 
     version: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,19}$",
         description='a version in quotes, such as "1" or "2.1" (letters, digits, dots, dashes)',
     )
-    label: Line = Field(description=_LINE_WORDS)
-    in_force_from: Day = Field(description=_DAY_WORDS)
-    in_force_until: Day | None = Field(default=None, description=_DAY_WORDS)
+    label: Line = Field(description=LINE_WORDS)
+    in_force_from: Day = Field(description=DAY_WORDS)
+    in_force_until: Day | None = Field(default=None, description=DAY_WORDS)
     scopes: tuple[Code, ...] = Field(min_length=1, description="a list of ids of consent_scopes, at least one")
 
     @property
@@ -180,11 +158,11 @@ class ConsentForm(_Model):
         return self.version
 
 
-class DispositionReason(_Model):
+class DispositionReason(DefinitionModel):
     """A way of leaving the study, or a part of it, and what it counts as in the flow of participants."""
 
-    id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description=_LINE_WORDS)
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
     kind: Literal["completion", "loss", "exclusion", "death"] = Field(
         description='"completion", "loss" (the person left), "exclusion" (the study team took them out) or "death"'
     )
@@ -193,18 +171,18 @@ class DispositionReason(_Model):
     )
 
 
-class PlannedInstrument(_Model):
+class PlannedInstrument(DefinitionModel):
     """An instrument that the protocol already names and nobody has defined yet."""
 
-    id: Code = Field(description=_CODE_IN_QUOTES)
-    label: Line = Field(description=_LINE_WORDS)
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
 
 
-class Assumption(_Model):
+class Assumption(DefinitionModel):
     """Something taken as given that no record holds. `declared_in`: the file that holds the value used."""
 
-    id: Code = Field(description=_CODE_IN_QUOTES)
-    text: Line = Field(description=_LINE_WORDS)
+    id: Code = Field(description=CODE_IN_QUOTES)
+    text: Line = Field(description=LINE_WORDS)
     declared_in: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*\.toml$",
@@ -212,14 +190,12 @@ class Assumption(_Model):
     )
 
 
-class Body(_Model):
+class Body(DefinitionModel):
     """An organisation at a site that must approve for itself. `confirmed`: the site has said that it is one of them."""
 
-    id: Code = Field(description=_CODE_IN_QUOTES)
-    name: Line = Field(description=_LINE_WORDS)
-    kind: Literal["council", "ccg", "icb", "nhs_trust", "clinic", "university", "other"] = Field(
-        description='"council", "ccg", "icb", "nhs_trust", "clinic", "university" or "other"'
-    )
+    id: Code = Field(description=CODE_IN_QUOTES)
+    name: Line = Field(description=LINE_WORDS)
+    kind: BodyKind = Field(description='"council", "ccg", "icb", "nhs_trust", "clinic", "university" or "other"')
     confirmed: StrictBool = Field(description="true or false, without quotes")
 
 
@@ -227,11 +203,11 @@ def _default_code(fields: dict[str, Any]) -> str:
     return str(fields.get("site_id", ""))
 
 
-class Site(_Model):
+class Site(DefinitionModel):
     """A place that takes part. `code` is how participant identifiers and queries name it (default: the site_id)."""
 
     site_id: SiteId = Field(description="the file's name without .toml, in quotes")
-    name: Line = Field(description=_LINE_WORDS)
+    name: Line = Field(description=LINE_WORDS)
     code: str = Field(
         default_factory=_default_code,
         pattern=r"^[A-Za-z0-9_]{1,40}$",
@@ -240,7 +216,7 @@ class Site(_Model):
     role: Literal["both", "intervention", "comparison"] = Field(
         description='"both", "intervention" or "comparison" (which arms its participants can be in)'
     )
-    type: Code | None = Field(default=None, description=_CODE_IN_QUOTES)
+    type: Code | None = Field(default=None, description=CODE_IN_QUOTES)
     joined: str | None = Field(
         default=None,
         pattern=r"^(19|20)\d\d-(0[1-9]|1[0-2])$",
@@ -252,11 +228,11 @@ class Site(_Model):
     bodies: tuple[Body, ...]
 
 
-class _StudySection(_Model):
+class _StudySection(DefinitionModel):
     """The table [study] of study.toml."""
 
-    study_id: Code = Field(description=f"the folder's name, in quotes ({_CODE_WORDS})")
-    title: Line = Field(description=_LINE_WORDS)
+    study_id: Code = Field(description=f"the folder's name, in quotes ({CODE_WORDS})")
+    title: Line = Field(description=LINE_WORDS)
     protocol_version: Line = Field(description='the version of the protocol, in quotes, such as "1.0"')
     allocation: Allocation = Field(
         description='"randomised", "matched", "waiting_list", "neighbouring_area" or "none" (how people come to an arm)'
@@ -264,10 +240,10 @@ class _StudySection(_Model):
     blinding: Literal["open", "assessor_blind", "single_blind", "double_blind"] = Field(
         description='"open", "assessor_blind", "single_blind" or "double_blind"'
     )
-    starts_on: Day = Field(description=_DAY_WORDS)
-    data_collection_starts_on: Day = Field(description=_DAY_WORDS)
-    data_collection_ends_on: Day = Field(description=_DAY_WORDS)
-    ends_on: Day = Field(description=_DAY_WORDS)
+    starts_on: Day = Field(description=DAY_WORDS)
+    data_collection_starts_on: Day = Field(description=DAY_WORDS)
+    data_collection_ends_on: Day = Field(description=DAY_WORDS)
+    ends_on: Day = Field(description=DAY_WORDS)
     bank_holidays: HolidayCalendar = Field(description='"england" or "none"')
     participant_id_pattern: Line = Field(
         description="a regular expression in single quotes, such as '(?P<site>[A-Z]{3})-P\\d{5}'"
@@ -300,6 +276,7 @@ class Study(_StudySection):
     planned_instruments: tuple[PlannedInstrument, ...]
     assumptions: tuple[Assumption, ...]
     sites: tuple[Site, ...]
+    pathway: Pathway = Pathway()
 
     def find_wave(self, text: str) -> Wave | None:
         """The wave with this id or label, whatever the case; None for an unscheduled occasion."""
@@ -406,7 +383,9 @@ def _find_by_text(entries: Iterable[_Labelled], text: str) -> _Labelled | None:
 
 
 def parse_study(files: Mapping[str, bytes], folder_name: str | None = None) -> Study:
-    """Parse a study's folder: `study.toml` and `sites/<site_id>.toml`, paths to contents; other files are left alone.
+    """Parse a study's folder: `study.toml`, `approvals.toml` (may be absent) and `sites/<site_id>.toml`.
+
+    `files` is paths to contents; other files are left alone.
 
     `folder_name` is held against the study_id; None if the bytes come from a store. Raises `DefinitionFaults` with
     every fault found, each beginning with the path `sites_config/<study>/<file>`.
@@ -419,7 +398,7 @@ def parse_study(files: Mapping[str, bytes], folder_name: str | None = None) -> S
 
 
 # section: (model, the field that names an entry, must there be one)
-_SECTIONS: dict[str, tuple[type[_Model], str, bool]] = {
+_SECTIONS: dict[str, tuple[type[DefinitionModel], str, bool]] = {
     "arms": (Arm, "id", True),
     "cohorts": (Cohort, "id", True),
     "windows": (Window, "id", True),
@@ -441,6 +420,8 @@ class _Reader:
     def __init__(self, files: Mapping[str, bytes], folder_name: str | None) -> None:
         self.files = files
         self.folder_name = folder_name
+        self.file = STUDY_FILE  # the file that the sections are read from
+        self.sections = _SECTIONS
         self.faults: list[str] = []
         self.folder = f"sites_config/{folder_name or '?'}"
         self.raw: dict[str, Any] = {}
@@ -465,18 +446,29 @@ class _Reader:
             self.check_schedule()
             self.check_consent()
         self.check_sites()
+        pathway = self.read_pathway()
         if self.faults or self.section is None:
             return None
         models = {section: tuple(model for _, model in entries) for section, entries in self.entries.items()}
         # Validated entry by entry above; construct once more as a whole so that Study's own types hold too.
         return Study.model_validate(
-            {**dict(self.section), **models, "sites": tuple(site for _, site in self.sites)},
+            {**dict(self.section), **models, "sites": tuple(site for _, site in self.sites), "pathway": pathway},
         )
+
+    def read_pathway(self) -> Pathway:
+        """The pathway, as far as it can be read; an empty one if the study has no file for it."""
+        if PATHWAY_FILE not in self.files:
+            return Pathway()
+        reader = _PathwayReader(self.files, self.folder_name)
+        reader.folder = self.folder
+        entries = reader.read_entries({body.id for _, site in self.sites for body in site.bodies})
+        self.faults += reader.faults
+        return Pathway.model_validate(entries)
 
     # Reading --------------------------------------------------------------------------------------------------------
 
-    def fault(self, text: str, file: str = STUDY_FILE) -> None:
-        self.faults.append(f"{self.folder}/{file}: {text}")
+    def fault(self, text: str, file: str = "") -> None:
+        self.faults.append(f"{self.folder}/{file or self.file}: {text}")
 
     def parse_toml(self, file: str) -> dict[str, Any] | None:
         try:
@@ -500,7 +492,7 @@ class _Reader:
                 )
         return raw
 
-    def parse_entry(self, model: type[_Model], raw: Mapping[str, Any], path: str, file: str) -> Any:
+    def parse_entry(self, model: type[DefinitionModel], raw: Mapping[str, Any], path: str, file: str) -> Any:
         """The model, or None after a message for each fault of the entry."""
         try:
             return model.model_validate(raw)
@@ -511,7 +503,7 @@ class _Reader:
 
     def explain(
         self,
-        model: type[_Model],
+        model: type[DefinitionModel],
         raw: Mapping[str, Any],
         path: str,
         file: str,
@@ -536,21 +528,26 @@ class _Reader:
         self.fault(f"{where}{entry} is {_show(value)}. It must be {expectation}. Correct it.{hint}", file)
 
     def read_study(self) -> None:
-        top_level = ["study", *_SECTIONS]
-        for key in self.raw:
-            if key not in top_level:
-                hint = find_suggestion(key, top_level) or f" Known: {', '.join(top_level)}."
-                self.fault(f"[{key}] is no section here. Remove it or correct its name.{hint}")
+        self.check_top_level(["study", *self.sections])
         table = self.raw.get("study")
         if not isinstance(table, dict):
             self.fault("the section [study] is missing. Add it at the top of the file.")
         else:
             self.section = self.parse_entry(_StudySection, table, "study", STUDY_FILE)
-        for section, (model, id_field, is_required) in _SECTIONS.items():
+        self.read_sections()
+
+    def check_top_level(self, known: list[str]) -> None:
+        for key in self.raw:
+            if key not in known:
+                hint = find_suggestion(key, known) or f" Known: {', '.join(known)}."
+                self.fault(f"[{key}] is no section here. Remove it or correct its name.{hint}")
+
+    def read_sections(self) -> None:
+        for section, (model, id_field, is_required) in self.sections.items():
             self.entries[section] = []
             for n, raw in enumerate(self.find_raw_entries(section), start=1):
                 path = _name_entry(section, raw, id_field, n)
-                entry = self.parse_entry(model, raw, path, STUDY_FILE)
+                entry = self.parse_entry(model, raw, path, self.file)
                 if entry is not None:
                     self.entries[section].append((path, entry))
             if is_required and not self.raw.get(section):
@@ -591,7 +588,7 @@ class _Reader:
 
     def find_declared(self, section: str) -> list[str]:
         """The ids that a section declares, those of faulty entries among them."""
-        id_field = _SECTIONS[section][1]
+        id_field = self.sections[section][1]
         return [raw[id_field] for raw in self.find_raw_entries(section) if isinstance(raw.get(id_field), str)]
 
     def check_known(self, words: Iterable[str], section: str, where: str, called: str) -> None:
@@ -839,6 +836,29 @@ class _Reader:
                         "everywhere: make them the same, or give this one its own id.",
                         file,
                     )
+
+
+class _PathwayReader(_Reader):
+    """Reads the file of the approvals, with the same messages."""
+
+    def __init__(self, files: Mapping[str, bytes], folder_name: str | None) -> None:
+        super().__init__(files, folder_name)
+        self.file = PATHWAY_FILE
+        self.sections = PATHWAY_SECTIONS
+
+    def read_entries(self, body_ids: Collection[str]) -> dict[str, tuple[Any, ...]]:
+        raw = self.parse_toml(PATHWAY_FILE)
+        if raw is None:
+            return {}
+        self.raw = raw
+        self.check_top_level(list(self.sections))
+        self.read_sections()
+        routed = {str(route.get("approval")) for route in self.find_raw_entries("routes")}
+        for text in find_pathway_faults(
+            self.entries, self.find_declared("approvals"), self.find_declared("routes"), routed, body_ids
+        ):
+            self.fault(text)
+        return {section: tuple(entry for _, entry in entries) for section, entries in self.entries.items()}
 
 
 def _find_crossing(first: Period, second: Period) -> date | None:

@@ -21,7 +21,7 @@ from study.calendar import LONDON, add_months
 from study.configuration import ConfigurationPart, assemble_files, list_parts
 from study.instruments import DefinitionFaults, Instrument, find_suggestion, parse_instrument
 from study.pack_layout import ABOUT_TITLE, LISTS_TITLE, derive_return_layout, fold_title
-from study.protocol import SITES_FOLDER, STUDY_FILE, Study, parse_study
+from study.protocol import PATHWAY_FILE, SITES_FOLDER, STUDY_FILE, Study, parse_study
 from tasks.settings import PROJECT, read_settings
 
 NEW_STUDY_FOLDER = PROJECT / "templates" / "new_study"
@@ -169,12 +169,12 @@ def _read_files(folder: Path) -> dict[str, bytes]:
 
 
 def _read_study_files(folder: Path) -> dict[str, bytes]:
-    """The files that a study is parsed from: study.toml and sites/*.toml."""
+    """The files that a study is parsed from: study.toml, approvals.toml and sites/*.toml."""
     sites = folder / SITES_FOLDER
     files = _read_files(folder)
     of_sites = _read_files(sites) if sites.is_dir() else {}
     return {
-        **{name: data for name, data in files.items() if name == STUDY_FILE},
+        **{name: data for name, data in files.items() if name in (STUDY_FILE, PATHWAY_FILE)},
         **{f"{SITES_FOLDER}/{name}": data for name, data in of_sites.items() if name.endswith(".toml")},
     }
 
@@ -284,13 +284,13 @@ def _find_stray_files(folder: Path) -> tuple[list[str], list[str]]:
             continue
         name = path.relative_to(folder).as_posix()
         parent = path.parent.relative_to(folder).as_posix()
-        if name == STUDY_FILE or (parent == SITES_FOLDER and path.suffix == ".toml"):
+        if name in (STUDY_FILE, PATHWAY_FILE) or (parent == SITES_FOLDER and path.suffix == ".toml"):
             continue
         place = f"sites_config/{folder.name}/{name}"
         if path.suffix.lower() == ".toml" or parent == SITES_FOLDER:
             faults.append(
                 f"{place}: nothing reads this file. A site is {SITES_FOLDER}/<site_id>.toml, the protocol is "
-                f"{STUDY_FILE}: rename, move or remove it."
+                f"{STUDY_FILE}, the pathway {PATHWAY_FILE}: rename, move or remove it."
             )
         else:
             notes.append(f"{place}: nothing reads this file.")
@@ -371,6 +371,11 @@ def _find_notes(study: Study, place: str) -> list[str]:
     for wave in study.waves:
         if not study.find_scheduled(wave.id):
             notes.append(f"{place}: nothing is expected at wave {wave.id}.")
+    if not study.pathway.activities:
+        notes.append(
+            f"sites_config/{study.study_id}/{PATHWAY_FILE}: the file is missing, so no site counts as open for "
+            "anything. Add it with what each activity needs."
+        )
     n_by_site = {site.site_id: sum(not body.confirmed for body in site.bodies) for site in study.sites}
     n_bodies = sum(len(site.bodies) for site in study.sites)
     if n_open := sum(n_by_site.values()):

@@ -7,6 +7,7 @@ reads up to a head reads a state that never changes.
 
 import hashlib
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -67,8 +68,9 @@ _row = TABLE.c
 
 _VALUES_AT_ONCE = 5_000  # well below the parameters that either database takes in one statement
 _ROWS_AT_ONCE = 20_000  # about 10 MB of text: fewer round trips gain nothing more
+_ROWS_A_PAGE = 2_000  # as Python objects
 _BUSY_SECONDS = 60
-_PLACES_SOUGHT = 5
+_PLACES_SOUGHT = 5  # faulty rows whose right place is looked for, which costs a hash per row of the ledger
 
 Answer = Literal["added", "same", "conflict"]
 
@@ -147,8 +149,11 @@ class Ledger:
         """Open the ledger of a study, and create or migrate its tables where needed.
 
         `url` names a SQLite file (sqlite:///path) or a PostgreSQL database (postgresql://...). `clock` gives the time
-        with its zone; a replay injects its own.
+        with its zone; a replay injects its own. Raises ValueError for a study whose name cannot name a file (of its
+        cache), or a URL that cannot hold a ledger.
         """
+        if not study or Path(study).name != study:
+            raise ValueError(f'"{study}" cannot name a study. Use letters, digits and "_".')
         engine = _create_engine(make_url(url))
         try:
             _migrate(engine)
@@ -237,12 +242,14 @@ class Ledger:
         return Verification(n_rows, last, faults)
 
     def _scan(self) -> Iterator[tuple[Any, ...]]:
-        """Every row as plain values, in the order of `COLUMNS`, straight from the driver: that halves the time."""
-        rows = sa.select(*(_row[name] for name in COLUMNS)).where(_row.study == self.study).order_by(_row.seq)
-        with self.engine.connect().execution_options(stream_results=True) as connection:
-            cursor = connection.execute(rows).cursor
-            while cursor is not None and (part := cursor.fetchmany(5_000)):
+        """Every row as plain values, in the order of `COLUMNS`; straight from the driver, which halves the time."""
+        limits = (_row.study == self.study, _row.seq > sa.bindparam("after"))
+        query = sa.select(*(_row[name] for name in COLUMNS)).where(*limits).order_by(_row.seq).limit(_ROWS_A_PAGE)
+        after = -sys.maxsize
+        with self.engine.connect() as connection:
+            while (cursor := connection.execute(query, {"after": after}).cursor) and (part := cursor.fetchall()):
                 yield from part
+                after = part[-1][3]
 
     def _name_fault(self, row: tuple[Any, ...]) -> str:
         """A row without its hash was changed, unless the hash is right for another place: then it was moved there."""

@@ -25,20 +25,12 @@ def read_wording() -> Mapping[str, Mapping[str, str]]:
 
 
 def find_wording(rule: str, expected: str) -> tuple[str, str]:
-    """What is wrong and what to do. Where nothing is expected in particular, the sentence ends without it."""
+    """What is wrong, and what to do. What is expected there is said only where something is."""
     texts = read_wording()[rule]
-    expected = expected.rstrip(".")
-    what = texts["do"].format(expected=expected) if expected else _leave_out(texts["do"])
-    what = what.strip()
-    return texts["wrong"], what if what.endswith((".", "!", "?")) else f"{what}."
-
-
-def _leave_out(text: str) -> str:
-    before, marker, _ = text.partition("{expected}")
-    if not marker:
-        return text
-    sentence = before.rpartition(". ")
-    return f"{sentence[0]}." if sentence[0] else before.rstrip(" :;,").removesuffix("such as").rstrip(" ,;:")
+    sentences = [texts["do"]]
+    if expected and "expected" in texts:
+        sentences.append(texts["expected"].format(expected=expected.rstrip(".")))
+    return texts["wrong"], " ".join(sentences)
 
 
 def write_receipt(

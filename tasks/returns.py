@@ -36,7 +36,7 @@ from study.returns import (
     parse_sending,
 )
 from study.state import Events
-from tasks.files import DropBox, FileMissing, FileTooLarge, FolderArea, Inbox, WaitingFile
+from tasks.files import DropBox, FileFault, FileMissing, FileTooLarge, FolderArea, Inbox, WaitingFile
 from tasks.receipts import write_receipt, write_repeat_receipt
 from tasks.workbook_inspection import MAX_UNPACKED_BYTES, MEGABYTE, WorkbookUnreadable
 from tasks.workbooks import read_return_workbook
@@ -64,11 +64,18 @@ class Received:
 
 
 def find_sites_with_files(workspace: Workspace) -> list[str]:
-    """Sites in whose inbox something lies, to be received or to be told of, in the order of their ids."""
+    """Sites in whose inbox something lies, to be received or to be told of, in the order of their ids.
+
+    An inbox that cannot be looked into counts as well: receiving from that site then fails, and from no other.
+    """
     now, settle_seconds = workspace.clock(), workspace.settings.settle_seconds
     found = []
     for site in workspace.study.sites:
-        inbox = workspace.drop_box(site.site_id).look(now, settle_seconds)
+        try:
+            inbox = workspace.drop_box(site.site_id).look(now, settle_seconds)
+        except FileFault:
+            found.append(site.site_id)
+            continue
         if inbox.waiting or inbox.unfinished or inbox.ignored:
             found.append(site.site_id)
     return found

@@ -9,6 +9,17 @@ from pydantic import ValidationError
 from study import events
 from study.events import (
     KINDS,
+    ApprovalConditionMet,
+    ApprovalFoundValid,
+    ApprovalGranted,
+    ApprovalGrantedWithConditions,
+    ApprovalInformationAnswered,
+    ApprovalInformationRequested,
+    ApprovalRefused,
+    ApprovalRenewed,
+    ApprovalResubmitted,
+    ApprovalSubmitted,
+    ApprovalWithdrawn,
     Code,
     ConfigurationAdopted,
     ConflictRefused,
@@ -40,6 +51,9 @@ A, B = "a" * 64, "b" * 64
 WHO: dict[str, Any] = {"occurred_on": DAY, "requested_by": "flow study_day"}
 SITE = {**WHO, "site_id": "701"}
 PERSON = {**SITE, "participant_id": "01-701-1015"}
+BODY: dict[str, Any] = {**WHO, "site_id": "luton", "approval": "council_governance", "body_id": "luton_council"}
+STEP = "approval:council_governance:luton:luton_council:"
+STEP_PAYLOAD = '"letter":"","letter_sha256":"","person_id":""'
 RECORD = {"return_id": "701-2013-09-02-1", "respondent": "self", "wave": "WEEK 10 (T)", "instrument": "adas_cog"}
 
 # An example of each kind, its key, its version and its payload. A payload that changes needs a new kind_version and an
@@ -114,6 +128,84 @@ EXAMPLES = [
         "release:1",
         1,
         f'{{"as_of":"2013-09-02","known_at":"2013-09-02T05:30:00.000000Z","manifest_sha256":"{A}","release":"1"}}',
+    ),
+    (
+        ApprovalSubmitted(**BODY, route="council_application"),
+        f"{STEP}:1:submitted",
+        1,
+        f'{{"approval":"council_governance","attempt":1,"body_id":"luton_council",'
+        f"{STEP_PAYLOAD}"
+        ',"route":"council_application"}',
+    ),
+    (
+        ApprovalResubmitted(**BODY, attempt=2, route="council_application"),
+        f"{STEP}:2:submitted",
+        1,
+        f'{{"approval":"council_governance","attempt":2,"body_id":"luton_council",'
+        f"{STEP_PAYLOAD}"
+        ',"route":"council_application"}',
+    ),
+    (
+        ApprovalFoundValid(**BODY),
+        f"{STEP}:1:valid",
+        1,
+        f'{{"approval":"council_governance","attempt":1,"body_id":"luton_council",{STEP_PAYLOAD}}}',
+    ),
+    (
+        ApprovalInformationRequested(**BODY, request=2),
+        f"{STEP}:1:requested:2",
+        1,
+        f'{{"approval":"council_governance","attempt":1,"body_id":"luton_council",{STEP_PAYLOAD},"request":2}}',
+    ),
+    (
+        ApprovalInformationAnswered(**BODY),
+        f"{STEP}:1:answered:1",
+        1,
+        f'{{"approval":"council_governance","attempt":1,"body_id":"luton_council",{STEP_PAYLOAD},"request":1}}',
+    ),
+    (
+        ApprovalGranted(**BODY, expires_on=DAY),
+        f"{STEP}:1:decided",
+        1,
+        f'{{"approval":"council_governance","attempt":1,"body_id":"luton_council","expires_on":"2013-09-02","in_force_from":null,'
+        f"{STEP_PAYLOAD}"
+        "}",
+    ),
+    (
+        ApprovalGrantedWithConditions(**BODY, conditions=("b", "a")),
+        f"{STEP}:1:decided",
+        1,
+        f'{{"approval":"council_governance","attempt":1,"body_id":"luton_council","conditions":["a","b"],"expires_on":null,"in_force_from":null,'
+        f"{STEP_PAYLOAD}"
+        "}",
+    ),
+    (
+        ApprovalConditionMet(**BODY, condition="a"),
+        f"{STEP}:1:condition_met:a",
+        1,
+        f'{{"approval":"council_governance","attempt":1,"body_id":"luton_council","condition":"a",{STEP_PAYLOAD}}}',
+    ),
+    (
+        ApprovalRefused(**BODY),
+        f"{STEP}:1:decided",
+        1,
+        f'{{"approval":"council_governance","attempt":1,"body_id":"luton_council",{STEP_PAYLOAD}}}',
+    ),
+    (
+        ApprovalWithdrawn(**BODY, withdrawn_by="authority"),
+        f"{STEP}:1:withdrawn",
+        1,
+        f'{{"approval":"council_governance","attempt":1,"body_id":"luton_council",'
+        f"{STEP_PAYLOAD}"
+        ',"withdrawn_by":"authority"}',
+    ),
+    (
+        ApprovalRenewed(**BODY, in_force_from=DAY),
+        f"{STEP}:1:renewed:1",
+        1,
+        f'{{"approval":"council_governance","attempt":1,"body_id":"luton_council","expires_on":null,"in_force_from":"2013-09-02",'
+        f"{STEP_PAYLOAD}"
+        ',"renewal":1}',
     ),
     (Voided(**WHO, voids=A, reason="wrong_date"), f"void:{A}", 1, f'{{"reason":"wrong_date","voids":"{A}"}}'),
     (

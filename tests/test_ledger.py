@@ -527,3 +527,9 @@ def test_killed_writers_leave_whole_appends(ledger_url: str) -> None:
         assert ledger.verify(ledger.head()).is_clean
         whole = Counter(name.rpartition("-")[0] for name in people(ledger) if name.startswith("P"))
         assert set(whole.values()) == {PART}
+
+
+@pytest.mark.parametrize("study", ["", ".", "a/b", "/ipc"])
+def test_what_cannot_name_a_study(tmp_path: Path, study: str) -> None:
+    with pytest.raises(ValueError, match="cannot name a study"):
+        Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}", study)

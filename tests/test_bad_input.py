@@ -1,0 +1,579 @@
+"""What sites really send, from the inbox to the receipt: nothing is lost, the rest is unharmed, and the answer is clear.
+
+Every test sends workbooks through the tasks of a real workspace: its ledger, its files, its drop-boxes.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pandas as pd
+import pytest
+from openpyxl.workbook import Workbook
+
+from study.events import QueryRaised, ReturnAccepted, ReturnRefused
+from study.state import derive_files, derive_participants, derive_queries, derive_returns
+from tasks.files import FileArea, FolderArea
+from tasks.returns import find_sites_with_files, read_answers, receive_site_returns, remove_leftovers
+from tasks.settings import Settings
+from tasks.workbooks import write_return_workbook
+from tasks.workspace import Workspace, create_workspace
+from tests.return_workbooks import edit, list_parts, rezip
+
+SITE = "702"
+TODAY = date(2013, 3, 1)
+ANN, BEN, CAT = "01-702-1001", "01-702-1002", "01-702-1003"
+LARGEST_MB = 2
+MMSE = {f"mmse{n:02d}": float(highest) for n, highest in enumerate([5, 5, 3, 5, 3, 9], start=1)}
+
+
+def screening(*people: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "participant_id": list(people),
+            "cohort": "alzheimers_disease",
+            "screened_on": date(2013, 2, 1),
+            "consented_on": date(2013, 2, 1),
+            "consent_form_version": "1",
+            "consent_scopes": "treatment; questionnaires",
+        }
+    )
+
+
+def mmse(*people: str, **cells: object) -> pd.DataFrame:
+    """One row for each person, from row 3 on."""
+    fixed = {"respondent": "self", "form": "standard", "wave": "screening", "collected_on": date(2013, 2, 10)}
+    return pd.DataFrame({"participant_id": list(people), **(fixed | MMSE | cells)})
+
+
+@dataclass
+class Post:
+    """A site that puts files into its inbox, and a study that receives them."""
+
+    workspace: Workspace
+    site_id: str = SITE
+    sent: int = 0
+
+    def make(
+        self, sheets: Mapping[str, pd.DataFrame] | None = None, *, change: Callable[[Workbook], object] | None = None,
+        **about: object,
+    ) -> bytes:  # fmt: skip
+        about = {"study": "cdisc_pilot", "site": self.site_id, "posted_on": TODAY, "sending_number": 1} | about
+        sheets = sheets or {"mmse": mmse(ANN, BEN, CAT)}
+        data = write_return_workbook(self.workspace.layout, about, dict(sheets))
+        return edit(data, change) if change else data
+
+    def put(self, data: bytes, name: str = "return.xlsx") -> None:
+        self.workspace.drop_box(self.site_id).post(name, data)
+
+    def receive(self, *files: bytes, today: date = TODAY) -> Counter[str]:
+        for number, data in enumerate(files):
+            self.put(data, f"return {number}.xlsx")
+        return receive_site_returns(self.workspace, self.site_id, today, "Mary")
+
+    def begin(self) -> None:
+        """Three people screened, who consented."""
+        self.receive(self.make({"screening": screening(ANN, BEN, CAT)}, posted_on=date(2013, 2, 8)))
+
+    @property
+    def area(self) -> FileArea:
+        return self.workspace.area.below("sites").below(self.site_id)
+
+    def list_inbox(self) -> list[str]:
+        return [stored.key for stored in self.area.list("inbox/", everything=True)]
+
+    def read_receipts(self) -> dict[str, Receipt]:
+        names = [stored.key for stored in self.area.list("receipts/")]
+        return {name.removeprefix("receipts/"): Receipt.read(self.area.get(name)) for name in names}
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt of the last file; that of `begin` left out."""
+        found = [receipt for name, receipt in self.read_receipts().items() if "2013-02-08" not in name]
+        assert len(found) == 1
+        return found[0]
+
+    def count(self) -> dict[str, int]:
+        """What the ledger holds of this site."""
+        events = self.workspace.read_events()
+        returns, files = derive_returns(events), derive_files(events)
+        return {
+            "accepted": int(returns["is_current"].sum()),
+            "refused": len(events.frame(ReturnRefused)),
+            "open": int((derive_queries(events)["status"] == "open").sum()),
+            "quarantined": int((files["outcome"] == "quarantined").sum()),
+        }
+
+    def find_marks(self) -> dict[str, float]:
+        """The standing answer to mmse01 of each person, as it is kept."""
+        returns = derive_returns(self.workspace.read_events())
+        answers = read_answers(self.workspace, returns[returns["is_current"]])
+        answers = answers[answers["item"] == "mmse01"]
+        return dict(zip(answers["participant_id"], answers["response"], strict=True))
+
+
+@dataclass
+class Receipt:
+    """A receipt as a person at the site reads it."""
+
+    summary: list[str]
+    rows: list[dict[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, data: bytes) -> Receipt:
+        workbook = openpyxl.load_workbook(io.BytesIO(data))
+        summary = [str(cell) for row in workbook["Read me"].values for cell in row if cell is not None]
+        rows = []
+        if "To mend" in workbook.sheetnames:
+            head, *body = workbook["To mend"].values
+            rows = [{str(name): str(cell or "") for name, cell in zip(head, row, strict=True)} for row in body]
+        workbook.close()
+        return cls(summary, rows)
+
+    @property
+    def places(self) -> list[tuple[str, str, str]]:
+        return [(row["Query"], row["Sheet"], row["Cell"]) for row in self.rows]
+
+    def says(self, text: str) -> bool:
+        return any(text in line for line in [*self.summary, *(cell for row in self.rows for cell in row.values())])
+
+
+def open_post(folder: Path, **settings: Any) -> Post:
+    settings = {"data_folder": folder, "settle_seconds": 10, "largest_return_mb": LARGEST_MB} | settings
+    clock = datetime(2013, 3, 1, 6, 30, tzinfo=UTC)
+    return Post(create_workspace("cdisc_pilot", settings=Settings(_env_file=None, **settings), clock=lambda: clock))
+
+
+@pytest.fixture
+def post(tmp_path: Path) -> Post:
+    post = open_post(tmp_path)
+    post.begin()
+    return post
+
+
+def read_ledger(workspace: Workspace) -> str:
+    """All that the ledger holds, as one text."""
+    with workspace.ledger.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT * FROM ledger ORDER BY seq").all()
+    return "\n".join(str(tuple(row)) for row in rows)
+
+
+def set_cell(sheet: str, cell: str, value: object) -> Callable[[Workbook], object]:
+    return lambda workbook: workbook[sheet].__setitem__(cell, value)
+
+
+# Rows and cells -------------------------------------------------------------------------------------------------------
+
+STRANGE = "Mrs Jones of 3 High Street"
+
+# what is sent, what is changed in it, the cell that is named, words of the receipt
+CELLS = [
+    pytest.param("A4", "01-702-9999", "does not know this participant", id="unknown participant"),
+    pytest.param("A4", "01-706-1001", "belongs to another site", id="another site's participant"),
+    pytest.param("A4", STRANGE, "not an identifier of the study", id="a name for an identifier"),
+    pytest.param("B4", STRANGE, "respondent does not belong", id="unknown respondent"),
+    pytest.param("D4", "visit: " + STRANGE, "not one of the study's waves", id="unknown wave"),
+    pytest.param("F4", 77, "not one of the answers", id="level out of range"),
+    pytest.param("F4", STRANGE, "text where a number belongs", id="text where a number belongs"),
+    pytest.param("F4", "=2+2", "There is a formula", id="formula"),
+    pytest.param("E4", "=TODAY()", "There is a formula", id="formula for a date"),
+    pytest.param("E4", date(2013, 3, 2), "lies in the future", id="a date in the future"),
+    pytest.param("E4", "next week", "cannot be understood", id="no date"),
+]
+
+
+@pytest.mark.parametrize(("cell", "value", "words"), CELLS)
+def test_one_bad_cell_stops_its_row_alone(post, cell, value, words):
+    counts = post.receive(post.make(change=set_cell("MMSE", cell, value)))
+    assert (counts["files"], counts["records accepted"], counts["records refused"]) == (1, 2, 1)
+    assert post.count() == {"accepted": 2, "refused": 1, "open": 1, "quarantined": 0}
+    assert post.find_marks() == {ANN: 5.0, CAT: 5.0}
+    assert post.receipt.places == [("702-0001", "MMSE", cell)]
+    assert post.receipt.says(words)
+    assert post.receipt.says("Part of this workbook was accepted")
+    assert post.list_inbox() == []
+    ledger = read_ledger(post.workspace)
+    for stranger in ("9999", "706", "Jones", "77", "2+2", "TODAY", "next week"):
+        assert stranger not in ledger.replace("99:", "") or stranger == "77"
+    assert not post.receipt.says("Jones")
+
+
+def test_the_whole_table_of_a_bad_file_in_one_receipt(post):
+    """All faults at once, each by its place, and the one sound record accepted."""
+
+    def spoil(workbook: Workbook) -> None:
+        page = workbook["MMSE"]
+        page["A3"], page["F4"] = "01-702-9999", "four"
+        workbook.create_sheet(STRANGE[:20])["A1"] = STRANGE
+        page["M2"] = STRANGE
+
+    post.receive(post.make(change=spoil))
+    assert [(row["Sheet"], row["Cell"], row["Importance"]) for row in post.receipt.rows] == [
+        ("sheet 3", "", "Please check"),
+        ("MMSE", "M2", "Please check"),
+        ("MMSE", "A3", "Must be mended"),
+        ("MMSE", "F4", "Must be mended"),
+    ]
+    assert post.count() == {"accepted": 1, "refused": 2, "open": 4, "quarantined": 0}
+    assert "Jones" not in read_ledger(post.workspace)
+
+
+def test_a_missing_column_stops_its_sheet_and_no_other(post):
+    def drop(workbook: Workbook) -> None:
+        workbook["MMSE"].delete_cols(7)
+
+    hachinski = mmse(ANN)[["participant_id", "respondent", "form", "wave", "collected_on"]]
+    hachinski = hachinski.assign(**{item.id: 0.0 for item in post.workspace.instruments["hachinski"].items})
+    post.receive(post.make({"mmse": mmse(ANN, BEN), "hachinski": hachinski}, change=drop))
+    assert post.count() == {"accepted": 1, "refused": 2, "open": 1, "quarantined": 0}
+    assert post.receipt.says("A column is missing")
+    assert post.receipt.says("mmse02")
+
+
+def test_an_unknown_sheet_is_told_and_harms_nothing(post):
+    post.receive(post.make(change=lambda workbook: workbook.create_sheet(STRANGE).__setitem__("A1", STRANGE)))
+    assert post.count() == {"accepted": 3, "refused": 0, "open": 1, "quarantined": 0}
+    assert post.receipt.says("not one of the study's")
+    assert post.receipt.says("Everything in this workbook was accepted")
+    assert not post.receipt.says("Jones")
+    assert "Jones" not in read_ledger(post.workspace)
+
+
+@pytest.mark.parametrize(
+    ("second", "accepted", "refused", "n_open"),
+    [pytest.param(5.0, 2, 0, 0, id="the same answers"), pytest.param(4.0, 1, 2, 1, id="other answers")],
+)
+def test_a_duplicate_participant_in_one_file(post, second, accepted, refused, n_open):
+    rows = mmse(ANN, ANN, BEN)
+    rows.loc[1, "mmse01"] = second
+    counts = post.receive(post.make({"mmse": rows}))
+    assert post.count() == {"accepted": accepted, "refused": refused, "open": n_open, "quarantined": 0}
+    assert counts["records repeated"] == (accepted == 2)
+
+
+# The same again, other answers ----------------------------------------------------------------------------------------
+
+
+def test_the_same_file_under_another_name_changes_nothing(post):
+    data = post.make()
+    post.receive(data)
+    head = post.workspace.ledger.head()
+    post.put(data, "renamed.xlsx")
+    counts = receive_site_returns(post.workspace, SITE, TODAY, "Mary")
+    assert counts == Counter({"files": 1, "files repeated": 1})
+    assert post.workspace.ledger.head() == head
+    assert post.list_inbox() == []
+    again = next(receipt for name, receipt in post.read_receipts().items() if "received-before" in name)
+    assert again.says("We had received this very file before")
+
+
+def test_the_same_answers_in_another_workbook_count_once(post):
+    post.receive(post.make())
+    counts = post.receive(post.make(sending_number=2))
+    assert (counts["records accepted"], counts["records repeated"]) == (0, 3)
+    assert post.count() == {"accepted": 3, "refused": 0, "open": 0, "quarantined": 0}
+
+
+def test_conflicting_answers_are_asked_about_and_settled_by_a_correction(post):
+    post.receive(post.make())
+    post.receive(post.make({"mmse": mmse(ANN, BEN, mmse01=1.0)}, sending_number=2))
+    assert post.count() == {"accepted": 3, "refused": 2, "open": 2, "quarantined": 0}
+    assert post.find_marks() == {ANN: 5.0, BEN: 5.0, CAT: 5.0}
+    receipt = post.read_receipts()
+    assert any(entry.says("These answers differ from those accepted earlier") for entry in receipt.values())
+    post.receive(post.make({"mmse": mmse(ANN, BEN, CAT, mmse01=1.0)}, correction=1))
+    assert post.find_marks() == {ANN: 1.0, BEN: 1.0, CAT: 1.0}
+    assert post.count()["open"] == 0
+
+
+def test_files_of_one_inbox_count_in_their_order_whatever_their_names(tmp_path):
+    post = open_post(tmp_path)
+    first = post.make({"screening": screening(ANN)}, posted_on=date(2013, 2, 8))
+    second = post.make({"mmse": mmse(ANN)}, posted_on=date(2013, 2, 15))
+    third = post.make({"mmse": mmse(ANN, mmse01=2.0)}, posted_on=date(2013, 2, 15), correction=1)
+    for name, data in (("a", third), ("b", second), ("c", first), ("d", b"nothing of the kind")):
+        post.put(data, f"{name}.xlsx")
+    counts = receive_site_returns(post.workspace, SITE, TODAY, "Mary")
+    assert (counts["records accepted"], counts["records superseded"], counts["records refused"]) == (2, 1, 0)
+    assert (counts["files"], counts["files quarantined"]) == (4, 1)
+    assert post.find_marks() == {ANN: 2.0}
+
+
+# Whole files ----------------------------------------------------------------------------------------------------------
+
+
+def make_bomb() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+        with archive.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as part:
+            for _ in range(600):
+                part.write(bytes(1 << 20))
+    return buffer.getvalue()
+
+
+def make_macro(post: Post) -> bytes:
+    return rezip(list_parts(post.make()) | {"xl/vbaProject.bin": b"macro"})
+
+
+def make_empty(_: Post) -> bytes:
+    buffer = io.BytesIO()
+    workbook = Workbook()
+    workbook.save(buffer)
+    return buffer.getvalue()
+
+
+FILES = [
+    pytest.param(make_empty, "This workbook is empty", id="an empty workbook"),
+    pytest.param(lambda _: b"", "This workbook is empty", id="an empty file"),
+    pytest.param(lambda post: post.make({"mmse": mmse()}), "holds a row", id="a workbook without a row"),
+    pytest.param(lambda post: post.make()[:-900], "The end of this file is missing", id="a truncated zip"),
+    pytest.param(lambda _: make_bomb(), "We open at most", id="a zip bomb"),
+    pytest.param(make_macro, "holds macros", id="a macro workbook"),
+    pytest.param(lambda _: b"participant_id;mmse01\n", "not an Excel workbook", id="not a workbook"),
+    pytest.param(lambda _: os.urandom(LARGEST_MB << 20), "not an Excel workbook", id="just small enough"),
+    pytest.param(lambda _: os.urandom((LARGEST_MB << 20) + 1), "We read at most 2 MB", id="too large"),
+    pytest.param(lambda post: post.make(site="706"), "another site", id="another site's file"),
+    pytest.param(lambda post: post.make(posted_on=date(2013, 3, 2)), "lies in the future", id="posted tomorrow"),
+    pytest.param(
+        lambda post: post.make(change=lambda book: book.remove(book["About"])), "no sheet About", id="without About"
+    ),
+    pytest.param(
+        lambda post: post.make(change=set_cell("About", "B3", STRANGE)), "sheet About", id="another study or field"
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), FILES)
+def test_a_bad_file_is_kept_and_answered_and_the_run_goes_on(post, make, words):
+    bad, good = make(post), post.make({"mmse": mmse(ANN)}, sending_number=9)
+    post.put(bad, f"0 {STRANGE}.xlsx")
+    post.put(good, "1.xlsx")
+    counts = receive_site_returns(post.workspace, SITE, TODAY, "Mary")
+    assert (counts["files"], counts["files quarantined"], counts["records accepted"]) == (2, 1, 1)
+    assert post.count() == {"accepted": 1, "refused": 0, "open": 1, "quarantined": 1}
+    assert post.list_inbox() == []
+    files = derive_files(post.workspace.read_events())
+    held = files[files["outcome"] == "quarantined"].iloc[0]
+    if held["reason"] == "file_too_large":
+        [aside] = post.area.list("set_aside/")
+        assert aside.size == held["size_bytes"] == len(bad)
+    else:
+        assert post.workspace.content.get(held["sha256"]) == bad
+    receipts = post.read_receipts().values()
+    assert sum(receipt.says(words) and receipt.says("put aside unread") for receipt in receipts) == 1
+    assert "Jones" not in read_ledger(post.workspace)
+
+
+def test_two_hundred_megabytes_are_refused_unread(tmp_path):
+    post = open_post(tmp_path, largest_return_mb=50)
+    inbox = tmp_path / "cdisc_pilot" / "sites" / SITE / "inbox"
+    inbox.mkdir(parents=True)
+    with (inbox / "huge.xlsx").open("wb") as file:
+        file.truncate(200 << 20)
+    counts = receive_site_returns(post.workspace, SITE, TODAY, "Mary")
+    assert counts["files quarantined"] == 1
+    assert post.receipt.says("We read at most 50 MB")
+    assert [stored.size for stored in post.area.list("set_aside/")] == [200 << 20]
+    assert receive_site_returns(post.workspace, SITE, TODAY, "Mary") == Counter()
+
+
+def test_the_same_bad_bytes_from_two_sites(tmp_path):
+    post = open_post(tmp_path)
+    other = Post(post.workspace, "706")
+    for site in (post, other):
+        site.receive(b"")
+        assert site.receipt.places[0][0] == f"{site.site_id}-0001"
+    assert "conflict" not in read_ledger(post.workspace)
+
+
+def test_a_file_still_being_written_is_left_and_told_of(tmp_path, caplog):
+    post = open_post(tmp_path)
+    post.workspace.clock = lambda: datetime.now(UTC)
+    data = post.make({"screening": screening(ANN)})
+    post.put(data[:2000], f"{STRANGE}.xlsx")
+    post.put(b"x", ".DS_Store")
+    assert find_sites_with_files(post.workspace) == [SITE]
+    counts = receive_site_returns(post.workspace, SITE, TODAY, "Mary")
+    assert counts == Counter({"files unfinished": 1, "files ignored": 1})
+    assert len(post.list_inbox()) == 2
+    assert "1 still being written" in caplog.text
+    assert "Jones" not in caplog.text
+    post.put(data, f"{STRANGE}.xlsx")
+    assert receive_site_returns(post.workspace, SITE, TODAY, "Mary")["log entries"] == 2
+    assert post.list_inbox() == [f"inbox/{'.DS_Store'}"]
+
+
+def test_an_empty_inbox_is_no_work(tmp_path):
+    post = open_post(tmp_path)
+    assert find_sites_with_files(post.workspace) == []
+    assert receive_site_returns(post.workspace, SITE, TODAY, "Mary") == Counter()
+
+
+def test_leftovers_of_killed_runs_are_removed_after_a_day(post):
+    folder = post.workspace.folder / "sites" / SITE
+    assert isinstance(post.workspace.area, FolderArea)
+    assert remove_leftovers(post.workspace) == 0
+    from tasks.files import _name_temporary
+
+    old, new = folder / _name_temporary(), folder / _name_temporary()
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 100_000,) * 2)
+    assert remove_leftovers(post.workspace) == 1
+    assert new.exists()
+
+
+# The same on every store ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def any_post(ledger_url: str, file_area: FileArea, tmp_path: Path) -> Iterator[Post]:
+    post = open_post(tmp_path, database_url=ledger_url)
+    post.workspace.area = file_area
+    post.workspace.__dict__.pop("content", None)
+    post.begin()
+    yield post
+    post.workspace.ledger.close()
+
+
+def test_bad_rows_files_and_corrections_on_every_store(any_post):
+    post = any_post
+    post.put(post.make(change=set_cell("MMSE", "F4", 77)), "a.xlsx")
+    post.put(b"no workbook", "b.xlsx")
+    post.put(os.urandom((LARGEST_MB << 20) + 1), "c.xlsx")
+    counts = receive_site_returns(post.workspace, SITE, TODAY, "Mary")
+    assert (counts["files"], counts["files quarantined"]) == (3, 2)
+    assert post.count() == {"accepted": 2, "refused": 1, "open": 3, "quarantined": 2}
+    post.receive(post.make(correction=1))
+    assert post.count() == {"accepted": 3, "refused": 1, "open": 2, "quarantined": 2}
+    assert post.list_inbox() == []
+    assert post.workspace.ledger.verify().is_clean
+
+
+@pytest.mark.parametrize("name", ["a/b/../c.xlsx", "two\nlines.xlsx", "..\\up.xlsx", "=cmd|x.xlsx", "ünï.xlsx"])
+def test_a_name_is_never_trusted_in_a_bucket(shared_s3_area, tmp_path, name):
+    """A bucket's keys may hold what no file system would: separators, line ends, ways up."""
+    post = open_post(tmp_path)
+    post.workspace.area = shared_s3_area.below(f"names-{abs(hash(name))}")
+    post.workspace.__dict__.pop("content", None)
+    key = post.area._key(f"inbox/{name}")
+    client = post.area._client
+    client.put_object(Bucket=post.area._bucket, Key=key, Body=post.make({"screening": screening(ANN)}))
+    counts = receive_site_returns(post.workspace, SITE, TODAY, "Mary")
+    assert counts["log entries"] == 2
+    assert post.list_inbox() == []
+    assert len(post.read_receipts()) == 1
+    ledger = read_ledger(post.workspace)
+    for part in ("lines.xlsx", "c.xlsx", "up.xlsx", "cmd", "ünï"):
+        assert part not in ledger
+
+
+# Crashes and crowds ---------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def list_facts(workspace: Workspace) -> list[tuple[str, int, str]]:
+    """What the ledger says, apart from when it was said."""
+    with workspace.ledger.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT key, revision, content_hash FROM ledger ORDER BY seq").all()
+    return [tuple(row) for row in rows]
+
+
+STEPS = {
+    "before the file is kept": ("tasks.files.ContentStore.put", 1, False),
+    "after the file is kept": ("tasks.files.ContentStore.put", 1, True),
+    "before the answers are kept": ("tasks.files.ContentStore.put", 2, False),
+    "after the answers are kept": ("tasks.files.ContentStore.put", 2, True),
+    "before the append": ("tasks.ledger.Writing.append", 1, False),
+    "after the append": ("tasks.ledger.Writing.append", 1, True),
+    "before the receipt": ("tasks.files.DropBox.leave_receipt", 1, False),
+    "after the receipt, before the commit": ("tasks.files.DropBox.leave_receipt", 1, True),
+    "before the file is cleared": ("tasks.files.DropBox.clear", 1, False),
+    "after the file is cleared": ("tasks.files.DropBox.clear", 1, True),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_that_was_killed_is_made_good_by_the_next(tmp_path, monkeypatch, step):
+    def spoil(workbook: Workbook) -> None:
+        workbook["MMSE"]["F4"] = 77
+
+    calm, killed = open_post(tmp_path / "calm"), open_post(tmp_path / "killed")
+    for post in (calm, killed):
+        post.begin()
+    data = calm.make(change=spoil)
+    calm.receive(data)
+
+    target, call, after = STEPS[step]
+    module, owner_name, name = target.rsplit(".", 2)
+    owner = getattr(__import__(module, fromlist=[owner_name]), owner_name)
+    original = getattr(owner, name)
+    calls = 0
+
+    def die(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = original(*arguments, **options) if calls < call or after else None
+        if calls == call:
+            raise Killed
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, die)
+        with pytest.raises(Killed):
+            killed.receive(data)
+    again = open_post(tmp_path / "killed")
+    receive_site_returns(again.workspace, SITE, TODAY, "Mary")
+    assert list_facts(again.workspace) == list_facts(calm.workspace)
+    assert again.workspace.ledger.verify().is_clean
+    assert again.list_inbox() == []
+    receipts = {name: receipt for name, receipt in again.read_receipts().items() if "received-before" not in name}
+    assert receipts == calm.read_receipts()
+    assert again.find_marks() == {ANN: 5.0, CAT: 5.0}
+
+
+def receive_together(folder: Path, start: Any) -> None:
+    post = open_post(folder)
+    start.wait()
+    receive_site_returns(post.workspace, SITE, TODAY, "Mary")
+
+
+def test_two_processes_that_receive_one_inbox_count_nothing_twice(tmp_path):
+    calm, crowd = open_post(tmp_path / "calm"), open_post(tmp_path / "crowd")
+    for post in (calm, crowd):
+        post.begin()
+        for number in range(1, 7):
+            rows = mmse(ANN, BEN, wave=f"WEEK {2 * number}" if number < 5 else "screening")
+            post.put(post.make({"mmse": rows}, sending_number=number), f"{number}.xlsx")
+    receive_site_returns(calm.workspace, SITE, TODAY, "Mary")
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(2)
+    processes = [context.Process(target=receive_together, args=(tmp_path / "crowd", start)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert sorted(list_facts(crowd.workspace)) == sorted(list_facts(calm.workspace))
+    assert crowd.workspace.ledger.verify().is_clean
+    assert crowd.list_inbox() == []
+    events = crowd.workspace.read_events()
+    assert events.frame(ReturnAccepted)["key"].is_unique
+    assert len(events.frame(QueryRaised)) == 0
+    assert len(derive_participants(events)) == 3
