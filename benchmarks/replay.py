@@ -9,7 +9,6 @@ CPU seconds count this process and the Prefect server that it starts, so they sa
 import argparse
 import os
 import resource
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,31 +85,31 @@ def main() -> None:
         find_postings(settings, sites, options.until)  # the source is read once and stays read
         n_workbooks, bare = measure(lambda: write_and_read(settings, sites, options.until))
         prepare_prefect(Path(folder) / "prefect")
-        last = []
+        said = Console(stderr=True)
 
         def show(step: Progress) -> None:
-            last[:] = [step]
-            if not sys.stderr.isatty() and step.n % 20 == 0:
-                Console(stderr=True).print(f"{step.n} of {step.n_days} study days")
+            if step.n % 20 == 0:
+                said.print(f"{step.n} of {step.n_days} study days")
 
         def run() -> tuple[Replayed, float]:
             done = replay(settings, sites=sites, until=options.until, every=options.every, on_progress=show)
             return done, _read_server_cpu()
 
         (done, server), whole = measure(run)
-    table = Table("", "wall", "CPU", "wall per study day", "wall per workbook", title=f"Replay of {done.workspace.name}")
-    for name, wall, cpu in (
+    name = done.workspace.name
+    table = Table("", "wall", "CPU", "wall per study day", "wall per workbook", title=f"Replay of {name}")
+    for row, wall, cpu in (
         ("bare workbooks", bare.wall, bare.own),
         ("replay", whole.wall, whole.own),
         ("its Prefect server", 0.0, server),
     ):
         per = (f"{wall / done.n_days * 1000:.0f} ms", f"{wall / n_workbooks * 1000:.0f} ms") if wall else ("", "")
-        table.add_row(name, f"{wall:.1f} s" if wall else "", f"{cpu:.1f} s", *per)
+        table.add_row(row, f"{wall:.1f} s" if wall else "", f"{cpu:.1f} s", *per)
     Console().print(table)
     Console().print(
         f"{done.n_days} study days, {n_workbooks:,} workbooks. The replay costs {whole.wall / bare.wall:.1f} times the "
-        f"bare workbooks ({(whole.own + server) / bare.own:.1f} times in CPU). Target for the whole trial, a study day a "
-        f"week, two idle cores: {TARGET_SECONDS} s."
+        f"bare workbooks ({(whole.own + server) / bare.own:.1f} times in CPU). Target for the whole trial, a study day "
+        f"a week, two idle cores: {TARGET_SECONDS} s."
     )
 
 

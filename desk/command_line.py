@@ -17,13 +17,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rehearsal.pilot_source import SourceUnusable, load_assumptions, read_source
 from rehearsal.reconciliation import ReleaseFrames
 from rehearsal.reconciliation import reconcile as follow
+from rehearsal.replay import STUDY as REPLAYED
+from rehearsal.replay import Progress as Step
 from rehearsal.replay import (
     Replayed,
     ReplayRefused,
@@ -33,8 +35,6 @@ from rehearsal.replay import (
     parse_every,
     replay,
 )
-from rehearsal.replay import STUDY as REPLAYED
-from rehearsal.replay import Progress as Step
 from study.calendar import london_day
 from study.datasets import ReleaseFault
 from study.instruments import DefinitionFaults
@@ -121,7 +121,7 @@ def rehearse(
     sites: SitesOption = "",
     until: Annotated[str, typer.Option(help="Replay up to this day, such as 2013-01-31.")] = "",
     every: Annotated[str, typer.Option(help="Days from one study day to the next, 1d to 31d.")] = "7d",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier replay left, and begin again.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier replay left; begin again.")] = False,
 ) -> None:
     """Replay a real 17-site trial through the flows that a live study uses, and freeze its dataset."""
     if study != REPLAYED:
@@ -172,7 +172,10 @@ def _print_replayed(result: Replayed, sites: list[str], until: date | None) -> N
             out.print(f"Went on after {result.n_resumed:,} study days that an earlier run had completed.")
         out.print(f"\n[bold]Frozen:[/bold] release {result.release}, from {result.n_posted:,} workbooks.")
     if not result.is_of_this_version:
-        out.print("It was replayed by another version of the program or its definitions; --fresh replays it with these.")
+        out.print(
+            "It was replayed by another version of the program or its definitions; --fresh begins again with these.",
+            soft_wrap=True,
+        )
     out.print(f"Rows: {result.rows}.", soft_wrap=True)
     out.print(f"Rests on {len(load_assumptions())} declared assumptions: rehearsal/assumptions.toml", soft_wrap=True)
     out.print(f"\n  Release  {result.location}/", soft_wrap=True)

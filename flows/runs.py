@@ -88,7 +88,9 @@ def find_as_of(as_of: date | None, workspace: Workspace) -> date:
 
 
 def _find_due_day() -> date:
-    return london_day(runtime.flow_run.scheduled_start_time or datetime.now(UTC))
+    day = london_day(runtime.flow_run.scheduled_start_time or datetime.now(UTC))
+    # Prefect's moments are of a class of its own, and so are their days: nothing that the ledger could write down.
+    return date(day.year, day.month, day.day)
 
 
 def find_sites(study: Study, sites: Sequence[str]) -> list[str]:

@@ -84,7 +84,7 @@ class Replayed:
 
 
 def parse_every(text: str) -> int:
-    """"7d" to 7. Raises ValueError for anything but a number of days from 1 to 31."""
+    """The 7 of "7d". Raises ValueError for anything but a number of days from 1 to 31."""
     match = re.fullmatch(r"(\d{1,2})d?", text.strip())
     if not match or not 1 <= int(match[1]) <= 31:
         raise ValueError(f'"{text}" is not a rhythm of study days. Give a number of days from 1d to 31d, such as 7d.')
@@ -183,8 +183,8 @@ def replay(
 
 @dataclass(frozen=True)
 class Standing:
-    """What an earlier replay left. `done`: the last study day completed. `begun`: the last day that left anything, be it
-    only a workbook in an inbox. `received`: the SHA-256 of every file received."""
+    """What an earlier replay left. `done`: the last study day completed. `begun`: the last day that left anything, even
+    if only a workbook in an inbox. `received`: the SHA-256 of every file received."""
 
     done: date | None
     begun: date | None
@@ -204,8 +204,8 @@ def find_standing(workspace: Workspace, postings: Sequence[Posting], last: date)
     """
     events = workspace.read_events()
     completed = events.frame(StudyDayCompleted)
-    completed = completed.loc[completed["requested_by"] == REPLAY, "occurred_on"]
-    done = completed.max().date() if len(completed) else None
+    own = completed.loc[completed["requested_by"] == REPLAY, "occurred_on"]
+    done = own.max().date() if len(own) else None
     recorded_on = _find_recorded_on(workspace)
     if recorded_on and recorded_on > last and done != last:
         raise ReplayRefused(
@@ -273,7 +273,7 @@ def _hold(settings: Settings, name: str) -> Iterator[None]:
         try:
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError:
-            raise ReplayRefused(f"{name} is being replayed by another process. Wait until it ends, or stop it.") from None
+            raise ReplayRefused(f"{name} is being replayed by another process. Wait until it ends.") from None
         yield
 
 
@@ -308,7 +308,7 @@ def delete_replay(settings: Settings, name: str) -> None:
     """Delete what an earlier replay left in the data folder. Raises ReplayRefused where any of it lies elsewhere."""
     if settings.database_url or settings.files:
         raise ReplayRefused(
-            "--fresh deletes only what lies in the data folder, and the settings put the ledger or the files elsewhere. "
+            "--fresh deletes only what lies in the data folder; the settings put the ledger or the files elsewhere. "
             "Name an empty database and an empty bucket or prefix in the settings instead."
         )
     folder, aside = settings.data_folder / name, settings.data_folder / f".{name}.deleted"

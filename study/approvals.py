@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,7 @@ STEPS: dict[type[ApprovalEvent], str] = {
 }
 _DECISIONS = ("granted", "granted_with_conditions", "refused")
 _ITEM = ["approval", "site_id", "body_id", "person_id"]
-_DAY = "datetime64[us]"
+_DAY: Literal["datetime64[us]"] = "datetime64[us]"
 _NO_END = pd.Timestamp("2200-12-31")
 _ONE_DAY = pd.Timedelta(days=1)
 _NONE = -(10**6)  # a day number that stands for no day
@@ -157,7 +157,7 @@ def _derive_attempts(steps: pd.DataFrame) -> pd.DataFrame:
 
     def pick(names: tuple[str, ...]) -> pd.DataFrame:
         rows = steps.loc[steps["step"].isin(names)].drop_duplicates("attempt_id").set_index("attempt_id")
-        return rows.reindex(attempts.index)
+        return rows.reindex(attempts.index).rename_axis("attempt_id")
 
     submitted, decided = pick(("submitted",)), pick(_DECISIONS)
     attempts["submitted_on"] = submitted["occurred_on"]
@@ -198,7 +198,7 @@ def derive_spells(steps: pd.DataFrame) -> pd.DataFrame:
     first = granted[["in_force_from", "expires_on"]].assign(attempt_id=granted.index, number=0)
     renewals = _number_renewals(steps, attempts)
     renewals = renewals.loc[renewals["attempt_id"].isin(granted.index)]
-    base = pd.Series(renewals["attempt_id"].map(granted["in_force_from"]), dtype=_DAY)
+    base = granted["in_force_from"].reindex(renewals["attempt_id"]).set_axis(renewals.index)
     starts = pd.concat([renewals["occurred_on"], renewals["in_force_from"], base], axis="columns")
     renewals = renewals.assign(in_force_from=starts.max(axis="columns").astype(_DAY))
     spells = pd.concat([first, renewals[["in_force_from", "expires_on", "attempt_id", "number"]]], ignore_index=True)
@@ -422,10 +422,11 @@ def _add_clocks(study: Study, approvals: pd.DataFrame, requests: _Requests, as_o
     for column in ("decided_on", "withdrawn_on"):
         days = _to_days(approvals[column])
         end = np.where(days == _NONE, end, np.minimum(end, days))
-    longest = max([1, *(int(days.max(initial=0)) for days in (allowed, after_answer))])
+    limits = ("days", "after_answer_days", "answer_days", "mending_days", "validation_days")
+    longest = max(int(collect(field).max(initial=0)) for field in limits)
     known = np.concatenate([days[days != _NONE] for days in (submitted, valid, requests.asked, requests.answered, end)])
     first, last = int(known.min(initial=today)), int(known.max(initial=today))
-    counter = _DayCounter(first - 1, last + 2 * max(longest, 1000) + 60, find_holidays(study.bank_holidays))
+    counter = _DayCounter(first - 1, last + 2 * max(longest, 0) + 60, find_holidays(study.bank_holidays))
 
     here = np.where(is_running, start, first)
     end = np.maximum(end, here)

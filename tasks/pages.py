@@ -106,18 +106,23 @@ def _describe_items(instrument: Mapping[str, Any]) -> dict[str, Any]:
         }
         for item in instrument["items"]
     ]
-    shared = {name: rows[0][name] for name in ("answers", "missing") if all(row[name] == rows[0][name] for row in rows)}
+    answers = rows[0]["answers"] if all(row["answers"] == rows[0]["answers"] for row in rows) else []
+    missing = [pair for pair in rows[0]["missing"] if all(pair in row["missing"] for row in rows)]
+    for row in rows:
+        row["missing"] = [pair for pair in row["missing"] if pair not in missing]
     return {
         **{name: value for name, value in instrument.items() if name != "items"},
         "rows": rows,
-        "shared": {"answers": [], "missing": []} | shared,
-        "own": [name for name in ("answers", "missing") if name not in shared],
+        "shared": {"answers": answers, "missing": missing},
+        "own": [*(["answers"] if not answers else []), *(["missing"] if any(row["missing"] for row in rows) else [])],
         "is_routed": any(row["asked_if"] for row in rows),
     }
 
 
 def _describe_answers(item: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if item["levels"]:
+    """Codes and labels; the reach alone of a number, and of levels without a gap whose labels only repeat the codes."""
+    levels, n_possible = item["levels"], item["maximum"] - item["minimum"] + 1
+    if levels and (len(levels) != n_possible or any(code != label for code, label in levels.items())):
         return list(item["levels"].items())
     return [(f"{item['minimum']:g} to {item['maximum']:g}", "")]
 

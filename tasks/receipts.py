@@ -8,11 +8,13 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
-from study.pack_layout import Layout
+from study.pack_layout import ABOUT, Layout
 from study.returns import Decision, Fault, FileFacts
 from tasks.settings import PROJECT
 from tasks.workbooks import ReceiptRow, ReceiptSummary, write_receipt_workbook
 from tasks.workspace import Workspace
+
+ASSUMPTIONS = "This study takes some things as given. Its protocol, and the report of every release, list them."
 
 
 @lru_cache(maxsize=1)
@@ -38,7 +40,8 @@ def write_receipt(
 ) -> tuple[str, bytes]:
     """The receipt of one file: its name and its bytes. `query_ids`: the query of each fault."""
     sending, facts = decision.sending, decision.facts
-    rows = [_derive_row(workspace.layout, *told) for told in zip(decision.faults, query_ids, strict=True)]
+    told = sorted(zip(decision.faults, query_ids, strict=True), key=lambda pair: _find_place(workspace.layout, pair[0]))
+    rows = [_derive_row(workspace.layout, fault, query_id) for fault, query_id in told]
     expected = decision.faults[0].expected if decision.quarantine_rule else ""
     reason, what_to_do = find_wording(decision.quarantine_rule, expected) if decision.quarantine_rule else ("", "")
     summary = ReceiptSummary(
@@ -57,10 +60,18 @@ def write_receipt(
         n_log_entries=decision.n_log_entries,
         reason=reason,
         what_to_do=what_to_do,
-        notes=tuple(assumption.text for assumption in workspace.study.assumptions),
+        notes=(ASSUMPTIONS,) if workspace.study.assumptions else (),
     )
     name = sending.return_id if sending else f"unidentified-{received_on}"
     return f"{name}-receipt-{facts.sha256[:8]}.xlsx", write_receipt_workbook(summary, rows)
+
+
+def _find_place(layout: Layout, fault: Fault) -> tuple[int, int, int, str]:
+    """In the order in which a person goes through the workbook; the file as a whole first, unknown sheets last."""
+    codes = ["", ABOUT, *layout.sheet_by_code]
+    sheet = codes.index(fault.sheet) if fault.sheet in codes else len(codes)
+    letters = fault.cell.rstrip("0123456789")
+    return sheet, fault.row, len(letters), letters
 
 
 def _derive_row(layout: Layout, fault: Fault, query_id: str) -> ReceiptRow:

@@ -1,4 +1,4 @@
-"""Every setting, in one place: from the environment (`SUMMATIVE_…`) or a `.env` file beside the README.
+"""Every setting, in one place: from the environment (`SUMMATIVE_…`) or a `.env` file in the working folder.
 
 It lives with the tasks because flows that a Prefect worker starts need it too, and imports point one way.
 """
@@ -38,9 +38,6 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr = Field(default=SecretStr(""), description="Goes with the access key.")
     sites_config: Path = Field(default=PROJECT / "sites_config", description="Folder of studies.")
     instruments: Path = Field(default=PROJECT / "instruments", description="Folder of instruments.")
-    contacts_file: Path | None = Field(
-        default=None, description="Names and addresses of site staff (TOML), kept outside the repository."
-    )
     settle_seconds: int = Field(
         default=10, ge=0, description="A file in a drop-box that is no complete workbook is left alone this long."
     )

@@ -234,7 +234,7 @@ def tell(*told: Event) -> Events:
     lines = []
     for seq, event in enumerate(told, start=1):
         columns = {
-            **{name: "" for name in ROW_TYPES},
+            **dict.fromkeys(ROW_TYPES, ""),
             **{name: getattr(event, name) for name in ("key", "kind", "kind_version", "requested_by")},
             **{name: getattr(event, name) for name in ("site_id", "participant_id")},
             "seq": seq,

@@ -27,7 +27,7 @@ from tests.services import STARTUP_SECONDS, ServiceFailed, _read_end, _start, _s
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sys.executable).with_name("summative")
-COMMAND_SECONDS = 900.0
+COMMAND_SECONDS = 1_800.0
 
 _FORKER = """
 import json, os, sys
@@ -107,6 +107,8 @@ def make_environment(folder: Path, prefect_url: str, **settings: str) -> dict[st
     return {
         **own,
         "SUMMATIVE_DATA_FOLDER": str(folder),
+        "SUMMATIVE_DATABASE_URL": "",
+        "SUMMATIVE_FILES": "",
         "PREFECT_API_URL": prefect_url,
         "PREFECT_HOME": str(folder / "prefect"),
         "COLUMNS": "200",
@@ -143,11 +145,13 @@ class Commands:
         self._log = folder / "commands.log"
         self._errors = folder / "forker.log"
 
-    def run(self, arguments: list[str], kill_after: float | None = None, **environment: str) -> Answer:
+    def run(
+        self, arguments: list[str], environment: Mapping[str, str] | None = None, kill_after: float | None = None
+    ) -> Answer:
         """What the command said. With `kill_after` it is sent SIGKILL after so many seconds, if it still runs: the
         status is then -9."""
         self._log.unlink(missing_ok=True)
-        order = {"arguments": arguments, "environment": environment, "log": str(self._log)}
+        order = {"arguments": arguments, "environment": dict(environment or {}), "log": str(self._log)}
         self._orders.write(json.dumps(order) + "\n")
         self._orders.flush()
         child = int(self._read())
@@ -168,7 +172,7 @@ class Commands:
 
 
 def _kill(process_id: int) -> None:
-    """Its parent waits for it, so until the timer is cancelled the number is its own, or nobody's any more."""
+    """It may have ended by itself a moment ago."""
     try:
         os.kill(process_id, SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What sites really send, from the inbox to the receipt: nothing is lost, the rest is unharmed, and the answer is clear.
+"""What sites really send, from inbox to receipt: nothing is lost, the rest is unharmed, and the answer is clear.
 
 Every test sends workbooks through the tasks of a real workspace: its ledger, its files, its drop-boxes.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import re
 import time
 import zipfile
 from collections import Counter
@@ -24,9 +25,10 @@ from openpyxl.workbook import Workbook
 
 from study.events import QueryRaised, ReturnAccepted, ReturnRefused
 from study.state import derive_files, derive_participants, derive_queries, derive_returns
-from tasks.files import FileArea, FolderArea
+from tasks.files import FileArea, FolderArea, S3Area, _name_temporary, connect_s3
 from tasks.returns import find_sites_with_files, read_answers, receive_site_returns, remove_leftovers
 from tasks.settings import Settings
+from tasks.workbook_inspection import MEGABYTE
 from tasks.workbooks import write_return_workbook
 from tasks.workspace import Workspace, create_workspace
 from tests.return_workbooks import edit, list_parts, rezip
@@ -163,10 +165,10 @@ def post(tmp_path: Path) -> Post:
 
 
 def read_ledger(workspace: Workspace) -> str:
-    """All that the ledger holds, as one text."""
+    """All that the ledger holds, as one text, without the hashes, in which any digits may stand."""
     with workspace.ledger.engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT * FROM ledger ORDER BY seq").all()
-    return "\n".join(str(tuple(row)) for row in rows)
+    return re.sub(r"[0-9a-f]{64}|\d\d:\d\d:\d\d\.\d{6}Z", "", "\n".join(str(tuple(row)) for row in rows))
 
 
 def set_cell(sheet: str, cell: str, value: object) -> Callable[[Workbook], object]:
@@ -205,8 +207,8 @@ def test_one_bad_cell_stops_its_row_alone(post, cell, value, words):
     assert post.list_inbox() == []
     ledger = read_ledger(post.workspace)
     for stranger in ("9999", "706", "Jones", "77", "2+2", "TODAY", "next week"):
-        assert stranger not in ledger.replace("99:", "") or stranger == "77"
-    assert not post.receipt.says("Jones")
+        assert stranger not in ledger
+        assert not post.receipt.says(stranger)
 
 
 def test_the_whole_table_of_a_bad_file_in_one_receipt(post):
@@ -220,10 +222,10 @@ def test_the_whole_table_of_a_bad_file_in_one_receipt(post):
 
     post.receive(post.make(change=spoil))
     assert [(row["Sheet"], row["Cell"], row["Importance"]) for row in post.receipt.rows] == [
-        ("sheet 3", "", "Please check"),
         ("MMSE", "M2", "Please check"),
         ("MMSE", "A3", "Must be mended"),
         ("MMSE", "F4", "Must be mended"),
+        ("sheet 3", "", "Please check"),
     ]
     assert post.count() == {"accepted": 1, "refused": 2, "open": 4, "quarantined": 0}
     assert "Jones" not in read_ledger(post.workspace)
@@ -313,14 +315,15 @@ def test_files_of_one_inbox_count_in_their_order_whatever_their_names(tmp_path):
 # Whole files ----------------------------------------------------------------------------------------------------------
 
 
-def make_bomb() -> bytes:
+def make_bomb(post: Post) -> bytes:
+    """A return one sheet of which unpacks to sixty megabytes of blanks."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("[Content_Types].xml", "<Types/>")
-        archive.writestr("xl/workbook.xml", "<workbook/>")
-        with archive.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as part:
-            for _ in range(600):
-                part.write(bytes(1 << 20))
+        for name, content in list_parts(post.make()).items():
+            with archive.open(name, "w") as part:
+                part.write(content)
+                for _ in range(60 if name.endswith("sheet2.xml") else 0):
+                    part.write(b" " * (1 << 20))
     return buffer.getvalue()
 
 
@@ -340,18 +343,18 @@ FILES = [
     pytest.param(lambda _: b"", "This workbook is empty", id="an empty file"),
     pytest.param(lambda post: post.make({"mmse": mmse()}), "holds a row", id="a workbook without a row"),
     pytest.param(lambda post: post.make()[:-900], "The end of this file is missing", id="a truncated zip"),
-    pytest.param(lambda _: make_bomb(), "We open at most", id="a zip bomb"),
+    pytest.param(make_bomb, "We open at most", id="a zip bomb"),
     pytest.param(make_macro, "holds macros", id="a macro workbook"),
     pytest.param(lambda _: b"participant_id;mmse01\n", "not an Excel workbook", id="not a workbook"),
-    pytest.param(lambda _: os.urandom(LARGEST_MB << 20), "not an Excel workbook", id="just small enough"),
-    pytest.param(lambda _: os.urandom((LARGEST_MB << 20) + 1), "We read at most 2 MB", id="too large"),
+    pytest.param(lambda _: os.urandom(LARGEST_MB * MEGABYTE), "not an Excel workbook", id="just small enough"),
+    pytest.param(lambda _: os.urandom(LARGEST_MB * MEGABYTE + 1), "We read at most 2 MB", id="too large"),
     pytest.param(lambda post: post.make(site="706"), "another site", id="another site's file"),
     pytest.param(lambda post: post.make(posted_on=date(2013, 3, 2)), "lies in the future", id="posted tomorrow"),
     pytest.param(
         lambda post: post.make(change=lambda book: book.remove(book["About"])), "no sheet About", id="without About"
     ),
     pytest.param(
-        lambda post: post.make(change=set_cell("About", "B3", STRANGE)), "sheet About", id="another study or field"
+        lambda post: post.make(change=set_cell("About", "C4", STRANGE)), "names another study", id="another study"
     ),
 ]
 
@@ -413,7 +416,7 @@ def test_a_file_still_being_written_is_left_and_told_of(tmp_path, caplog):
     assert "Jones" not in caplog.text
     post.put(data, f"{STRANGE}.xlsx")
     assert receive_site_returns(post.workspace, SITE, TODAY, "Mary")["log entries"] == 2
-    assert post.list_inbox() == [f"inbox/{'.DS_Store'}"]
+    assert post.list_inbox() == ["inbox/.DS_Store"]
 
 
 def test_an_empty_inbox_is_no_work(tmp_path):
@@ -426,8 +429,6 @@ def test_leftovers_of_killed_runs_are_removed_after_a_day(post):
     folder = post.workspace.folder / "sites" / SITE
     assert isinstance(post.workspace.area, FolderArea)
     assert remove_leftovers(post.workspace) == 0
-    from tasks.files import _name_temporary
-
     old, new = folder / _name_temporary(), folder / _name_temporary()
     for path in (old, new):
         path.write_bytes(b"half")
@@ -453,7 +454,7 @@ def test_bad_rows_files_and_corrections_on_every_store(any_post):
     post = any_post
     post.put(post.make(change=set_cell("MMSE", "F4", 77)), "a.xlsx")
     post.put(b"no workbook", "b.xlsx")
-    post.put(os.urandom((LARGEST_MB << 20) + 1), "c.xlsx")
+    post.put(os.urandom(LARGEST_MB * MEGABYTE + 1), "c.xlsx")
     counts = receive_site_returns(post.workspace, SITE, TODAY, "Mary")
     assert (counts["files"], counts["files quarantined"]) == (3, 2)
     assert post.count() == {"accepted": 2, "refused": 1, "open": 3, "quarantined": 2}
@@ -463,22 +464,27 @@ def test_bad_rows_files_and_corrections_on_every_store(any_post):
     assert post.workspace.ledger.verify().is_clean
 
 
-@pytest.mark.parametrize("name", ["a/b/../c.xlsx", "two\nlines.xlsx", "..\\up.xlsx", "=cmd|x.xlsx", "ünï.xlsx"])
-def test_a_name_is_never_trusted_in_a_bucket(shared_s3_area, tmp_path, name):
+@pytest.mark.parametrize("name", ["a/b/../../../c.xlsx", "two\nlines.xlsx", "..\\up.xlsx", "=cmd|x.xlsx", "ünï.xlsx"])
+@pytest.mark.parametrize("is_return", [True, False])
+def test_a_name_is_never_trusted_in_a_bucket(tmp_path, name, is_return):
     """A bucket's keys may hold what no file system would: separators, line ends, ways up."""
-    post = open_post(tmp_path)
-    post.workspace.area = shared_s3_area.below(f"names-{abs(hash(name))}")
-    post.workspace.__dict__.pop("content", None)
-    key = post.area._key(f"inbox/{name}")
-    client = post.area._client
-    client.put_object(Bucket=post.area._bucket, Key=key, Body=post.make({"screening": screening(ANN)}))
-    counts = receive_site_returns(post.workspace, SITE, TODAY, "Mary")
-    assert counts["log entries"] == 2
-    assert post.list_inbox() == []
-    assert len(post.read_receipts()) == 1
-    ledger = read_ledger(post.workspace)
-    for part in ("lines.xlsx", "c.xlsx", "up.xlsx", "cmd", "ünï"):
-        assert part not in ledger
+    from moto import mock_aws  # slow to import, and the processes of the test below import this module
+
+    with mock_aws():
+        client = connect_s3(access_key="k", secret_key="s", region="us-east-1")
+        client.create_bucket(Bucket="odd")
+        post = open_post(tmp_path)
+        post.workspace.area = S3Area("odd", "study", client)
+        data = post.make({"screening": screening(ANN)}) if is_return else b"nothing"
+        client.put_object(Bucket="odd", Key=f"study/sites/{SITE}/inbox/{name}", Body=data)
+        counts = receive_site_returns(post.workspace, SITE, TODAY, "Mary")
+        assert (counts["log entries"], counts["files quarantined"]) == ((2, 0) if is_return else (0, 1))
+        assert post.list_inbox() == []
+        assert len(post.read_receipts()) == 1
+        ledger = read_ledger(post.workspace)
+        for part in ("lines", "c.xlsx", "up.xlsx", "cmd", "ünï"):
+            assert part not in ledger
+        client.close()
 
 
 # Crashes and crowds ---------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ def test_every_column_and_code_is_explained(study_id: str) -> None:
         assert all(column["label"] and column["type"] in ("text", "number", "date") for column in entry["columns"])
     assert set(codebook["codes"]) <= {column for table in TABLES.values() for column in table.column_names}
     for name, known in (
-        ("arm", study.arms), ("cohort", study.cohorts), ("wave", study.waves), ("disposition", study.disposition_reasons)
+        ("arm", study.arms), ("cohort", study.cohorts), ("wave", study.waves),
+        ("disposition", study.disposition_reasons),
     ):  # fmt: skip
         assert list(codebook["codes"][name]) == [entry.id for entry in known]
     assert list(codebook["codes"]["site"]) == [site.site_id for site in study.sites]

@@ -115,7 +115,7 @@ def test_an_empty_table_is_typed(name: str) -> None:
 def test_participants_are_ordered_by_identifier_as_text() -> None:
     people = make_people({"participant_id": "00010"}, {"participant_id": "00007"}, {"participant_id": "0001"})
     table = derive_participants_table(people.rename(columns={"site": "site_id"}))
-    assert table["participant_id"].tolist() == ["0001", "00007", "00010"]
+    assert table["participant_id"].tolist() == ["00007", "0001", "00010"]
 
 
 def test_rows_follow_the_protocol_and_the_definitions() -> None:
@@ -207,7 +207,7 @@ def test_sound_tables_have_no_faults() -> None:
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (lambda rows: pd.concat([rows, rows.iloc[:2]]), "responses: 2 rows repeat the key of another (participant_id, "),
+        (lambda rows: pd.concat([rows, rows.iloc[:2]]), "responses: 2 rows repeat the key of another ("),
         (lambda rows: rows.assign(participant_id="00007"), "responses: 6 rows belong to nobody in participants."),
         (lambda rows: rows.assign(participant_id=None), "responses: 6 rows have a blank in their key"),
         (lambda rows: rows.assign(instrument="mmmse"), "responses.instrument: 6 rows have a code"),

@@ -16,6 +16,7 @@ import pandas as pd
 import pandera.pandas as pa
 import pytest
 from prefect.states import Completed
+from prefect.types._datetime import create_datetime_instance
 from prefect.utilities.schema_tools.validation import validate
 
 from desk.serve import Registered, describe, narrow_schema, set_environment
@@ -200,9 +201,10 @@ def make_workspace(now: datetime) -> Workspace:
 def test_a_run_belongs_to_the_london_day_on_which_it_was_due(
     monkeypatch: pytest.MonkeyPatch, due: datetime, expected: date
 ) -> None:
-    monkeypatch.setattr(runs.runtime, "flow_run", SimpleNamespace(scheduled_start_time=due))
-    started_late = due + dt.timedelta(days=2)
-    assert find_as_of(None, make_workspace(started_late)) == expected
+    monkeypatch.setattr(runs.runtime, "flow_run", SimpleNamespace(scheduled_start_time=create_datetime_instance(due)))
+    day = find_as_of(None, make_workspace(started_late := due + dt.timedelta(days=2)))
+    assert day == expected < started_late.date()
+    assert type(day) is date, "Prefect's own kind of day cannot be written to the ledger."
 
 
 def test_a_day_to_come_is_refused() -> None:

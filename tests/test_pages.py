@@ -7,6 +7,7 @@ import re
 import subprocess
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,19 +139,30 @@ def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
 
 
 def test_items_say_once_what_they_share() -> None:
-    item = {"label": "L", "missing_codes": {"-9": "not_answered"}, "asked_if": "", "minimum": 0.0, "maximum": 1.0}
+    item: dict[str, Any] = {
+        "label": "L",
+        "missing_codes": {"-9": "not_answered"},
+        "asked_if": "",
+        "minimum": 0.0,
+        "maximum": 1.0,
+    }
+    more_codes = {**item["missing_codes"], "96": "not_applicable"}
     instrument = {
         "id": "i", "title": "I", "version": "1", "citation": "C.", "licence": "L.", "respondents": ["self"],
         "forms": ["easy_read"], "scales": [],
-        "items": [{**item, "item": "a", "levels": {"0": "no", "1": "yes"}}, {**item, "item": "b", "levels": {}}],
+        "items": [
+            {**item, "item": "a", "levels": {"0": "no", "1": "yes"}},
+            {**item, "item": "b", "levels": {"0": "0", "1": "1"}, "missing_codes": more_codes},
+            {**item, "item": "c", "levels": {"0": "0", "2": "2"}, "maximum": 2.0},
+        ],
     }  # fmt: skip
     codebook = {
         "title": "T", "protocol_version": "1", "tables": [], "codes": {}, "accepts_unscheduled": False,
         "assumptions": [], "planned_instruments": [], "instruments": [instrument],
     }  # fmt: skip
     text = read_text(write_codebook_page(codebook).decode())
-    assert text.count("-9 not answered") == 1
-    assert "a L 0 no; 1 yes b L 0 to 1" in text
+    assert text.count("-9 = not answered") == 1
+    assert "a L 0 = no; 1 = yes b L 0 to 1 96 = not applicable c L 0 = 0; 2 = 2" in text
     assert "Forms: easy-read." in text
 
 

@@ -68,12 +68,17 @@ class Desk:
             data=None if body is None else json.dumps(body).encode(),
             headers={"content-type": "application/json"},
         )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.loads(answer.read() or b"null")
-        except urllib.error.HTTPError as refusal:
-            with refusal:
-                return refusal.code, json.loads(refusal.read())["detail"]
+        for patience in range(20, -1, -1):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.loads(answer.read() or b"null")
+            except urllib.error.HTTPError as refusal:
+                with refusal:
+                    # 503: its database is busy, and a client is to ask again.
+                    if refusal.code != 503 or not patience:
+                        return refusal.code, json.loads(refusal.read())["detail"]
+            time.sleep(0.5)
+        raise AssertionError("The last attempt returns or raises.")
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         return {found["name"]: found for found in self.ask("/deployments/filter", {})}

@@ -234,7 +234,7 @@ def test_nothing_was_asked_refused_or_doubled(whole: Whole) -> None:
 
 def test_the_whole_is_reconciled_and_verified_by_the_commands(whole: Whole, commands: Commands) -> None:
     place = {"SUMMATIVE_DATA_FOLDER": str(whole.folder)}
-    reconciled = commands.run(["reconcile"], **place)
+    reconciled = commands.run(["reconcile"], place)
     assert reconciled.status == 0, reconciled.text
     for line in (
         "90,259 accepted + 0 superseded + 0 refused + 0 quarantined = 90,259 of 90,259.",
@@ -245,7 +245,7 @@ def test_the_whole_is_reconciled_and_verified_by_the_commands(whole: Whole, comm
         assert line in reconciled.text
     assert str(whole.study_folder / "releases" / "2015-03-09") in reconciled.text
     assert "01-7" not in reconciled.text
-    verified = commands.run(["verify", STUDY], **place)
+    verified = commands.run(["verify", STUDY], place)
     assert (verified.status, "In order" in verified.text) == (0, True), verified.text
 
 
@@ -259,8 +259,8 @@ def test_the_inboxes_are_empty_and_each_workbook_has_its_receipt(whole: Whole) -
 # Slices
 
 
-def replay_slice(commands: Commands, folder: Path, *options: str, **environment: str) -> Answer:
-    answer = commands.run(["rehearse", *SLICE, *options], SUMMATIVE_DATA_FOLDER=str(folder), **environment)
+def replay_slice(commands: Commands, folder: Path, *options: str) -> Answer:
+    answer = commands.run(["rehearse", *SLICE, *options], {"SUMMATIVE_DATA_FOLDER": str(folder)})
     assert answer.status == 0, answer.text
     return answer
 
@@ -284,7 +284,7 @@ def test_any_rhythm_ends_in_the_same_data_files(
 
 def test_a_replay_that_is_complete_answers_same_and_changes_nothing(weekly: Path, commands: Commands) -> None:
     def verify() -> str:
-        return commands.run(["verify", SLICE_NAME], SUMMATIVE_DATA_FOLDER=str(weekly.parent)).text
+        return commands.run(["verify", SLICE_NAME], {"SUMMATIVE_DATA_FOLDER": str(weekly.parent)}).text
 
     before, head = list_tree(weekly), verify()
     for every in ("7d", "1d"):
@@ -318,7 +318,7 @@ def test_postgresql_and_s3_give_the_same_data_files(
         "SUMMATIVE_S3_ACCESS_KEY": s3_server.access_key,
         "SUMMATIVE_S3_SECRET_KEY": s3_server.secret_key,
     }
-    answer = commands.run(["rehearse", *SLICE], **servers)
+    answer = commands.run(["rehearse", *SLICE], servers)
     assert answer.status == 0, answer.text
     release = f"replay/{SLICE_NAME}/releases/2012-10-15"
     assert f"  Release  s3://{fresh_bucket}/{release}/" in answer.text
@@ -333,9 +333,9 @@ def test_postgresql_and_s3_give_the_same_data_files(
             held = client.get_object(Bucket=fresh_bucket, Key=f"{release}/data/{file.name}")["Body"].read()
             assert held == file.read_bytes(), file.name
     for arguments in (["rehearse", *SLICE], ["reconcile", *SLICE], ["verify", SLICE_NAME]):
-        again = commands.run(arguments, **servers)
+        again = commands.run(arguments, servers)
         assert again.status == 0, again.text
-    refused = commands.run(["rehearse", *SLICE, "--fresh"], **servers)
+    refused = commands.run(["rehearse", *SLICE, "--fresh"], servers)
     assert refused.status == 1
     assert "--fresh deletes only what lies in the data folder" in refused.text
 
@@ -372,8 +372,7 @@ def test_the_pipeline_does_not_know_the_trial(room: str) -> None:
 
 
 def alter(frame: pd.DataFrame, place: int) -> pd.DataFrame:
-    frame.loc[place, "response"] = 1 - frame.loc[place, "response"]
-    return frame
+    return frame.assign(response=frame["response"].where(frame.index != place, 1 - frame["response"]))
 
 
 @pytest.mark.parametrize(
@@ -390,12 +389,12 @@ def test_one_answer_altered_lost_or_doubled_is_found_by_the_command(
 ) -> None:
     place = {"SUMMATIVE_DATA_FOLDER": str(tmp_path)}
     shutil.copytree(weekly, tmp_path / SLICE_NAME, symlinks=True)
-    assert commands.run(["reconcile", *SLICE], **place).status == 0
+    assert commands.run(["reconcile", *SLICE], place).status == 0
     file = tmp_path / SLICE_NAME / "releases" / "latest" / "data" / "responses.parquet"
     responses = pd.read_parquet(file)
     one = responses.index[(responses["instrument"] == "dad") & responses["response"].notna()][100]
     change(responses, one).to_parquet(file)
-    found = commands.run(["reconcile", *SLICE], **place)
+    found = commands.run(["reconcile", *SLICE], place)
     assert found.status == 1
     assert text in found.text
     assert "ANSWERS ARE NOT ACCOUNTED FOR" in found.text
@@ -408,9 +407,8 @@ def test_a_score_that_differs_from_the_trials_is_found_by_the_command(
     file = tmp_path / SLICE_NAME / "releases" / "latest" / "data" / "scores.parquet"
     scores = pd.read_parquet(file)
     one = scores.index[(scores["scale"] == "adas_cog_11") & scores["score"].notna()][7]
-    scores.loc[one, "score"] += 1e-5
-    scores.to_parquet(file)
-    found = commands.run(["reconcile", *SLICE], SUMMATIVE_DATA_FOLDER=str(tmp_path))
+    scores.assign(score=scores["score"].where(scores.index != one, scores["score"] + 1e-5)).to_parquet(file)
+    found = commands.run(["reconcile", *SLICE], {"SUMMATIVE_DATA_FOLDER": str(tmp_path)})
     assert found.status == 1
     assert "Every answer is accounted for." in found.text
     assert "THE RELEASE DIFFERS" in found.text
@@ -439,7 +437,7 @@ def test_a_score_that_differs_from_the_trials_is_found_by_the_command(
 def test_what_cannot_be_replayed_is_said_and_leaves_nothing(
     commands: Commands, tmp_path: Path, arguments: list[str], status: int, text: str
 ) -> None:
-    answer = commands.run(arguments, SUMMATIVE_DATA_FOLDER=str(tmp_path), COLUMNS="200")
+    answer = commands.run(arguments, {"SUMMATIVE_DATA_FOLDER": str(tmp_path)})
     assert (answer.status, text in answer.text) == (status, True), answer.text
     assert "Traceback" not in answer.text
     assert [path.name for path in tmp_path.iterdir() if path.name != "prefect"] == []
@@ -460,7 +458,8 @@ def test_ctrl_c_stops_the_replay_in_one_line_and_it_goes_on(prefect_url: str, we
         process.kill()
         process.wait()
     assert process.returncode == 130, said + rest
-    assert rest.splitlines()[-1] == "Stopped. Nothing is lost: the same command, without --fresh, goes on where it stopped."
+    stopped = "Stopped. Nothing is lost: the same command, without --fresh, goes on where it stopped."
+    assert rest.splitlines()[-1] == stopped
     assert "Traceback" not in rest
     answer = run_program(["rehearse", *SLICE, "--every", "7d"], environment)
     assert answer.status == 0
@@ -471,9 +470,7 @@ def test_ctrl_c_stops_the_replay_in_one_line_and_it_goes_on(prefect_url: str, we
 # Where a replay stopped
 
 
-@pytest.mark.parametrize(
-    ("text", "days"), [("1d", 1), ("7d", 7), ("31", 31), (" 14d ", 14)]
-)
+@pytest.mark.parametrize(("text", "days"), [("1d", 1), ("7d", 7), ("31", 31), (" 14d ", 14)])
 def test_a_rhythm_is_a_number_of_days(text: str, days: int) -> None:
     assert parse_every(text) == days
 
@@ -518,7 +515,8 @@ def test_a_replay_goes_on_with_the_day_that_was_interrupted(
     done: int | None, begun: int | None, to_do: list[int]
 ) -> None:
     days = [date(2012, 7, day) for day in (1, 8, 15, 22)]
-    standing = Standing(*(date(2012, 7, day) if day else None for day in (done, begun)), frozenset())
+    done_on, begun_on = (date(2012, 7, day) if day else None for day in (done, begun))
+    standing = Standing(done_on, begun_on, frozenset())
     assert [day.day for day in standing.find_days_to_do(days)] == to_do
 
 
@@ -541,7 +539,7 @@ NAME = "cdisc_pilot.701-706.until-2012-09-03"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(_env_file=None, data_folder=tmp_path)
+    return Settings(_env_file=None, data_folder=tmp_path, database_url="", files="")
 
 
 def test_workbooks_left_in_an_inbox_are_met_on_a_day_that_knows_them(settings: Settings) -> None:
@@ -618,15 +616,15 @@ def test_what_another_version_finished_is_said_to_be_so(weekly: Path, commands: 
     (tmp_path / SLICE_NAME / NOTE).write_text('{"version": "another"}')
     answer = replay_slice(commands, tmp_path)
     assert "This replay was complete already" in answer.text
-    assert "It was replayed by another version of the program or its definitions; --fresh replays it" in answer.text
+    assert "It was replayed by another version of the program or its definitions; --fresh begins again" in answer.text
 
 
 def test_a_replay_that_runs_already_is_not_run_twice(settings: Settings, commands: Commands) -> None:
     with rehearsal.replay._hold(settings, SLICE_NAME):
         folder = str(settings.data_folder)
-        answer = commands.run(["rehearse", *SLICE, "--fresh"], SUMMATIVE_DATA_FOLDER=folder)
+        answer = commands.run(["rehearse", *SLICE, "--fresh"], {"SUMMATIVE_DATA_FOLDER": folder})
         assert answer.status == 1
-        assert f"{SLICE_NAME} is being replayed by another process. Wait until it ends, or stop it." in answer.text
+        assert f"{SLICE_NAME} is being replayed by another process. Wait until it ends." in answer.text
         with rehearsal.replay._hold(settings, NAME):
             pass
 
