@@ -63,7 +63,7 @@ EXPECTED = (
     StudyExists, StudyNotFound,
 )  # fmt: skip
 
-StudyArgument = Annotated[str, typer.Argument(help="The study's name, such as cdisc_pilot, or that of a replay's slice.")]
+StudyArgument = Annotated[str, typer.Argument(help="The study's name, such as cdisc_pilot, or a slice's.")]
 ByOption = Annotated[str, typer.Option("--by", help="Your name: the ledger keeps who asked for what.")]
 SitesOption = Annotated[str, typer.Option("--sites", help="Only these sites, such as 701,703.")]
 
@@ -264,7 +264,7 @@ def check(study: Annotated[str, typer.Argument(help="A study; left out, every st
         for note in found.notes:
             out.print(f"[yellow]·[/yellow] {escape(note)}", soft_wrap=True)
         state = f"{len(found.faults)} to mend" if found.faults else "[green]in order[/green]"
-        out.print(f"[bold]{name}[/bold]: {state}, {len(found.notes)} notes.")
+        out.print(f"[bold]{name}[/bold]: {state}; notes: {len(found.notes)}.")
     raise typer.Exit(1 if n_faults else 0)
 
 
@@ -369,13 +369,13 @@ def ledger(
         newest=newest or None,
     )
     table = Table("Row", "Recorded", "Happened", "What", "Site", "Participant", "Details", "Asked by", "From")
-    for row in rows.itertuples():
-        source = f"{row.source_sha256[:8]} {row.source_sheet} {row.source_row or ''}".strip()
-        what = row.kind.replace("_", " ") + (f" (voided by row {row.voided_by})" if row.voided_by else "")
-        recorded = row.recorded_at[:16].replace("T", " ")  # both dates are text: UTC, and London
+    for row in rows.to_dict("records"):
+        source = f"{row['source_sha256'][:8]} {row['source_sheet']} {row['source_row'] or ''}".strip()
+        voided = f" (voided by row {row['voided_by']})" if row["voided_by"] else ""
         table.add_row(
-            str(row.seq), recorded, row.occurred_on, what, row.site_id, row.participant_id,
-            _describe_payload(row.payload), row.requested_by, source,
+            str(row["seq"]), row["recorded_at"][:16].replace("T", " "), row["occurred_on"],
+            row["kind"].replace("_", " ") + voided, row["site_id"], row["participant_id"],
+            _describe_payload(row["payload"]), row["requested_by"], source,
         )  # fmt: skip
     out.print(table)
     out.print(f"{len(rows):,} rows.")
@@ -384,8 +384,11 @@ def ledger(
 def _describe_payload(payload: str) -> str:
     """The payload for people: what is not blank, hashes shortened."""
     fields = json.loads(payload)
-    shown = {name: value[:8] if isinstance(value, str) and len(value) == 64 else value for name, value in fields.items()}
-    return ", ".join(f"{name} {value}" for name, value in shown.items() if value not in ("", 0, None, []))
+    return ", ".join(
+        f"{name} {value[:8] if isinstance(value, str) and len(value) == 64 else value}"
+        for name, value in fields.items()
+        if value not in ("", 0, None, [])
+    )
 
 
 @app.command()
@@ -399,12 +402,12 @@ def queries(
     found = found[found["site_id"] == site] if site else found
     found = found.sort_values(["raised_on", "query_id"]) if everything else find_open_queries(found)
     table = Table("Query", "Site", "Raised", "Participant", "Where", "What is wrong", "State")
-    for row in found.itertuples():
-        where = " ".join(filter(None, [row.return_id, row.sheet, f"row {row.row}" if row.row else "", row.item]))
-        state = row.status + (f", {row.close_reason}" if row.close_reason else "")
+    for row in found.to_dict("records"):
+        place = [row["return_id"], row["sheet"], f"row {row['row']}" if row["row"] else "", row["item"]]
+        state = ", ".join(filter(None, [row["status"], row["close_reason"]]))
         table.add_row(
-            row.query_id, row.site_id, f"{row.raised_on:%Y-%m-%d}", row.participant_id, where,
-            find_wording(row.rule, "")[0], state,
+            row["query_id"], row["site_id"], f"{row['raised_on']:%Y-%m-%d}", row["participant_id"],
+            " ".join(filter(None, place)), find_wording(row["rule"], "")[0], state,
         )  # fmt: skip
     out.print(table)
     out.print(f"{len(found):,} queries.")
