@@ -97,7 +97,7 @@ def main() -> None:
 
         (done, server), whole = measure(run)
     name = done.workspace.name
-    table = Table("", "wall", "CPU", "wall per study day", "wall per workbook", title=f"Replay of {name}")
+    table = Table("", "wall", "CPU", "per day", "per workbook", title=f"Replay of {name}")
     for row, wall, cpu in (
         ("bare workbooks", bare.wall, bare.own),
         ("replay", whole.wall, whole.own),

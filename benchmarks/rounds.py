@@ -1,9 +1,9 @@
 """What Prefect costs a daily round over 17 sites that all have work, against the same work without it.
 
-Run it with `python -m benchmarks.rounds`. Three ways of the same round: plain calls; the flow in this process, as a
-replay or `summative round` runs it; and the flow as a worker's process runs it, without one client for many runs (its
-own start, some seconds of imports, is told apart: a plain program would pay most of it too). Each round is over a fresh
-study, on a server that is up already, and medians are compared.
+Run it with `python -m benchmarks.rounds`. The same round as plain calls; as a flow in this process, with and without
+what `many_runs` saves (one client, no heartbeats: how a replay and `summative round` run it); and as a flow in a fresh
+process, as a worker starts one, both ways too. The start of such a process is told apart: most of it is imports that a
+plain program would need as well. Every round is over a fresh study, on a server that is up already. Medians.
 """
 
 from __future__ import annotations
@@ -100,14 +100,19 @@ def measure(run: Callable[[Workspace], None], post: Post, n_rounds: int = N_ROUN
     return seconds[1:]
 
 
-def measure_worker(post: Post, url: str, n_rounds: int = N_ROUNDS) -> tuple[list[float], list[float]]:
+def measure_processes(
+    post: Post, url: str, *, is_saving: bool, n_rounds: int = N_ROUNDS
+) -> tuple[list[float], list[float]]:
     """The round in a fresh process each time, as a worker starts one: seconds of the flow, and of the whole process."""
     program = (
-        "from time import perf_counter\n"
+        "from contextlib import nullcontext\n"
         "from datetime import date\n"
+        "from time import perf_counter\n"
         "from flows.study_day import study_day\n"
+        "from tasks.orchestration import many_runs\n"
         "started = perf_counter()\n"
-        f"study_day(study={STUDY!r}, requested_by={BY!r}, as_of=date({DAY.year}, {DAY.month}, {DAY.day}))\n"
+        f"with many_runs() if {is_saving} else nullcontext():\n"
+        f"    study_day(study={STUDY!r}, requested_by={BY!r}, as_of=date({DAY.year}, {DAY.month}, {DAY.day}))\n"
         "print(perf_counter() - started)"
     )
     flows, processes = [], []
@@ -130,7 +135,7 @@ def measure_worker(post: Post, url: str, n_rounds: int = N_ROUNDS) -> tuple[list
 
 
 def show(rows: Sequence[tuple[str, list[float]]], plain: float) -> None:
-    table = Table("Round over 17 sites with work", "median s", "fastest", "slowest", "Prefect's part, s", "ratio")
+    table = Table("17 sites with work", "median s", "fastest", "slowest", "more, s", "ratio")
     for name, seconds in rows:
         middle = median(seconds)
         table.add_row(
@@ -153,20 +158,22 @@ def main() -> None:
         server = SubprocessASGIServer()
         server.start()
         stack.callback(server.stop)
-        url = f"{server.server_url}/api"
+        url = server.api_url
         with temporary_settings({PREFECT_API_URL: url}):
             alone = measure(run_flow, post)
             with many_runs():
                 many = measure(run_flow, post)
-        worker, process = measure_worker(post, url)
+        saving, _ = measure_processes(post, url, is_saving=True)
+        worker, process = measure_processes(post, url, is_saving=False)
     base = median(plain)
     show(
         [
             ("plain calls", plain),
-            ("flow, one client for many runs", many),
-            ("flow, a client of its own", alone),
+            ("flow here, many_runs", many),
+            ("flow here", alone),
+            ("flow in a worker's process, many_runs", saving),
             ("flow in a worker's process", worker),
-            ("... with that process's start and end", process),
+            ("the whole of that process", process),
         ],
         base,
     )

@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def parse_sites(text: str) -> list[str]:
-    """"701, 703" to a list of site ids."""
+    """ "701, 703" to a list of site ids."""
     return sorted({site.strip() for site in text.split(",") if site.strip()})
 
 
@@ -264,7 +264,7 @@ def check(study: Annotated[str, typer.Argument(help="A study; left out, every st
         for note in found.notes:
             out.print(f"[yellow]·[/yellow] {escape(note)}", soft_wrap=True)
         state = f"{len(found.faults)} to mend" if found.faults else "[green]in order[/green]"
-        out.print(f"[bold]{name}[/bold]: {state}; notes: {len(found.notes)}.")
+        out.print(f"[bold]{name}[/bold]: {state}, {len(found.notes)} note{'s' * (len(found.notes) != 1)}.")
     raise typer.Exit(1 if n_faults else 0)
 
 

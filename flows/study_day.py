@@ -24,6 +24,7 @@ from flows.runs import (
 )
 from study.calendar import find_holidays, is_working_day, next_working_day
 from tasks.orchestration import guarded
+from tasks.returns import remove_leftovers
 from tasks.workspace import adopt_configuration, open_workspace, record_study_day
 
 
@@ -37,8 +38,11 @@ def adopt_definitions(study: str, as_of: date, requested_by: str) -> int:
 @task(task_run_name="complete the study day", cache_policy=NO_CACHE, persist_result=False)
 @guarded
 def complete_study_day(study: str, as_of: date, requested_by: str) -> None:
-    """Record that the round of this day came to its end with every site served."""
-    record_study_day(open_workspace(study), as_of, requested_by)
+    """Record that the round of this day came to its end with every site served, and tidy up after killed runs."""
+    workspace = open_workspace(study)
+    record_study_day(workspace, as_of, requested_by)
+    if workspace.is_live:
+        remove_leftovers(workspace)
 
 
 @flow(name="study-day", flow_run_name=name_run, log_prints=False, persist_result=False)

@@ -118,6 +118,7 @@ class Wave(DefinitionModel):
 
     id: Code = Field(description=CODE_IN_QUOTES)
     label: Line = Field(description=LINE_WORDS)
+    aliases: tuple[Line, ...] = Field(default=(), description="a list of other names for it, in quotes")
     role: Literal["screening", "baseline", "follow_up"] = Field(description='"screening", "baseline" or "follow_up"')
     anchor: Code = Field(description=f"{', '.join(ANCHORS)} or the id of an earlier wave, in quotes")
     offset: PeriodText = Field(description=PERIOD_WORDS)
@@ -279,7 +280,7 @@ class Study(_StudySection):
     pathway: Pathway = Pathway()
 
     def find_wave(self, text: str) -> Wave | None:
-        """The wave with this id or label, whatever the case; None for an unscheduled occasion."""
+        """The wave with this id, label or alias, whatever the case; None for an unscheduled occasion."""
         return self._waves_by_text.get(_fold(text))
 
     def find_arm(self, text: str) -> Arm | None:
@@ -360,7 +361,7 @@ class Study(_StudySection):
 
     @cached_property
     def _waves_by_text(self) -> dict[str, Wave]:
-        return {_fold(text): wave for wave in self.waves for text in (wave.id, wave.label)}
+        return {_fold(text): wave for wave in self.waves for text in (wave.id, wave.label, *wave.aliases)}
 
     @cached_property
     def _site_ids_by_code(self) -> dict[str, str]:
@@ -579,6 +580,8 @@ class _Reader:
             ids.add(id_)
             label = raw.get("label")
             texts = [id_, label] if section in _LABELLED and isinstance(label, str) else [id_]
+            aliases = raw.get("aliases", [])
+            texts += [alias for alias in aliases if isinstance(alias, str)] if isinstance(aliases, list) else []
             others = {owners.setdefault(_fold(text), id_) for text in texts} - {id_}
             for other in sorted(others):
                 self.fault(

@@ -629,8 +629,13 @@ class S3Area:
         with self._faults(key):
             try:
                 self._client.put_object(
-                    Bucket=self._bucket, Key=self._key(parse_key(key)), Body=data, ContentMD5=digest,
-                    ContentType="application/octet-stream", Metadata={"put": mark}, **arguments,
+                    Bucket=self._bucket,
+                    Key=self._key(parse_key(key)),
+                    Body=data,
+                    ContentMD5=digest,
+                    ContentType="application/octet-stream",
+                    Metadata={"put": mark},
+                    **arguments,
                 )
             except self._client.exceptions.ClientError as fault:
                 if not if_absent or fault.response["Error"]["Code"] not in _CONDITION_CODES:
@@ -681,7 +686,7 @@ class S3Area:
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{prefix}"):
                 for entry in page.get("Contents", []):
-                    key = entry["Key"][len(self._prefix):]
+                    key = entry["Key"][len(self._prefix) :]
                     if everything or not key.endswith("/"):
                         found.append(Stored(key, entry["Size"], entry["LastModified"], not key.endswith("/")))
         return sorted(found, key=lambda stored: stored.key)
@@ -754,7 +759,8 @@ class S3Area:
         with self._faults(f"{releases_prefix}/latest"):
             for name in sorted(names, key=lambda name: (name == last, name)):
                 self._client.copy_object(
-                    Bucket=self._bucket, Key=self._key(f"{target}{name}"),
+                    Bucket=self._bucket,
+                    Key=self._key(f"{target}{name}"),
                     CopySource={"Bucket": self._bucket, "Key": self._key(f"{source}{name}")},
                 )
 
@@ -1072,7 +1078,7 @@ def find_releases(area: FileArea, releases_prefix: str, last: str = "manifest.js
 
 
 def _compare_release(area: FileArea, files: Mapping[str, bytes], final_prefix: str) -> Published:
-    """"same", or ReleaseDiffers. What a computer drops beside the files (.DS_Store) makes no difference."""
+    """ "same", or ReleaseDiffers. What a computer drops beside the files (.DS_Store) makes no difference."""
     stored = {entry.key.removeprefix(f"{final_prefix}/"): entry for entry in area.list(f"{final_prefix}/")}
     stored = {name: entry for name, entry in stored.items() if not find_ignored_reason(name)}
     differing = sorted(stored.keys() ^ files.keys())

@@ -56,6 +56,11 @@ class Workspace:
         return derive_return_layout(self.study, self.instruments)
 
     @property
+    def is_live(self) -> bool:
+        """Whether time here is the world's, and not a replay's."""
+        return self.clock is read_clock
+
+    @property
     def cache_folder(self) -> Path:
         """Decoded events of the ledger; may be deleted at any time."""
         return self.folder / "cache"

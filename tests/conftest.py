@@ -79,7 +79,9 @@ def shared_s3_area(s3_server: S3Server) -> Iterator[S3Area]:
     from tasks.files import S3Area, connect_s3
 
     client = connect_s3(
-        endpoint_url=s3_server.endpoint_url, access_key=s3_server.access_key, secret_key=s3_server.secret_key,
+        endpoint_url=s3_server.endpoint_url,
+        access_key=s3_server.access_key,
+        secret_key=s3_server.secret_key,
         region=s3_server.region,
     )
     try:

@@ -89,14 +89,26 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _start(command: list[str], log: Path, *, stop_signal: signal.Signals, account: str = "",
-           environment: dict[str, str] | None = None, folder: Path) -> subprocess.Popen[bytes]:
+def _start(
+    command: list[str],
+    log: Path,
+    *,
+    stop_signal: signal.Signals,
+    account: str = "",
+    environment: dict[str, str] | None = None,
+    folder: Path,
+) -> subprocess.Popen[bytes]:
     """Its own session: Ctrl+C reaches the tests alone, which then stop their servers in order."""
     launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, account, str(os.getpid()), str(int(stop_signal))]
     with log.open("ab") as output:
         return subprocess.Popen(
-            launch + command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,
+            launch + command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 
@@ -129,8 +141,13 @@ class PostgreSQLServer:
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         return psycopg.connect(
-            host="127.0.0.1", port=self.port, user=self.username, password=self.password, dbname=database,
-            connect_timeout=5, autocommit=True,
+            host="127.0.0.1",
+            port=self.port,
+            user=self.username,
+            password=self.password,
+            dbname=database,
+            connect_timeout=5,
+            autocommit=True,
         )
 
     @contextmanager
@@ -155,8 +172,11 @@ def find_postgresql_programs() -> Path:
     if on_path := shutil.which("initdb"):
         candidates.append(Path(on_path).resolve().parent)
     for root, pattern in (
-        ("/usr/lib/postgresql", "*/bin"), ("/usr", "pgsql-*/bin"), ("/opt/homebrew/opt", "postgresql*/bin"),
-        ("/usr/local/opt", "postgresql*/bin"), ("/Applications/Postgres.app/Contents/Versions", "*/bin"),
+        ("/usr/lib/postgresql", "*/bin"),
+        ("/usr", "pgsql-*/bin"),
+        ("/opt/homebrew/opt", "postgresql*/bin"),
+        ("/usr/local/opt", "postgresql*/bin"),
+        ("/Applications/Postgres.app/Contents/Versions", "*/bin"),
     ):
         found = Path(root).glob(pattern) if Path(root).is_dir() else ()
         candidates += sorted(found, key=lambda folder: (_version_of(folder), str(folder)), reverse=True)
@@ -216,8 +236,17 @@ def run_postgresql() -> Iterator[PostgreSQLServer]:
 def _initialise(programs: Path, account: str, data: Path, password_file: Path, folder: Path) -> None:
     """Prefer a dictionary order for text, as a team's server has: an ORDER BY that counts on byte order then shows."""
     plain = [
-        str(programs / "initdb"), "--pgdata", str(data), "--username", PostgreSQLServer.username,
-        "--pwfile", str(password_file), "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync",
+        str(programs / "initdb"),
+        "--pgdata",
+        str(data),
+        "--username",
+        PostgreSQLServer.username,
+        "--pwfile",
+        str(password_file),
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--no-sync",
     ]
     log = folder / "initdb.log"
     for command in ([*plain, "--locale-provider=icu", "--icu-locale=en-GB"], plain):
@@ -228,17 +257,28 @@ def _initialise(programs: Path, account: str, data: Path, password_file: Path, f
     raise ServiceFailed(f"PostgreSQL: initdb in {programs} failed:\n{_read_end(log)}")
 
 
-def _serve_postgresql(programs: Path, account: str, data: Path, log: Path, password: str,
-                      folder: Path) -> tuple[PostgreSQLServer, subprocess.Popen[bytes]]:
+def _serve_postgresql(
+    programs: Path, account: str, data: Path, log: Path, password: str, folder: Path
+) -> tuple[PostgreSQLServer, subprocess.Popen[bytes]]:
     settings = {
-        "listen_addresses": "127.0.0.1", "unix_socket_directories": str(folder), "max_connections": "100",
-        "shared_buffers": "64MB", "fsync": "off", "full_page_writes": "off", "synchronous_commit": "off",
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": str(folder),
+        "max_connections": "100",
+        "shared_buffers": "64MB",
+        "fsync": "off",
+        "full_page_writes": "off",
+        "synchronous_commit": "off",
     }
     for _ in range(3):  # a port may be taken between looking and listening
         server = PostgreSQLServer(find_free_ports(1)[0], password, folder)
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        process = _start([str(programs / "postgres"), "-D", str(data), "-p", str(server.port), *options], log,
-                         stop_signal=POSTGRESQL_STOP, account=account, folder=folder)
+        process = _start(
+            [str(programs / "postgres"), "-D", str(data), "-p", str(server.port), *options],
+            log,
+            stop_signal=POSTGRESQL_STOP,
+            account=account,
+            folder=folder,
+        )
         deadline = time.monotonic() + STARTUP_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             try:
@@ -268,10 +308,14 @@ class S3Server:
     def connect(self) -> Iterator[S3Client]:
         """A client of the test's own, apart from the one that the product makes."""
         client = boto3.client(
-            "s3", endpoint_url=self.endpoint_url, aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key, region_name=self.region,
-            config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 1},
-                          s3={"addressing_style": "path"}),
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            config=Config(
+                connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
+            ),
         )
         try:
             yield client
@@ -329,17 +373,39 @@ def _serve_s3(program: str, folder: Path, ports: list[int]) -> tuple[S3Server, s
         data = folder / f"data-{attempt}"
         data.mkdir()
         environment = {
-            "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key,
-            "HOME": str(folder), "TMPDIR": str(folder), "PATH": os.environ.get("PATH", ""),
+            "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret_key,
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "PATH": os.environ.get("PATH", ""),
         }
-        process = _start([
-            program, "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.port={s3}",
-            f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-admin.port={admin}",
-            "-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false",
-            "-master.telemetry=false",  # a test run reports to nobody
-            "-s3.autoCreateBucket=false",  # as Amazon's: writing to a missing bucket is an error
-            "-s3.allowDeleteBucketNotEmpty=true", "-master.volumeSizeLimitMB=64", "-volume.max=300",
-        ], log, stop_signal=S3_STOP, environment=environment, folder=folder)
+        process = _start(
+            [
+                program,
+                "mini",
+                f"-dir={data}",
+                "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1",
+                f"-s3.port={s3}",
+                f"-master.port={master}",
+                f"-volume.port={volume}",
+                f"-filer.port={filer}",
+                f"-admin.port={admin}",
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
+                "-admin.ui=false",
+                "-webdav=false",
+                "-master.telemetry=false",  # a test run reports to nobody
+                "-s3.autoCreateBucket=false",  # as Amazon's: writing to a missing bucket is an error
+                "-s3.allowDeleteBucketNotEmpty=true",
+                "-master.volumeSizeLimitMB=64",
+                "-volume.max=300",
+            ],
+            log,
+            stop_signal=S3_STOP,
+            environment=environment,
+            folder=folder,
+        )
         deadline = time.monotonic() + STARTUP_SECONDS
         with server.connect() as client:
             while process.poll() is None and time.monotonic() < deadline:

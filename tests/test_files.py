@@ -430,14 +430,17 @@ ODD_NAMES = [
 def open_raw(area: FileArea) -> Iterator[Callable[[str, bytes], None]]:
     """Write as an outside program would, past the checks of the area."""
     if isinstance(area, FolderArea):
+
         def write(key: str, data: bytes) -> None:
             path = Path(area.place, *key.split("/"))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     else:
         assert isinstance(area, S3Area)
+
         def write(key: str, data: bytes) -> None:
             area._client.put_object(Bucket=area._bucket, Key=f"{area._prefix}{key}", Body=data)
+
     yield write
 
 

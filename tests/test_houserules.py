@@ -77,9 +77,7 @@ def find_direction_faults(room: str, source: str) -> list[str]:
     return [
         f"line {line}: {room} imports {module}"
         for module, line, _ in find_imports(ast.parse(source))
-        if (other := module.partition(".")[0]) != room
-        and other in {*ROOMS, *AROUND}
-        and other not in MAY_IMPORT[room]
+        if (other := module.partition(".")[0]) != room and other in {*ROOMS, *AROUND} and other not in MAY_IMPORT[room]
     ]
 
 

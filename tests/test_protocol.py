@@ -279,6 +279,11 @@ def trial() -> Study:
             'label = "baseline"',
             'waves: "follow_up_6m" and "baseline" have an id or label in common (capitals do not count).',
         ),
+        (
+            'label = "6-month follow-up"',
+            'label = "6-month follow-up"\naliases = ["half a year", "BASELINE"]',
+            'waves: "follow_up_6m" and "baseline" have an id or label in common (capitals do not count).',
+        ),
         ('id = "older"', 'id = "Older people"', 'cohorts.Older people.id is "Older people". It must be a short name'),
         ('id = "older"', "", "cohorts entry 1.id is missing. Add id = a short name in quotes"),
         (
@@ -764,7 +769,8 @@ def test_the_pilot_has_the_sites_arms_and_visits_of_its_records() -> None:
     assert str(study.starts_on) == people["DMDTC"].min()
     answers = pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("qs??.parquet"))])
     visits = set(answers["VISIT"].unique())
-    assert {wave.label for wave in study.waves} == visits - {"RETRIEVAL", "AMBUL ECG REMOVAL"}
+    assert {visit for visit in visits if study.find_wave(visit) is None} == {"RETRIEVAL", "AMBUL ECG REMOVAL"}
+    assert {wave.id for wave in study.waves} == {wave.id for visit in visits if (wave := study.find_wave(visit))}
     assert answers["QSDTC"].max() <= str(study.data_collection_ends_on)
     dispositions = pd.read_parquet(folder / "ds.parquet")
     reasons = set(dispositions.loc[dispositions["DSCAT"] == "DISPOSITION EVENT", "DSDECOD"].str.casefold())

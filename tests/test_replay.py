@@ -448,6 +448,7 @@ def test_ctrl_c_stops_the_replay_in_one_line_and_it_goes_on(prefect_url: str, we
     process = subprocess.Popen(
         [PROGRAM, "rehearse", *SLICE, "--every", "1d"], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     try:
         assert process.stdout is not None
