@@ -18,7 +18,7 @@ run: .venv/run
 	@$(BIN)/summative rehearse cdisc_pilot $(ARGS)
 
 serve: .venv/run
-	@$(BIN)/summative serve
+	@$(BIN)/summative serve $(ARGS)
 
 test: .venv/test
 	@$(BIN)/python -m tests.provide

@@ -7,6 +7,8 @@ to do; only a fault of the program itself shows a traceback.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -153,13 +155,34 @@ def rehearse(
                 tenths = 10 * step.n // step.n_days
                 out.print(f"{step.day:%d %b %Y}: {done}", soft_wrap=True)
 
-        try:
+        with _ctrl_c_ends_at_once():
             result = replay(settings, sites=chosen, until=last, every=days, fresh=fresh, on_progress=show)
-        except KeyboardInterrupt:
-            bar.stop()
-            err.print("Stopped. Nothing is lost: the same command, without --fresh, goes on where it stopped.")
-            raise typer.Exit(130) from None
     _print_replayed(result, chosen, last)
+
+
+@contextmanager
+def _ctrl_c_ends_at_once() -> Iterator[None]:
+    """Ctrl-C ends a replay as a kill would, which loses nothing. It also reaches the Prefect server of this process:
+    left to itself, Prefect would try for more than a minute to tell that server of the stop, and end in a traceback."""
+
+    def end(number: int, frame: object) -> None:
+        if out.is_terminal:
+            os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the cursor, which the progress bar hides
+        os.write(
+            sys.stderr.fileno(),
+            b"Stopped. Nothing is lost: the same command, without --fresh, goes on where it stopped.\n",
+        )
+        if server := sys.modules.get("prefect.server.api.server"):
+            server.SubprocessASGIServer().stop()  # the one that this process started, if it did
+        os._exit(130)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # else it is ignored, as by a shell's background jobs
+        signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _print_replayed(result: Replayed, sites: list[str], until: date | None) -> None:

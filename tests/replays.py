@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,22 +146,35 @@ class Commands:
         self._errors = folder / "forker.log"
 
     def run(
-        self, arguments: list[str], environment: Mapping[str, str] | None = None, kill_after: float | None = None
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        kill_after: float = COMMAND_SECONDS,
+        kill_when: Callable[[], bool] = lambda: False,
     ) -> Answer:
-        """What the command said. With `kill_after` it is sent SIGKILL after so many seconds, if it still runs: the
-        status is then -9."""
+        """What the command said. It is sent SIGKILL after so many seconds, or as soon as `kill_when` holds, if it still
+        runs: the status is then -9."""
         self._log.unlink(missing_ok=True)
         order = {"arguments": arguments, "environment": dict(environment or {}), "log": str(self._log)}
         self._orders.write(json.dumps(order) + "\n")
         self._orders.flush()
-        child = int(self._read())
-        limit = threading.Timer(COMMAND_SECONDS if kill_after is None else kill_after, _kill, [child])
-        limit.start()
+        child, ended = int(self._read()), threading.Event()
+
+        def watch() -> None:
+            give_up_at = time.monotonic() + kill_after
+            while not ended.wait(0.002):
+                if time.monotonic() >= give_up_at or kill_when():
+                    _kill(child)
+                    return
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
         try:
             status = int(self._read())
         finally:
-            limit.cancel()
-            limit.join()
+            ended.set()
+            watcher.join()
         return Answer(status, self._log.read_text() if self._log.exists() else "")
 
     def _read(self) -> str:
@@ -183,9 +196,11 @@ def _kill(process_id: int) -> None:
 def run_commands(folder: Path, prefect_url: str) -> Iterator[Commands]:
     """`Commands` with this Prefect server; ends with the tests. Its commands name their data folder themselves."""
     folder.mkdir(parents=True, exist_ok=True)
+    # Prefect reads this when it is imported, which is here before a command can set it.
+    environment = make_environment(folder / "nowhere", prefect_url, PREFECT_LOGGING_LEVEL="ERROR")
     with (folder / "forker.log").open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-c", _FORKER], cwd=ROOT, env=make_environment(folder / "nowhere", prefect_url),
+            [sys.executable, "-c", _FORKER], cwd=ROOT, env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
         )  # fmt: skip
     try:

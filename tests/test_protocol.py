@@ -409,7 +409,7 @@ def trial() -> Study:
         (
             'text = "Windows are proposals."',
             'text = "Ask jo@example.org."',
-            "assumptions entry 1.text holds an e-mail address. People's addresses belong in the contacts file",
+            "assumptions entry 1.text holds an e-mail address. People's addresses belong in a file of yours",
         ),
         (
             '[[arms]]\nid = "usual"\nlabel = "Usual care"\nrole = "comparison"',
@@ -495,7 +495,7 @@ def test_each_fault_of_a_protocol_is_told(old: str, new: str, fault: str) -> Non
         (
             'role = "both"',
             'role = "both"\nresearcher = "j.smith@example.nhs.uk"',
-            "researcher holds an e-mail address. People's addresses belong in the contacts file",
+            "researcher holds an e-mail address. People's addresses belong in a file of yours",
         ),
     ],
 )
