@@ -39,7 +39,8 @@ from rehearsal.replay import (
 )
 from study.calendar import london_day
 from study.datasets import ReleaseFault
-from study.instruments import DefinitionFaults
+from study.events import QueryClosed, QueryReason
+from study.instruments import DefinitionFaults, find_suggestion
 from study.queries import find_open_queries
 from study.state import derive_queries
 from tasks.definitions import StudyExists, StudyNotFound, find_faults, list_studies, scaffold_study
@@ -57,7 +58,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-out = Console(highlight=False)
+# What goes into a file or another program is not cut to the width of a window.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 err = Console(stderr=True, highlight=False)
 
 EXPECTED = (
@@ -105,6 +107,16 @@ def open_study(name: str) -> Workspace:
     if "." in name and not (settings.data_folder / name).is_dir():
         raise StudyNotFound(f'There is no slice "{name}" in {settings.data_folder}. Replay it first.')
     return create_workspace(name.partition(".")[0], settings=settings, name=name)
+
+
+def require_site(workspace: Workspace, site_id: str) -> None:
+    """Refuse the name of a site that the study does not have; none given is fine."""
+    own = [site.site_id for site in workspace.study.sites]
+    if site_id and site_id not in own:
+        hint = find_suggestion(site_id.casefold(), own)
+        raise typer.BadParameter(
+            f'{workspace.study.study_id} has no site "{site_id}".{hint} Its sites: {", ".join(own)}.'
+        )
 
 
 @contextmanager
@@ -319,11 +331,15 @@ def run_round(study: StudyArgument, by: ByOption) -> None:
 @app.command()
 def receive(study: StudyArgument, by: ByOption, sites: SitesOption = "") -> None:
     """Receive what sites have put into their drop-boxes, without waiting for the next round."""
+    chosen, workspace = parse_sites(sites), open_study(study)
+    for site in chosen:
+        require_site(workspace, site)
     with _prefect():
         from flows.returns import receive_returns_now
 
-        states = receive_returns_now(study=study, requested_by=by, sites=parse_sites(sites))
+        states = receive_returns_now(study=study, requested_by=by, sites=chosen)
     _report_states(states)
+    out.print(f"Receipts: {workspace.area.place}/sites/<site>/receipts/", soft_wrap=True, markup=False)
 
 
 def _report_states(states: list[Any]) -> None:
@@ -366,6 +382,9 @@ def verify(
         err.print(f"[red]✗[/red] {escape(text)}", soft_wrap=True)
     if not found.is_clean:
         raise typer.Exit(1)
+    if not found.n_rows:
+        err.print(f"Nothing is recorded of {study} yet, so there is nothing to verify.", soft_wrap=True)
+        raise typer.Exit(1)
     held = " It holds the head given." if against else ""
     out.print(f"[green]In order[/green]: {found.n_rows:,} rows.{held} Head {found.head}", soft_wrap=True)
 
@@ -382,7 +401,9 @@ def ledger(
     newest: Annotated[int, typer.Option(help="The last so many; 0 for all.", min=0)] = 50,
 ) -> None:
     """What was recorded: who, when, what, from which file and row."""
-    rows = open_study(study).ledger.history(
+    workspace = open_study(study)
+    require_site(workspace, site)
+    rows = workspace.ledger.history(
         kind=kind or None,
         site_id=site or None,
         participant_id=participant or None,
@@ -421,7 +442,9 @@ def queries(
     everything: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
 ) -> None:
     """Questions to sites about their data: open ones, oldest first."""
-    found = derive_queries(open_study(study).read_events())
+    workspace = open_study(study)
+    require_site(workspace, site)
+    found = derive_queries(workspace.read_events())
     found = found[found["site_id"] == site] if site else found
     found = found.sort_values(["raised_on", "query_id"]) if everything else find_open_queries(found)
     table = Table("Query", "Site", "Raised", "Participant", "Where", "What is wrong", "State")
@@ -436,13 +459,35 @@ def queries(
     out.print(f"{len(found):,} queries.")
 
 
+@app.command(name="close-query")
+def close_query(
+    study: StudyArgument,
+    query: Annotated[str, typer.Argument(help="The query's number, such as 701-0012.")],
+    by: ByOption,
+    reason: Annotated[
+        QueryReason, typer.Option(help="confirmed: the site says that it is right; withdrawn: it need not be answered.")
+    ] = "withdrawn",
+) -> None:
+    """Close a query that no return will close: about a file that could not be read, or one that a site has answered."""
+    workspace = open_study(study)
+    found = derive_queries(workspace.read_events()).set_index("query_id")
+    if query not in found.index:
+        raise typer.BadParameter(f'{study} has no query "{query}". See: summative queries {study} --all')
+    site_id = found.at[query, "site_id"]
+    day = london_day(workspace.clock())
+    event = QueryClosed(occurred_on=day, requested_by=by, site_id=site_id, query_id=query, reason=reason)
+    (appended,) = workspace.ledger.append([event])
+    if appended.answer == "added":
+        out.print(f"{query} is closed: {reason}.")
+    else:
+        out.print(f"{query} was closed before; nothing was changed.")
+
+
 @app.command(name="blank-return")
 def blank_return(study: StudyArgument, site: Annotated[str, typer.Argument(help="The site's id.")]) -> None:
     """Write the workbook that a site fills in, into its outbox."""
     workspace = open_study(study)
-    if workspace.study.find_site(site) is None:
-        own = ", ".join(entry.site_id for entry in workspace.study.sites)
-        raise typer.BadParameter(f'{study} has no site "{site}". Its sites: {own}.')
+    require_site(workspace, site)
     box = workspace.drop_box(site)
     box.prepare()
     name = f"{workspace.study.study_id}-{site}-return.xlsx"

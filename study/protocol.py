@@ -487,8 +487,8 @@ class _Reader:
         for path, value in _walk(raw):
             if isinstance(value, str) and _ADDRESS.search(value):
                 self.fault(
-                    f"{path} holds an e-mail address. People's addresses belong in a file of yours, outside these folders. "
-                    "Remove it here.",
+                    f"{path} holds an e-mail address. People's addresses belong in a file of yours, outside these "
+                    "folders. Remove it here.",
                     file,
                 )
         return raw

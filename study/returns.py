@@ -128,11 +128,12 @@ class AcceptedRecord(NamedTuple):
 
 
 class OpenQuery(NamedTuple):
-    """A query that waits for the site. `return_id`, `sheet`: what it was asked about."""
+    """A query that waits for the site. `return_id`, `sheet`, `row` (0: no row): what it was asked about."""
 
     query_id: str
     return_id: str
     sheet: str
+    row: int
 
 
 @dataclass(frozen=True)
@@ -207,12 +208,12 @@ def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> S
     queries: dict[QueryKey, OpenQuery] = {}
     episodes: dict[QueryKey, int] = {}
     closed = {query_id for (query_id,) in rows(QueryClosed, "query_id")}
-    columns = ("subject", "rule", "item", "episode", "query_id", "return_id", "sheet")
-    for subject, rule, item, episode, query_id, return_id, sheet in rows(QueryRaised, *columns):
+    columns = ("subject", "rule", "item", "episode", "query_id", "return_id", "sheet", "source_row")
+    for subject, rule, item, episode, query_id, return_id, sheet, row in rows(QueryRaised, *columns):
         asked = (subject, rule, item)
         episodes[asked] = max(episode, episodes.get(asked, 0))
         if query_id not in closed:
-            queries[asked] = OpenQuery(query_id, return_id, sheet)
+            queries[asked] = OpenQuery(query_id, return_id, sheet, row)
     return Standing(people, log, records, queries, episodes, corrections, homes)
 
 
@@ -274,7 +275,7 @@ class Decision:
     """What follows from a return. Its queries carry no number yet: `number_queries` gives them one, under the lock.
 
     `stopped_by`: for each refused record (instrument and row) the place in `faults` of what stopped it. `told_soundly`:
-    subjects of queries about which the file says nothing wrong. `sheets_read`: the sheets that the file has.
+    subjects of queries about which the file says nothing wrong. `rows_read`: the rows of each sheet that the file has.
     `is_overtaken`: a higher correction of the sending was received before.
     """
 
@@ -287,7 +288,7 @@ class Decision:
     records: list[Record] = field(default_factory=list)
     stopped_by: dict[tuple[str, int], int] = field(default_factory=dict)
     told_soundly: set[str] = field(default_factory=set)
-    sheets_read: frozenset[str] = frozenset()
+    rows_read: Mapping[str, frozenset[int]] = field(default_factory=dict)
     is_overtaken: bool = False
 
     def count(self, *outcomes: str) -> int:
@@ -369,7 +370,7 @@ def decide_return(
             if record.outcome == "refused"
         },
         told_soundly=log_subjects | {":".join(record.key) for record in records if record.outcome != "refused"},
-        sheets_read=frozenset(reading.sheets),
+        rows_read={code: frozenset(map(int, sheet.frame["row"])) for code, sheet in reading.sheets.items()},
         is_overtaken=case.is_overtaken,
     )
 
@@ -732,7 +733,8 @@ def find_wave_code(study: Study, text: str) -> str:
         return wave.id
     if not study.accepts_unscheduled or not is_code(text):
         return ""
-    is_slip = any(_fold_sign(text) in (_fold_sign(wave.id), _fold_sign(wave.label)) for wave in study.waves)
+    names = (name for wave in study.waves for name in (wave.id, wave.label, *wave.aliases))
+    is_slip = _fold_sign(text) in map(_fold_sign, names)
     return "" if is_slip else text
 
 
@@ -984,7 +986,8 @@ def _find_source(facts: FileFacts, record: Record) -> Source:
 
 def find_mended_queries(decision: Decision, standing: Standing) -> list[str]:
     """Open queries that this return settles: it tells soundly what they are about, or it is the same sending sent again
-    with the sheet they concern and without the fault. A sheet left out of a correction settles nothing."""
+    with the sheet and the row they concern and without the fault. What a correction leaves out settles nothing: a
+    person could vanish so, and nobody would have answered."""
     sending = decision.sending
     if sending is None or decision.quarantine_rule:
         return []
@@ -994,7 +997,10 @@ def find_mended_queries(decision: Decision, standing: Standing) -> list[str]:
         if key[0] in decision.told_soundly:
             return True
         is_own = query.return_id == sending.return_id and not decision.is_overtaken
-        return is_own and (query.sheet in decision.sheets_read or not _is_sheet_of_study(query.sheet))
+        if not _is_sheet_of_study(query.sheet):
+            return is_own
+        rows = decision.rows_read.get(query.sheet)
+        return is_own and rows is not None and (not query.row or query.row in rows)
 
     return [query.query_id for key, query in standing.queries.items() if key not in asked and is_mended(key, query)]
 

@@ -657,7 +657,7 @@ def test_a_release_opens_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.
 def test_other_languages_read_what_is_there() -> None:
     for language in ("r", "stata"):
         (block,) = [block for block in find_blocks("README.md") if block.language == language]
-        assert len(block.text.strip().splitlines()) == 3
+        assert len(block.text.strip().splitlines()) <= 7
         files = re.findall(r"releases/latest/([^\"]+)", block.text)
         assert files
         assert set(files) <= find_release_files()

@@ -2,6 +2,7 @@
 slices of it, which must not depend on rhythm, on where ledger and files lie, or on how often the replay was stopped.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -443,8 +444,10 @@ def test_what_cannot_be_replayed_is_said_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir() if path.name != "prefect"] == []
 
 
-def test_ctrl_c_stops_the_replay_in_one_line_and_it_goes_on(prefect_url: str, weekly: Path, tmp_path: Path) -> None:
-    environment = make_environment(tmp_path, prefect_url)
+def test_ctrl_c_stops_the_replay_in_one_line_and_it_goes_on(weekly: Path, commands: Commands, tmp_path: Path) -> None:
+    """As at a terminal, where it reaches the temporary Prefect server of the process too."""
+    environment = make_environment(tmp_path, "")
+    del environment["PREFECT_API_URL"]
     process = subprocess.Popen(
         [PROGRAM, "rehearse", *SLICE, "--every", "1d"], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -455,15 +458,17 @@ def test_ctrl_c_stops_the_replay_in_one_line_and_it_goes_on(prefect_url: str, we
         said = next(line for line in process.stdout if "study days" in line)
         os.killpg(process.pid, signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
+        assert process.returncode == 130, said + rest
+        stopped = "Stopped. Nothing is lost: the same command, without --fresh, goes on where it stopped."
+        assert rest.splitlines()[-1] == stopped
+        assert "Traceback" not in rest
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # nobody is left
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert process.returncode == 130, said + rest
-    stopped = "Stopped. Nothing is lost: the same command, without --fresh, goes on where it stopped."
-    assert rest.splitlines()[-1] == stopped
-    assert "Traceback" not in rest
-    answer = run_program(["rehearse", *SLICE, "--every", "7d"], environment)
-    assert answer.status == 0
+    answer = replay_slice(commands, tmp_path, "--every", "7d")
     assert "Went on after" in answer.text
     assert hash_data(tmp_path / SLICE_NAME) == hash_data(weekly)
 

@@ -772,6 +772,15 @@ def test_queries_are_numbered_per_site():
     assert received.file.n_queries == 4
 
 
+def test_a_row_left_out_of_a_correction_settles_nothing():
+    site = start(ANN)
+    site.send({"mmse": [mmse(ANN), mmse("702-stranger")]})
+    without = site.send({"mmse": [mmse(ANN)]}, correction=1)
+    assert without.find(QueryClosed) == []
+    mended = site.send({"mmse": [mmse(ANN), mmse(ANN, wave="baseline")]}, correction=2)
+    assert [event.query_id for event in mended.find(QueryClosed)] == ["702-0001"]
+
+
 def test_a_quarantined_file_settles_nothing():
     site = start(ANN)
     site.send({"mmse": [mmse(ANN, mmse01=9)]})
