@@ -13,7 +13,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
@@ -254,6 +254,7 @@ class Reading:
         )
 
 
+@lru_cache(maxsize=4096)
 def fold_title(text: str) -> str:
     """A title or label for comparison: lower case, runs of blanks as one, no blanks around."""
     return " ".join(text.replace("\u200b", "").split()).casefold()
