@@ -1,7 +1,6 @@
 # `make run` and `make test` build their own environment; nothing else needs to be installed by hand.
 PYTHON ?= python3
 BIN := .venv/bin
-export PREFECT_HOME ?= $(CURDIR)/out/prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 

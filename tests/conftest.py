@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -11,6 +14,10 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if "PREFECT_HOME" not in os.environ:  # Prefect reads it, and makes the folder, as soon as it is imported
+    os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="summative-prefect-")
+    atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 from tests.services import PostgreSQLServer, S3Server, ServiceMissing, run_postgresql, run_s3
 
