@@ -23,7 +23,9 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from study.configuration import find_in_force
 from study.events import (
+    ConfigurationAdopted,
     ConsentRecorded,
     DispositionRecorded,
     Event,
@@ -37,7 +39,6 @@ from study.events import (
     compute_sha256,
 )
 from study.state import (
-    derive_configuration,
     derive_files,
     derive_participants,
     derive_queries,
@@ -120,7 +121,7 @@ def fold(url: str, cache: Path | None) -> tuple[float, float]:
             events = ledger.read_events(cache)
             for frame in (derive_participants, derive_returns, derive_queries, derive_files):
                 frame(events)
-            derive_configuration(events, START)
+            find_in_force(events.frame(ConfigurationAdopted), START)
 
         seconds = measure(derive)
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

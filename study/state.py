@@ -19,7 +19,6 @@ import pyarrow.csv
 import pyarrow.json
 
 from study.events import (
-    ConfigurationAdopted,
     ConsentRecorded,
     DispositionRecorded,
     Event,
@@ -343,14 +342,3 @@ def derive_queries(events: Events) -> pd.DataFrame:
 def derive_files(events: Events) -> pd.DataFrame:
     """Every file dealt with, one row per site and content, with the columns of `Events.frame`."""
     return events.frame(ReturnFileProcessed)
-
-
-def derive_configuration(events: Events, on: date) -> pd.DataFrame:
-    """What the study followed on a day: one row per part and name, ordered by both. Adds adopted_on.
-
-    In force is what was adopted last by that day; of two adoptions on one day, the one recorded later.
-    """
-    table = events.select(as_of=on).table(ConfigurationAdopted)
-    table = table.filter(pa.array(_find_last(table, ["part", "name"], ["occurred_on"])))
-    configuration = _derive_frame(table.sort_by([("part", "ascending"), ("name", "ascending")]))
-    return configuration.assign(adopted_on=configuration["occurred_on"])

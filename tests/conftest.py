@@ -31,7 +31,7 @@ settings.register_profile("summative", deadline=None, suppress_health_check=[Hea
 settings.load_profile("summative")
 
 
-def _give_up(reason: ServiceMissing) -> NoReturn:
+def give_up(reason: ServiceMissing) -> NoReturn:
     """Skip for a person without the server; fail where the whole must be shown (CI=true)."""
     if os.environ.get("CI", "").lower() in {"1", "true"}:
         pytest.fail(f"{reason} (CI is set, so this is no reason to skip.)", pytrace=False)
@@ -43,7 +43,7 @@ def _enter(stack: ExitStack, service: AbstractContextManager[Server]) -> Server:
         return stack.enter_context(service)
     except ServiceMissing as reason:
         missing = reason
-    _give_up(missing)
+    give_up(missing)
 
 
 @pytest.fixture(scope="session")

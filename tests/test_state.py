@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pytest
 
+from study.configuration import find_in_force
 from study.events import (
     ConfigurationAdopted,
     ConsentRecorded,
@@ -28,7 +29,6 @@ from study.state import (
     Events,
     Head,
     decode_rows,
-    derive_configuration,
     derive_dispositions,
     derive_files,
     derive_participants,
@@ -99,7 +99,6 @@ def test_empty_ledger_has_every_frame_with_its_columns() -> None:
         derive_queries(events),
         derive_files(events),
         derive_dispositions(events),
-        derive_configuration(events, date(2024, 3, 1)),
     ):
         assert frame.empty
         assert len(frame.columns) > 10
@@ -320,7 +319,7 @@ def test_configuration_of_the_day(day: str, protocol: str | None) -> None:
         adopted("2024-03-01", "a"),  # learned of last: what was in force is decided by its date
         adopted("2024-02-01", "d", part="site", name="luton"),
     )
-    configuration = derive_configuration(events, date.fromisoformat(day))
+    configuration = find_in_force(events.frame(ConfigurationAdopted), date.fromisoformat(day))
     hashes = dict(zip(configuration["part"], configuration["sha256"].str[0], strict=True))
     assert hashes == {"site": "d", **({"protocol": protocol} if protocol else {})}
     assert configuration["part"].is_monotonic_increasing

@@ -24,7 +24,9 @@ from tasks.workbooks import (
     write_receipt_workbook,
     write_return_workbook,
 )
+from tests.conftest import give_up
 from tests.return_workbooks import ABOUT, LAYOUT, edit, list_studies, load_layout, make_frames, make_return
+from tests.services import ServiceMissing
 
 SOFFICE = shutil.which("soffice")
 WALK = LAYOUT.sheet_by_code["walk"]
@@ -228,9 +230,10 @@ def test_a_person_fills_in_a_blank_return():
     }  # fmt: skip
 
 
-@pytest.mark.skipif(SOFFICE is None, reason="LibreOffice (soffice) is not installed on this machine")
 @pytest.mark.parametrize("target", ["xlsx", "xlsx:Calc MS Excel 2007 XML"])
 def test_what_libreoffice_saves_is_read_the_same(tmp_path, target):
+    if SOFFICE is None:
+        give_up(ServiceMissing("LibreOffice is not on this machine. Install it: apt-get install libreoffice-calc."))
     source = tmp_path / "return.xlsx"
     source.write_bytes(make_return())
     profile = f"-env:UserInstallation=file://{tmp_path}/profile"
