@@ -383,9 +383,10 @@ class ReleaseFrozen(Event):
 #
 # Their keys hold no date: two people who tell the same step of one approval with different dates, or one a grant and
 # the other a refusal, meet as a conflict. `site_id` is blank where the approval is the study's, `body_id` where it is a
-# site's, `person_id` (a code, never a name) unless it concerns one person. `attempt` counts up when it is sought anew.
+# site's, `person_id` (a code, never a name) unless it concerns one person. `modification` is blank for the study as it
+# was first approved. `attempt` counts up when it is sought anew.
 
-_APPROVAL_KEY = "approval:{approval}:{site_id}:{body_id}:{person_id}:{attempt}"
+_APPROVAL_KEY = "approval:{approval}:{site_id}:{body_id}:{person_id}:{modification}:{attempt}"
 
 
 class ApprovalEvent(Event):
@@ -394,6 +395,7 @@ class ApprovalEvent(Event):
     approval: Code
     body_id: IdentifierOrBlank = ""
     person_id: IdentifierOrBlank = ""
+    modification: CodeOrBlank = ""
     attempt: Ordinal = 1
     letter: CodeOrBlank = ""
     letter_sha256: Sha256OrBlank = ""
@@ -498,6 +500,180 @@ class ApprovalRenewed(ApprovalEvent):
     renewal: Ordinal = 1
     in_force_from: date | None = None
     expires_on: date | None = None
+
+
+# Modifications and documents
+
+
+class ModificationIntroduced(Event):
+    """A change of the approved study. It affects every body that has a say by its category, or `body_ids` alone."""
+
+    kind = "modification_introduced"
+    key_form = "modification:{modification}"
+
+    modification: Code
+    category: Literal["A", "B", "C"]
+    is_substantial: bool
+    body_ids: Codes = ()
+
+
+class ModificationSupplied(Event):
+    """The sponsor supplied a modification to every body that it affects, or, with `site_id`, to those of one site."""
+
+    kind = "modification_supplied"
+    key_form = "modification_supplied:{modification}:{site_id}"
+
+    modification: Code
+    letter: CodeOrBlank = ""
+
+
+class DocumentVersionIssued(Event):
+    """A version of a document. What puts it in force is the approval that it was sent in with, or a modification."""
+
+    kind = "document_version_issued"
+    key_form = "document:{document}:{version}"
+
+    document: Code
+    version: Code
+    approval: CodeOrBlank = ""
+    modification: CodeOrBlank = ""
+    file_sha256: Sha256OrBlank = ""
+
+
+# Duties and forecasts
+
+
+class DutyDone(Event):
+    """A duty of the study to others was done for the time when it fell due on `due_on`."""
+
+    kind = "duty_done"
+    key_form = "duty:{duty}:{site_id}:{due_on}"
+
+    duty: Code
+    due_on: date
+    letter: CodeOrBlank = ""
+    letter_sha256: Sha256OrBlank = ""
+
+
+class ForecastRecorded(SiteEvent):
+    """What was expected on `occurred_on` of a site's opening for an activity. A date is None where it lies too far off,
+    or where the site can't open."""
+
+    kind = "forecast_recorded"
+    key_form = "forecast:{activity}:{site_id}:{occurred_on}"
+
+    activity: Code
+    model: Code
+    n_draws: Count
+    is_open: bool
+    earliest_on: date | None = None
+    median_on: date | None = None
+    latest_on: date | None = None
+
+
+# Incidents
+
+
+class IncidentOpened(Event):
+    """Something that may be a breach. `subject` says of what; `found_on` when it was noticed; a site may be blank."""
+
+    kind = "incident_opened"
+    key_form = "incident:{category}:{subject}"
+
+    incident_id: Code
+    category: Literal["collected_while_not_open", "protocol_deviation", "consent_breach", "identifier_leak", "other"]
+    subject: Reference
+    activity: CodeOrBlank = ""
+    body_id: IdentifierOrBlank = ""
+    n_records: Count = 0
+    found_on: date
+    assess_by: date | None = None
+
+
+class IncidentEvent(Event):
+    """A later step of an incident."""
+
+    incident_id: Code
+
+
+class IncidentAssigned(IncidentEvent):
+    """Someone, named by role, answers for it until `due_on`; the n-th time."""
+
+    kind = "incident_assigned"
+    key_form = "incident_assigned:{incident_id}:{assignment}"
+
+    assignment: Ordinal = 1
+    owner: Code
+    due_on: date | None = None
+
+
+class IncidentAssessed(IncidentEvent):
+    """The sponsor's assessment, the n-th; `reference` is the sponsor's own."""
+
+    kind = "incident_assessed"
+    key_form = "incident_assessed:{incident_id}:{assessment}"
+
+    assessment: Ordinal = 1
+    outcome: Literal["no_breach", "breach", "serious_breach"]
+    role: Code
+    reference: Code
+
+
+class IncidentActionPlanned(IncidentEvent):
+    """A corrective action was agreed. Its wording is in the sponsor's papers; `action` is its code there."""
+
+    kind = "incident_action_planned"
+    key_form = "incident_action:{incident_id}:{action}"
+
+    action: Code
+    owner: CodeOrBlank = ""
+    due_on: date | None = None
+
+
+class IncidentActionDone(IncidentEvent):
+    """A corrective action was carried out."""
+
+    kind = "incident_action_done"
+    key_form = "incident_action_done:{incident_id}:{action}"
+
+    action: Code
+
+
+class IncidentDecided(IncidentEvent):
+    """A named role decided whether the data that an incident holds back are used; with the sponsor's reference."""
+
+    kind = "incident_decided"
+    key_form = "incident_decided:{incident_id}"
+
+    decision: Literal["admitted", "excluded"]
+    role: Code
+    reference: Code
+
+
+class IncidentClosed(IncidentEvent):
+    """Nothing more is to be done about it."""
+
+    kind = "incident_closed"
+    key_form = "incident_closed:{incident_id}"
+
+
+class ReturnQuarantined(ParticipantEvent):
+    """Answers that were collected while the gate said no: kept, and used only if the incident's decision admits them."""
+
+    kind = "return_quarantined"
+    key_form = "quarantined:{source.sha256}:{source.sheet}:{source.row}"
+
+    source: Source
+    incident_id: Code
+    activity: Code
+    return_id: Code
+    respondent: Code
+    wave: Code
+    instrument: Code
+    form: Code
+    n_items: Count
+    n_answered: Count
+    responses_sha256: Sha256
 
 
 # The ledger about itself
