@@ -1,7 +1,6 @@
 """Where each approval stands on a day: folded from the ledger, with clocks, deadlines and whose turn it is.
 
-An item is one approval at one place: of the study, a site, a body at a site, or a person at a body. The steps of an
-item are events; each attempt (an application and what follows it) has its own. Only the latest attempt counts.
+Items and their steps are those of `study/approval_steps.py`. Of several attempts only the latest counts.
 
 How days count: the day after the start is day 1, so "60 calendar days from valid" ends on the 60th day after it. A
 request for information stops the clock from the day after it until the day of the answer, that day included. A last day
@@ -14,29 +13,39 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from study.approval_steps import (
+    DAY,
+    DECISIONS,
+    ITEM,
+    NO_END,
+    STEPS,
+    Item,
+    derive_attempts,
+    derive_spells,
+    derive_steps,
+    find_category,
+    find_clock,
+    list_items,
+    list_modification_items,
+)
 from study.calendar import Period, add_period, find_holidays, is_working_day
 from study.events import (
-    ApprovalConditionMet,
     ApprovalEvent,
-    ApprovalFoundValid,
     ApprovalGranted,
     ApprovalGrantedWithConditions,
-    ApprovalInformationAnswered,
-    ApprovalInformationRequested,
-    ApprovalRefused,
     ApprovalRenewed,
     ApprovalResubmitted,
     ApprovalSubmitted,
-    ApprovalWithdrawn,
+    ModificationIntroduced,
 )
 from study.instruments import find_suggestion
-from study.pathway import Approval, Clock, Pathway
-from study.protocol import Site, Study
+from study.pathway import Pathway
+from study.protocol import Study
 from study.state import Events
 
 STATES = (
@@ -44,24 +53,6 @@ STATES = (
     *("refused", "withdrawn", "expired"),
 )
 
-STEPS: dict[type[ApprovalEvent], str] = {
-    ApprovalSubmitted: "submitted",
-    ApprovalResubmitted: "submitted",
-    ApprovalFoundValid: "valid",
-    ApprovalInformationRequested: "requested",
-    ApprovalInformationAnswered: "answered",
-    ApprovalGranted: "granted",
-    ApprovalGrantedWithConditions: "granted_with_conditions",
-    ApprovalConditionMet: "condition_met",
-    ApprovalRefused: "refused",
-    ApprovalWithdrawn: "withdrawn",
-    ApprovalRenewed: "renewed",
-}
-_DECISIONS = ("granted", "granted_with_conditions", "refused")
-_ITEM = ["approval", "site_id", "body_id", "person_id"]
-_DAY: Literal["datetime64[us]"] = "datetime64[us]"
-_NO_END = pd.Timestamp("2200-12-31")
-_ONE_DAY = pd.Timedelta(days=1)
 _NONE = -(10**6)  # a day number that stands for no day
 _UNITS = ("calendar", "working")
 _WAITING = ("submitted", "valid", "information_requested")
@@ -72,167 +63,9 @@ _TURNS = {"submitted": "authority", "valid": "authority"} | dict.fromkeys(
 Days = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class Item(NamedTuple):
-    """One approval at one place; what does not apply is ''."""
-
-    approval: str
-    site_id: str = ""
-    body_id: str = ""
-    person_id: str = ""
-
-    def __str__(self) -> str:
-        place = ", ".join(part for part in (self.site_id, self.body_id, self.person_id) if part)
-        return f"{self.approval} ({place})" if place else self.approval
-
-
-def is_needed(study: Study, approval: Approval) -> bool:
-    """Whether a study needs an approval at all: by the day on which it starts, and by how many bodies it has."""
-    if approval.for_studies_from is not None and study.starts_on < approval.for_studies_from:
-        return False
-    if approval.for_studies_until is not None and study.starts_on > approval.for_studies_until:
-        return False
-    counted = {body.id for site in study.sites for body in site.bodies if body.kind in approval.counted_kinds}
-    return approval.needed_from_n_bodies is None or len(counted) >= approval.needed_from_n_bodies
-
-
-def list_items(
-    study: Study, approval: Approval, sites: Iterable[Site], body_id: str = "", person_ids: Iterable[str] = ()
-) -> list[tuple[Item, bool]]:
-    """The items of an approval that concern these sites, and whether each is needed.
-
-    With `body_id`, those of this body alone (the study's and the sites' own stay). A body whose kind the approval does
-    not name has no item. People are those given: an approval of a person has no item without one.
-    """
-    needed = is_needed(study, approval)
-    if approval.level == "study":
-        return [(Item(approval.id), needed)]
-    if approval.level == "site":
-        return [(Item(approval.id, site.site_id), needed) for site in sites]
-    bodies = [
-        (site.site_id, body.id)
-        for site in sites
-        for body in site.bodies
-        if body.kind in approval.body_kinds and body_id in ("", body.id)
-    ]
-    people = list(person_ids) if approval.level == "person" else [""]
-    return [
-        (Item(approval.id, site_id, body, person_id), needed and body not in approval.not_needed_at)
-        for site_id, body in bodies
-        for person_id in people
-    ]
-
-
-# Folding ------------------------------------------------------------------------------------------------------------
-
-
-def derive_steps(events: Events) -> pd.DataFrame:
-    """Every standing step of every approval in this view, one row each, ordered by item, attempt and day.
-
-    Columns: approval, site_id, body_id, person_id, attempt, step, number (of a request or renewal, else 0), condition,
-    conditions (joined with ";"), route, occurred_on, in_force_from, expires_on (NaT where not stated), letter, key.
-    """
-    frames = []
-    for kind, step in STEPS.items():
-        told = events.frame(kind)
-        frame = told[[*_ITEM, "attempt"]].copy()
-        frame["step"] = step
-        number = {"requested": "request", "answered": "request", "renewed": "renewal"}.get(step)
-        frame["number"] = told[number] if number else 0
-        for text in ("condition", "conditions", "route", "letter", "key"):
-            frame[text] = told.get(text, "")
-        for day in ("occurred_on", "in_force_from", "expires_on"):
-            frame[day] = told[day].astype(_DAY) if day in told else pd.Series(pd.NaT, told.index, dtype=_DAY)
-        frames.append(frame.astype({"attempt": "int64", "number": "int64", "step": "str"}))
-    steps = pd.concat(frames, ignore_index=True)
-    text_columns = [*_ITEM, "step", "condition", "conditions", "route", "letter", "key"]
-    steps[text_columns] = steps[text_columns].astype("str")
-    return steps.sort_values([*_ITEM, "attempt", "occurred_on", "key"], ignore_index=True)
-
-
-def _derive_attempts(steps: pd.DataFrame) -> pd.DataFrame:
-    """One row per item and attempt, in that order: what became of it. `attempt_id` is the row's place."""
-    groups = steps.groupby([*_ITEM, "attempt"], sort=True)
-    attempts = groups["occurred_on"].min().rename("begun_on").reset_index()
-    steps = steps.assign(attempt_id=groups.ngroup())
-
-    def pick(names: tuple[str, ...]) -> pd.DataFrame:
-        rows = steps.loc[steps["step"].isin(names)].drop_duplicates("attempt_id").set_index("attempt_id")
-        return rows.reindex(attempts.index).rename_axis("attempt_id")
-
-    submitted, decided = pick(("submitted",)), pick(_DECISIONS)
-    attempts["submitted_on"] = submitted["occurred_on"]
-    attempts["route"] = submitted["route"].fillna("").astype("str")
-    attempts["valid_on"] = pick(("valid",))["occurred_on"]
-    attempts["decision"] = decided["step"].fillna("").astype("str")
-    attempts["decided_on"] = decided["occurred_on"]
-    attempts["expires_on"] = decided["expires_on"]
-    attempts["withdrawn_on"] = pick(("withdrawn",))["occurred_on"]
-    conditions = decided["conditions"].fillna("").str.split(";").explode().rename("condition").reset_index()
-    conditions = conditions.loc[conditions["condition"] != ""].astype({"condition": "str"})
-    met = steps.loc[steps["step"] == "condition_met", ["attempt_id", "condition", "occurred_on"]]
-    conditions = conditions.merge(met, how="left", on=["attempt_id", "condition"])
-    open_ones = conditions["occurred_on"].isna().groupby(conditions["attempt_id"]).sum()
-    attempts["n_conditions_open"] = open_ones.reindex(attempts.index, fill_value=0).astype("int64")
-    met_on = conditions.groupby("attempt_id")["occurred_on"].max().reindex(attempts.index)
-    starts = pd.concat([decided["occurred_on"], decided["in_force_from"], met_on], axis="columns").max(axis="columns")
-    is_granted = attempts["decision"].isin(_DECISIONS[:2]) & (attempts["n_conditions_open"] == 0)
-    attempts["in_force_from"] = starts.where(is_granted).astype(_DAY)
-    return attempts
-
-
-def _number_renewals(steps: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFrame:
-    renewals = steps.loc[steps["step"] == "renewed"]
-    places = attempts[[*_ITEM, "attempt"]].assign(attempt_id=attempts.index)
-    return renewals.merge(places, on=[*_ITEM, "attempt"])
-
-
-def derive_spells(steps: pd.DataFrame) -> pd.DataFrame:
-    """When each item was in force, from `derive_steps`: one row per unbroken statement of a letter.
-
-    Columns: approval, site_id, body_id, person_id, attempt, from_on, until_on (the last day; the end of 2200 if none is
-    stated), is_latest (of the item's latest attempt). A renewal's own last day counts from its start; a withdrawal and
-    a later attempt end what was before them. Ordered by item, attempt and day.
-    """
-    attempts = _derive_attempts(steps)
-    granted = attempts.loc[attempts["in_force_from"].notna()]
-    first = granted[["in_force_from", "expires_on"]].assign(attempt_id=granted.index, number=0)
-    renewals = _number_renewals(steps, attempts)
-    renewals = renewals.loc[renewals["attempt_id"].isin(granted.index)]
-    base = granted["in_force_from"].reindex(renewals["attempt_id"]).set_axis(renewals.index)
-    starts = pd.concat([renewals["occurred_on"], renewals["in_force_from"], base], axis="columns")
-    renewals = renewals.assign(in_force_from=starts.max(axis="columns").astype(_DAY))
-    spells = pd.concat([first, renewals[["in_force_from", "expires_on", "attempt_id", "number"]]], ignore_index=True)
-    spells = spells.sort_values(["attempt_id", "number"], ignore_index=True)
-    following = _find_earliest_after(spells["in_force_from"], spells["attempt_id"])
-    item_ids = attempts.groupby(_ITEM, sort=True).ngroup()
-    superseded = _find_earliest_after(attempts["begun_on"], item_ids)
-    ends = pd.concat(
-        [
-            spells["expires_on"].fillna(_NO_END),
-            following - _ONE_DAY,
-            (attempts["withdrawn_on"] - _ONE_DAY).reindex(spells["attempt_id"]).reset_index(drop=True),
-            (superseded - _ONE_DAY).reindex(spells["attempt_id"]).reset_index(drop=True),
-        ],
-        axis="columns",
-    )
-    spells["until_on"] = ends.min(axis="columns").astype(_DAY)
-    spells = spells.rename(columns={"in_force_from": "from_on"})
-    is_latest = ~item_ids.duplicated(keep="last")
-    about = attempts[[*_ITEM, "attempt"]].assign(is_latest=is_latest)
-    spells = about.merge(spells, left_index=True, right_on="attempt_id")
-    spells = spells.loc[spells["from_on"] <= spells["until_on"]].sort_values(["attempt_id", "from_on"])
-    return spells[[*_ITEM, "attempt", "from_on", "until_on", "is_latest"]].reset_index(drop=True)
-
-
-def _find_earliest_after(days: pd.Series[Any], group_ids: pd.Series[Any]) -> pd.Series[Any]:
-    """For each row the earliest day of the rows after it in its group; NaT for the last."""
-    backwards = days[::-1].groupby(group_ids[::-1]).cummin()
-    return backwards[::-1].groupby(group_ids).shift(-1)
-
-
 _COLUMNS = [
-    *(*_ITEM, "level", "is_needed", "state", "is_in_force", "attempt", "route", "submitted_on", "valid_on"),
-    *("decided_on", "withdrawn_on", "in_force_from", "in_force_until", "n_conditions_open", "turn"),
+    *(*ITEM, "level", "is_needed", "state", "is_in_force", "attempt", "route", "submitted_on", "valid_on"),
+    *("decided_on", "withdrawn_on", "in_force_from", "in_force_until", "n_conditions_open", "turn", "turn_since"),
     *("clock_started_on", "clock_unit", "is_stopped", "days_allowed", "days_used", "days_left", "decision_due_on"),
     *("due_on", "overdue_since", "review_due_on", "review_form_due_on"),
 ]
@@ -244,44 +77,55 @@ def derive_approvals(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     Items are those that the pathway gives the study, sought or not, and after them whatever else the ledger has steps
     of (level '', never needed). A person is known once a step names them.
 
-    Columns: approval, site_id, body_id, person_id, level, is_needed, state (one of STATES), is_in_force, attempt (0 if
-    not sought), route, submitted_on, valid_on, decided_on, withdrawn_on, in_force_from and in_force_until (of the
-    statement that counts; NaT for no end), n_conditions_open, turn ("applicant", "authority" or ''), and of the clock:
+    Columns: approval, site_id, body_id, person_id, modification (''), level, is_needed, state (one of STATES),
+    is_in_force, attempt (0 if not sought), route, submitted_on, valid_on, decided_on, withdrawn_on, in_force_from and
+    in_force_until (of the statement that counts; NaT for no end), n_conditions_open, turn ("applicant", "authority" or
+    ''), turn_since (the day on which the turn began; NaT where it has not: not sought yet), and of the clock:
     clock_started_on, clock_unit ("calendar" or "working"), is_stopped, days_allowed (missing where no limit is
     published), days_used (up to the decision, if there is one), days_left (negative once overdue) and decision_due_on
     (missing while stopped). due_on is the last day of the one whose turn it is; overdue_since the day after it, once
     that has come. review_due_on and review_form_due_on are those of the next periodic review of what was granted.
     """
-    steps = derive_steps(events.select(as_of=as_of))
-    attempts = _derive_attempts(steps)
-    latest = attempts.loc[~attempts.duplicated(_ITEM, keep="last")]
+    steps = derive_steps(study, events, as_of)
+    steps = steps.loc[steps["modification"] == ""]
+    return derive_standing(study, steps, _list_all_items(study, steps), as_of)
+
+
+def derive_standing(study: Study, steps: pd.DataFrame, items: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """Where these items stand at the end of a day, by these steps of them: the columns of `derive_approvals`.
+
+    `items`: one row per item, with the columns of an Item, level and is_needed; their order is kept.
+    """
+    attempts = derive_attempts(steps)
+    latest = attempts.loc[~attempts.duplicated(ITEM, keep="last")]
     latest = latest.rename(columns={"in_force_from": "granted_from"}).drop(columns=["begun_on", "expires_on"])
-    approvals = _list_all_items(study, latest).merge(latest, how="left", on=_ITEM)
+    approvals = items.merge(latest, how="left", on=ITEM)
     approvals["attempt"] = approvals["attempt"].fillna(0).astype("int64")
     approvals["n_conditions_open"] = approvals["n_conditions_open"].fillna(0).astype("int64")
     approvals["route"] = approvals["route"].fillna("").astype("str")
     approvals["decision"] = approvals["decision"].fillna("").astype("str")
     day = pd.Timestamp(as_of)
     spells = derive_spells(steps)
-    spells = spells.loc[spells["is_latest"], [*_ITEM, "from_on", "until_on"]]
-    begun = spells.loc[spells["from_on"] <= day].drop_duplicates(_ITEM, keep="last")
-    coming = spells.loc[spells["from_on"] > day].drop_duplicates(_ITEM)
-    counting = pd.concat([begun, coming]).drop_duplicates(_ITEM)
-    approvals = approvals.merge(counting, how="left", on=_ITEM)
+    spells = spells.loc[spells["is_latest"], [*ITEM, "from_on", "until_on"]]
+    begun = spells.loc[spells["from_on"] <= day].drop_duplicates(ITEM, keep="last")
+    coming = spells.loc[spells["from_on"] > day].drop_duplicates(ITEM)
+    counting = pd.concat([begun, coming]).drop_duplicates(ITEM)
+    approvals = approvals.merge(counting, how="left", on=ITEM)
     approvals["in_force_from"] = approvals["from_on"]
-    approvals["in_force_until"] = approvals["until_on"].where(approvals["until_on"] < _NO_END)
+    approvals["in_force_until"] = approvals["until_on"].where(approvals["until_on"] < NO_END)
     requests = _find_requests(steps, approvals)
     approvals["state"] = _find_states(approvals, requests, day)
     is_within = (approvals["from_on"] <= day) & (day <= approvals["until_on"])
     approvals["is_in_force"] = is_within & (approvals["state"] == "granted")
     approvals["turn"] = approvals["state"].map(_TURNS).fillna("").astype("str")
+    approvals["turn_since"] = _find_turn_starts(approvals, requests)
     _add_clocks(study, approvals, requests, as_of)
     _add_reviews(study.pathway, approvals, steps)
     return approvals[_COLUMNS]
 
 
-def _list_all_items(study: Study, latest: pd.DataFrame) -> pd.DataFrame:
-    sought = [Item(*row) for row in latest[_ITEM].itertuples(index=False, name=None)]
+def _list_all_items(study: Study, steps: pd.DataFrame) -> pd.DataFrame:
+    sought = [Item(*row) for row in steps[ITEM].drop_duplicates().itertuples(index=False, name=None)]
     people: dict[str, dict[str, None]] = {}
     for item in sought:
         people.setdefault(item.approval, {})[item.person_id] = None
@@ -292,8 +136,8 @@ def _list_all_items(study: Study, latest: pd.DataFrame) -> pd.DataFrame:
                 rows[item] = (approval.level, needed)
     for item in sought:
         rows.setdefault(item, ("", False))
-    frame = pd.DataFrame([(*item, *about) for item, about in rows.items()], columns=[*_ITEM, "level", "is_needed"])
-    return frame.astype({**dict.fromkeys([*_ITEM, "level"], "str"), "is_needed": "bool"})
+    frame = pd.DataFrame([(*item, *about) for item, about in rows.items()], columns=[*ITEM, "level", "is_needed"])
+    return frame.astype({**dict.fromkeys([*ITEM, "level"], "str"), "is_needed": "bool"})
 
 
 @dataclass(frozen=True)
@@ -310,8 +154,8 @@ class _Requests:
 
 
 def _find_requests(steps: pd.DataFrame, approvals: pd.DataFrame) -> _Requests:
-    places = approvals[[*_ITEM, "attempt"]].assign(place=np.arange(len(approvals)))
-    rows = steps.loc[steps["step"].isin(("requested", "answered"))].merge(places, on=[*_ITEM, "attempt"])
+    places = approvals[[*ITEM, "attempt"]].assign(place=np.arange(len(approvals)))
+    rows = steps.loc[steps["step"].isin(("requested", "answered"))].merge(places, on=[*ITEM, "attempt"])
     numbers = np.unique(rows["number"].to_numpy())
     tables = {
         name: np.full((len(approvals), max(len(numbers), 1)), _NONE, np.int64) for name in ("requested", "answered")
@@ -324,15 +168,26 @@ def _find_requests(steps: pd.DataFrame, approvals: pd.DataFrame) -> _Requests:
     return _Requests(tables["requested"], tables["answered"])
 
 
+def _find_turn_starts(approvals: pd.DataFrame, requests: _Requests) -> pd.Series[Any]:
+    asked = _to_dates(np.where(requests.answered == _NONE, requests.asked, _NONE).max(axis=1)).set_axis(approvals.index)
+    answered = _to_dates(requests.answered.max(axis=1)).set_axis(approvals.index)
+    sent = pd.concat([approvals["submitted_on"], answered], axis="columns").max(axis="columns")
+    state = approvals["state"]
+    since = sent.where(approvals["turn"] == "authority", approvals["decided_on"])
+    since = since.mask(state == "information_requested", asked)
+    since = since.mask(state == "expired", approvals["until_on"] + pd.Timedelta(days=1))
+    return since.where(approvals["turn"] != "").astype(DAY)
+
+
 def _find_states(approvals: pd.DataFrame, requests: _Requests, day: pd.Timestamp) -> pd.Series[Any]:
     decision = approvals["decision"]
     is_over = ~((day < approvals["from_on"]) | (day <= approvals["until_on"]))
     choices = [
         (approvals["withdrawn_on"].notna(), "withdrawn"),
         (decision == "refused", "refused"),
-        (decision.isin(_DECISIONS[:2]) & (approvals["n_conditions_open"] > 0), "granted_with_conditions"),
-        (decision.isin(_DECISIONS[:2]) & is_over, "expired"),
-        (decision.isin(_DECISIONS[:2]), "granted"),
+        (decision.isin(DECISIONS[:2]) & (approvals["n_conditions_open"] > 0), "granted_with_conditions"),
+        (decision.isin(DECISIONS[:2]) & is_over, "expired"),
+        (decision.isin(DECISIONS[:2]), "granted"),
         (requests.is_open, "information_requested"),
         (approvals["valid_on"].notna(), "valid"),
         (approvals["submitted_on"].notna(), "submitted"),
@@ -344,21 +199,6 @@ def _find_states(approvals: pd.DataFrame, requests: _Requests, day: pd.Timestamp
 
 
 # Clocks -------------------------------------------------------------------------------------------------------------
-
-
-def find_clock(pathway: Pathway, route: str, submitted_on: date | None, valid_on: date | None) -> Clock | None:
-    """The clock of a route that an attempt runs under, by the day on which that clock started; None if it has none.
-
-    Before an application is valid, the rules of the day on which it was sent in are shown.
-    """
-    found: Clock | None = None
-    for clock in pathway.clocks:
-        start = submitted_on if clock.starts == "submitted" else (valid_on or submitted_on)
-        if clock.route != route or start is None or (clock.applies_from is not None and start < clock.applies_from):
-            continue
-        if found is None or (clock.applies_from or date.min) >= (found.applies_from or date.min):
-            found = clock
-    return found
 
 
 class _DayCounter:
@@ -393,7 +233,7 @@ def _to_days(column: pd.Series[Any]) -> Days:
 
 
 def _to_dates(days: Days) -> pd.Series[Any]:
-    dates = pd.Series(np.where(days == _NONE, 0, days).astype("datetime64[D]").astype(_DAY))
+    dates = pd.Series(np.where(days == _NONE, 0, days).astype("datetime64[D]").astype(DAY))
     return dates.where(days != _NONE)
 
 
@@ -489,10 +329,10 @@ def _add_days(counter: _DayCounter, n_days: Days, after: Days, unit: Days) -> Da
 
 def _add_reviews(pathway: Pathway, approvals: pd.DataFrame, steps: pd.DataFrame) -> None:
     """The n-th review is due on the n-th anniversary of the decision; each renewal is a review that was passed."""
-    renewed = steps.loc[steps["step"] == "renewed"].groupby([*_ITEM, "attempt"]).size()
+    renewed = steps.loc[steps["step"] == "renewed"].groupby([*ITEM, "attempt"]).size()
     reviews: list[date | None] = []
     forms: list[date | None] = []
-    rows = approvals[[*_ITEM, "attempt", "state", "decided_on"]].itertuples(index=False, name=None)
+    rows = approvals[[*ITEM, "attempt", "state", "decided_on"]].itertuples(index=False, name=None)
     for *item, attempt, state, decided_on in rows:
         approval = pathway.find_approval(item[0])
         every = approval.review_every if approval else None
@@ -505,8 +345,8 @@ def _add_reviews(pathway: Pathway, approvals: pd.DataFrame, steps: pd.DataFrame)
         before = approval.review_form_before
         reviews.append(review_on)
         forms.append(add_period(review_on, Period(-before.months, -before.days)) if before else None)
-    approvals["review_due_on"] = pd.Series(reviews, dtype=_DAY)
-    approvals["review_form_due_on"] = pd.Series(forms, dtype=_DAY)
+    approvals["review_due_on"] = pd.Series(reviews, dtype=DAY)
+    approvals["review_form_due_on"] = pd.Series(forms, dtype=DAY)
 
 
 # Recording ----------------------------------------------------------------------------------------------------------
@@ -518,18 +358,47 @@ def find_recording_faults(study: Study, events: Events, event: ApprovalEvent, to
     `events`: the ledger, without a view. `today`: the date in London. A step that another person told with another date
     is no fault here: it has the same key, so the ledger answers "conflict" and keeps what stands.
     """
-    item = Item(event.approval, event.site_id, event.body_id, event.person_id)
+    item = Item(event.approval, event.site_id, event.body_id, event.person_id, event.modification)
     faults = [f"{item}: {text}" for text in _find_place_faults(study, event)]
     if faults:
         return faults
+    if event.modification:
+        faults += [f"{item}: {text}" for text in _find_modification_faults(study, events, event, item)]
     step = STEPS[type(event)]
     if event.occurred_on > today:
         faults.append(f"the date {event.occurred_on} is in the future (today is {today}). Correct the date.")
-    faults += _find_term_faults(study, event)
-    steps = derive_steps(events)
-    own = steps.loc[(steps[_ITEM] == list(item)).all(axis="columns") & (steps["key"] != event.key)]
+    faults += _find_term_faults(study, events, event)
+    steps = derive_steps(study, events, max(today, event.occurred_on))
+    own = steps.loc[(steps[ITEM] == list(item)).all(axis="columns") & (steps["key"] != event.key)]
     faults += _find_order_faults(event, step, own)
     return [text if text.startswith(str(item)) else f"{item}: {text}" for text in faults]
+
+
+def _find_modification_faults(study: Study, events: Events, event: ApprovalEvent, item: Item) -> list[str]:
+    """Whether there is such a modification, and whether it concerns the place."""
+    introduced = events.frame(ModificationIntroduced)
+    faults = find_unknown_modification(introduced, event.modification, event.occurred_on)
+    category, is_substantial = find_category(events, event.modification)
+    if category and not any(found == item for found, _ in list_modification_items(study, introduced)):
+        called = f"a {'' if is_substantial else 'non-'}substantial modification of category {category}"
+        faults.append(
+            f"{called} is not put to it, or not to this body. See [[routes]] with for_modifications in approvals.toml, "
+            "and the bodies with which the modification was introduced."
+        )
+    return faults
+
+
+def find_unknown_modification(introduced: pd.DataFrame, modification: str, on: date) -> list[str]:
+    """Why nothing can be told of a modification on a day: it is not on record, or only later."""
+    rows = introduced.loc[introduced["modification"] == modification, "occurred_on"]
+    if rows.empty:
+        known = introduced["modification"].tolist()
+        hint = find_suggestion(modification, known) or f" Known: {', '.join(known) or 'none'}."
+        return [f'"{modification}" is no modification on record. Record that it was introduced first.{hint}']
+    first_on = rows.iloc[0].date()
+    if on < first_on:
+        return [f"{on} is before modification {modification} was introduced ({first_on}). Correct one of them."]
+    return []
 
 
 def _find_place_faults(study: Study, event: ApprovalEvent) -> list[str]:
@@ -573,12 +442,13 @@ def _find_place_faults(study: Study, event: ApprovalEvent) -> list[str]:
     return []
 
 
-def _find_term_faults(study: Study, event: ApprovalEvent) -> list[str]:
+def _find_term_faults(study: Study, events: Events, event: ApprovalEvent) -> list[str]:
     """What is wrong with the route, or with the first and last day of force."""
     faults = []
     if isinstance(event, ApprovalSubmitted | ApprovalResubmitted):
-        pathway = study.pathway
-        possible = [route.id for route in pathway.find_routes(event.approval, event.occurred_on)]
+        category, is_substantial = find_category(events, event.modification)
+        routes = study.pathway.find_routes(event.approval, event.occurred_on, category, is_substantial)
+        possible = [route.id for route in routes]
         if event.route not in possible:
             hint = find_suggestion(event.route, possible) or f" Possible: {', '.join(possible) or 'none'}."
             faults.append(f'route "{event.route}" is not open to it on {event.occurred_on}. Correct it.{hint}')

@@ -556,8 +556,10 @@ class DutyDone(Event):
 
 
 class ForecastRecorded(SiteEvent):
-    """What was expected on `occurred_on` of a site's opening for an activity. A date is None where it lies too far off,
-    or where the site can't open."""
+    """What was expected on `occurred_on` of a site's opening for an activity.
+
+    The days by which it opens in 10, 50 and 80 of 100 draws; None where they lie too far off, or it can't open.
+    """
 
     kind = "forecast_recorded"
     key_form = "forecast:{activity}:{site_id}:{occurred_on}"
@@ -566,9 +568,9 @@ class ForecastRecorded(SiteEvent):
     model: Code
     n_draws: Count
     is_open: bool
-    earliest_on: date | None = None
+    p10_on: date | None = None
     median_on: date | None = None
-    latest_on: date | None = None
+    p80_on: date | None = None
 
 
 # Incidents
@@ -658,7 +660,7 @@ class IncidentClosed(IncidentEvent):
 
 
 class ReturnQuarantined(ParticipantEvent):
-    """Answers that were collected while the gate said no: kept, and used only if the incident's decision admits them."""
+    """Answers collected while the gate said no: kept, and used only if the decision on the incident admits them."""
 
     kind = "return_quarantined"
     key_form = "quarantined:{source.sha256}:{source.sheet}:{source.row}"

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from study.approvals import Item, derive_approvals, derive_spells, derive_steps, list_items
+from study.approval_steps import ITEM, Item, derive_spells, derive_steps, list_items
+from study.approvals import derive_approvals
 from study.instruments import find_suggestion
 from study.pathway import ACTIVITIES
 from study.protocol import Study
@@ -53,9 +54,8 @@ class Gate:
 
     @cached_property
     def _rows(self) -> dict[Item, Any]:
-        columns = ["approval", "site_id", "body_id", "person_id"]
         rows = self.approvals.itertuples(index=False)
-        return {Item(*(getattr(row, column) for column in columns)): row for row in rows}
+        return {Item(*(getattr(row, column) for column in ITEM)): row for row in rows}
 
     def ask(self, activity: str, site_id: str, body_id: str = "", person_id: str = "") -> Answer:
         """Whether an activity may be done; without `body_id` under every body of the site."""
@@ -95,10 +95,10 @@ def derive_open_days(study: Study, events: Events, questions: pd.DataFrame, firs
     it says what `Gate.ask` says of it with the ledger up to then.
     """
     days = pd.date_range(first, last, freq="D")
-    spells = derive_spells(derive_steps(events.select(as_of=last)))
-    columns = ["approval", "site_id", "body_id", "person_id"]
+    spells = derive_spells(derive_steps(study, events, last))
+    columns = ["activity", "site_id", "body_id", "person_id"]
     in_force: dict[Item, np.ndarray[Any, np.dtype[np.bool_]]] = {}
-    keys = spells[columns].itertuples(index=False, name=None)
+    keys = spells[ITEM].itertuples(index=False, name=None)
     bounds = zip(spells["from_on"].to_numpy(), spells["until_on"].to_numpy(), strict=True)
     stamps = days.to_numpy()
     for key, (from_on, until_on) in zip(keys, bounds, strict=True):
@@ -107,7 +107,7 @@ def derive_open_days(study: Study, events: Events, questions: pd.DataFrame, firs
         in_force[item] = in_force[item] | within if item in in_force else within
     never = np.zeros(len(days), bool)
     answers = np.ones((len(questions), len(days)), bool)
-    for answer, question in zip(answers, questions[["activity", *columns[1:]]].itertuples(index=False), strict=True):
+    for answer, question in zip(answers, questions[columns].itertuples(index=False), strict=True):
         items, reasons = _find_required(study, *question)
         if reasons:
             answer[:] = False

@@ -22,6 +22,7 @@ from study.definition_fields import (
     CODE_IN_QUOTES,
     DAY_WORDS,
     LINE_WORDS,
+    PERIOD_WORDS,
     BodyKind,
     Code,
     Day,
@@ -35,9 +36,12 @@ Activity = Literal["approach", "recruit", "collect_baseline", "collect_follow_up
 ACTIVITIES: tuple[str, ...] = get_args(Activity)
 Level = Literal["study", "site", "body", "person"]
 
+ModificationCategory = Literal["A", "B", "C"]
+
 _KIND_WORDS = 'a list of "council", "ccg", "icb", "nhs_trust", "clinic", "university" and "other"'
 _APPROVALS_WORDS = "a list of ids of approvals"
 _DAYS_WORDS = "a whole number of days, 0 to 1000"
+_SOURCE_WORDS = f"where the figures come from, as {LINE_WORDS}"
 
 
 class Approval(DefinitionModel):
@@ -67,13 +71,22 @@ class Approval(DefinitionModel):
 
 
 class Route(DefinitionModel):
-    """A way in which an approval is sought. It is open to what is submitted from `open_from` to `open_until`."""
+    """A way in which an approval is sought. It is open to what is submitted from `open_from` to `open_until`.
+
+    A route with `for_modifications` is not for the study as first approved but for changes of these categories (A: all
+    NHS bodies consider it, B: some, C: none has to); with `if_substantial`, only for changes that are.
+    """
 
     id: Code = Field(description=CODE_IN_QUOTES)
     approval: Code = Field(description="the id of an approval, in quotes")
     label: Line = Field(description=LINE_WORDS)
     open_from: Day | None = Field(default=None, description=DAY_WORDS)
     open_until: Day | None = Field(default=None, description=DAY_WORDS)
+    for_modifications: tuple[ModificationCategory, ...] = Field(default=(), description='a list of "A", "B" and "C"')
+    if_substantial: StrictBool = Field(default=False, description="true or false, without quotes")
+
+    def is_open_on(self, on: date) -> bool:
+        return (self.open_from is None or self.open_from <= on) and (self.open_until is None or on <= self.open_until)
 
 
 class Clock(DefinitionModel):
@@ -84,13 +97,14 @@ class Clock(DefinitionModel):
     information stop the clock until the day of the answer (left out: every request does). Then it goes on where
     it stopped; or, with `after_answer_days`, the decision is due so many days after the answer instead. `answer_days`
     (calendar) is what the applicant has to answer; `validation_days` what the authority has to find it valid;
-    `mending_days` (calendar) what the applicant has to answer a request made before that.
+    `mending_days` (calendar) what the applicant has to answer a request made before that. With `silence_grants` nobody
+    has to decide: when the days are over without an objection, a change may start.
     """
 
     route: Code = Field(description="the id of a route, in quotes")
     applies_from: Day | None = Field(default=None, description=DAY_WORDS)
     starts: Literal["valid", "submitted"] = Field(description='"valid" or "submitted" (the day that it counts from)')
-    days: StrictInt | None = Field(default=None, ge=1, le=1000, description="a whole number of days, 1 to 1000")
+    days: StrictInt | None = Field(default=None, ge=0, le=1000, description=_DAYS_WORDS)
     unit: Literal["calendar", "working"] = Field(description='"calendar" or "working"')
     n_stops: StrictInt | None = Field(default=None, ge=0, le=1000, description="a whole number from 0, without quotes")
     after_answer_days: StrictInt | None = Field(default=None, ge=0, le=1000, description=_DAYS_WORDS)
@@ -98,7 +112,93 @@ class Clock(DefinitionModel):
     validation_days: StrictInt | None = Field(default=None, ge=0, le=1000, description=_DAYS_WORDS)
     validation_unit: Literal["calendar", "working"] = Field(default="working", description='"calendar" or "working"')
     mending_days: StrictInt | None = Field(default=None, ge=0, le=1000, description=_DAYS_WORDS)
-    source: Line = Field(description=f"where the figures come from, as {LINE_WORDS}")
+    silence_grants: StrictBool = Field(default=False, description="true or false, without quotes")
+    source: Line = Field(description=_SOURCE_WORDS)
+
+
+class Prior(DefinitionModel):
+    """How long a step usually takes elsewhere: what a forecast holds on to while the study has few cases of its own.
+
+    `step`: "submission" (from the day on which it can be sent in until it is), "validation" (until it is valid) or
+    "decision" (until it is in force). `weight`: as many completed cases of this study count as much as the prior.
+    """
+
+    route: Code = Field(description="the id of a route, in quotes")
+    step: Literal["submission", "validation", "decision"] = Field(
+        description='"submission", "validation" or "decision"'
+    )
+    lower_quartile: StrictInt = Field(ge=1, le=1000, description="a whole number of days, 1 to 1000")
+    median: StrictInt = Field(ge=1, le=1000, description="a whole number of days, 1 to 1000")
+    upper_quartile: StrictInt = Field(ge=1, le=1000, description="a whole number of days, 1 to 1000")
+    unit: Literal["calendar", "working"] = Field(description='"calendar" or "working"')
+    weight: StrictInt = Field(ge=1, le=1000, description="a whole number from 1, without quotes")
+    source: Line = Field(description=_SOURCE_WORDS)
+
+
+class Document(DefinitionModel):
+    """A document that is approved in versions, such as the information sheet."""
+
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
+
+
+class Duty(DefinitionModel):
+    """What the study owes others by a day: a report, an upload, a notice, a destruction of data.
+
+    It falls due `offset` after what it counts from, and then `every` so often while that is not after `until`. With
+    `counts_from = "approval"` it counts from the day on which that `approval` came into force (at every place).
+    """
+
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
+    to: Line = Field(description=f"who receives it, as {LINE_WORDS}")
+    owner: Code = Field(description="the role that sees to it, such as project_manager, in quotes")
+    counts_from: Literal["study_start", "data_collection_start", "data_collection_end", "study_end", "approval"] = (
+        Field(description='"study_start", "data_collection_start", "data_collection_end", "study_end" or "approval"')
+    )
+    approval: Code | None = Field(default=None, description="the id of an approval, in quotes")
+    offset: PeriodText = Field(description=PERIOD_WORDS)
+    every: PeriodText | None = Field(default=None, description=PERIOD_WORDS)
+    until: Literal["data_collection_end", "study_end"] = Field(
+        default="study_end", description='"data_collection_end" or "study_end"'
+    )
+    source: Line = Field(description=_SOURCE_WORDS)
+
+
+class Reminder(DefinitionModel):
+    """One rung of a ladder of chasers: who is reminded of what, when and how.
+
+    `about`: "authority" (it is an authority's turn), "applicant" (ours), "expiry" (a last day of force comes), "review"
+    (the form of a periodic review), "duty", "incident". It falls due `days` of the `unit` after (negative: before)
+    `counts_from`: "turn" (the day on which the turn began) or "due" (the day that something must be done by). Of
+    `approvals` or duties only those named, if any are.
+    """
+
+    id: Code = Field(description=CODE_IN_QUOTES)
+    about: Literal["authority", "applicant", "expiry", "review", "duty", "incident"] = Field(
+        description='"authority", "applicant", "expiry", "review", "duty" or "incident"'
+    )
+    of: tuple[Code, ...] = Field(default=(), description="a list of ids of approvals or duties")
+    counts_from: Literal["turn", "due"] = Field(description='"turn" or "due"')
+    days: StrictInt = Field(ge=-1000, le=1000, description="a whole number of days, -1000 to 1000")
+    unit: Literal["calendar", "working"] = Field(description='"calendar" or "working"')
+    to: Code = Field(description="the role that is reminded, such as r_and_d_office, in quotes")
+    channel: Literal["email", "telephone"] = Field(description='"email" or "telephone"')
+    template: Code = Field(description=CODE_IN_QUOTES)
+
+
+class IncidentRule(DefinitionModel):
+    """Who assesses an incident of a category, and by when."""
+
+    category: Literal[
+        "collected_while_not_open", "protocol_deviation", "consent_breach", "identifier_leak", "other"
+    ] = Field(
+        description='"collected_while_not_open", "protocol_deviation", "consent_breach", "identifier_leak" or "other"'
+    )
+    owner: Code = Field(description="the role that answers for it, such as sponsor, in quotes")
+    assess_days: StrictInt = Field(ge=0, le=1000, description=_DAYS_WORDS)
+    unit: Literal["calendar", "working"] = Field(description='"calendar" or "working"')
+    source: Line = Field(description=_SOURCE_WORDS)
 
 
 class ActivityNeeds(DefinitionModel):
@@ -115,6 +215,11 @@ class Pathway(DefinitionModel):
     routes: tuple[Route, ...] = ()
     clocks: tuple[Clock, ...] = ()
     activities: tuple[ActivityNeeds, ...] = ()
+    priors: tuple[Prior, ...] = ()
+    documents: tuple[Document, ...] = ()
+    duties: tuple[Duty, ...] = ()
+    reminders: tuple[Reminder, ...] = ()
+    incident_rules: tuple[IncidentRule, ...] = ()
 
     def find_approval(self, approval_id: str) -> Approval | None:
         return next((approval for approval in self.approvals if approval.id == approval_id), None)
@@ -122,15 +227,31 @@ class Pathway(DefinitionModel):
     def find_route(self, route_id: str) -> Route | None:
         return next((route for route in self.routes if route.id == route_id), None)
 
-    def find_routes(self, approval_id: str, on: date) -> tuple[Route, ...]:
-        """The routes by which an approval can be sought on a day."""
+    def find_routes(
+        self, approval_id: str, on: date | None, category: str = "", is_substantial: bool = False
+    ) -> tuple[Route, ...]:
+        """The routes by which an approval can be sought on a day (None: on any): for the study as first approved, or,
+        with its `category`, for a modification."""
         return tuple(
             route
             for route in self.routes
             if route.approval == approval_id
-            and (route.open_from is None or route.open_from <= on)
-            and (route.open_until is None or on <= route.open_until)
+            and (category in route.for_modifications if category else not route.for_modifications)
+            and (is_substantial or not route.if_substantial)
+            and (on is None or route.is_open_on(on))
         )
+
+    def find_prior(self, route_id: str, step: str) -> Prior | None:
+        return next((prior for prior in self.priors if (prior.route, prior.step) == (route_id, step)), None)
+
+    def find_duty(self, duty_id: str) -> Duty | None:
+        return next((duty for duty in self.duties if duty.id == duty_id), None)
+
+    def find_document(self, document_id: str) -> Document | None:
+        return next((document for document in self.documents if document.id == document_id), None)
+
+    def find_incident_rule(self, category: str) -> IncidentRule | None:
+        return next((rule for rule in self.incident_rules if rule.category == category), None)
 
     def find_needs(self, activity: str) -> tuple[str, ...] | None:
         """The ids of the approvals that an activity needs; None if the pathway does not plan the activity."""
@@ -143,6 +264,11 @@ PATHWAY_SECTIONS: dict[str, tuple[type[DefinitionModel], str, bool]] = {
     "routes": (Route, "id", False),
     "clocks": (Clock, "", False),
     "activities": (ActivityNeeds, "id", True),
+    "priors": (Prior, "", False),
+    "documents": (Document, "id", False),
+    "duties": (Duty, "id", False),
+    "reminders": (Reminder, "id", False),
+    "incident_rules": (IncidentRule, "category", False),
 }
 
 
@@ -187,6 +313,62 @@ def find_pathway_faults(
         taken.add((clock.route, clock.applies_from))
     for path, activity in entries["activities"]:
         faults += _find_unknown(activity.needs, approval_ids, f"{path}.needs", "approval")
+    faults += _find_prior_faults(entries["priors"], route_ids)
+    for path, duty in entries["duties"]:
+        faults += _find_duty_faults(path, duty, approval_ids)
+    for path, reminder in entries["reminders"]:
+        faults += _find_reminder_faults(path, reminder, approval_ids, [duty.id for _, duty in entries["duties"]])
+    return faults
+
+
+def _find_prior_faults(priors: Sequence[tuple[str, Any]], route_ids: Collection[str]) -> list[str]:
+    faults = []
+    taken: set[tuple[str, str]] = set()
+    for path, prior in priors:
+        faults += _find_unknown([prior.route], route_ids, f"{path}.route", "route")
+        if not prior.lower_quartile <= prior.median <= prior.upper_quartile:
+            faults.append(
+                f"{path} has quartiles {prior.lower_quartile}, {prior.median} and {prior.upper_quartile}. "
+                "Put them in order: lower_quartile, median, upper_quartile."
+            )
+        if (prior.route, prior.step) in taken:
+            faults.append(
+                f'{path} is a second prior of route "{prior.route}", step "{prior.step}". Remove one of them.'
+            )
+        taken.add((prior.route, prior.step))
+    return faults
+
+
+def _find_duty_faults(path: str, duty: Duty, approval_ids: Collection[str]) -> list[str]:
+    faults = []
+    if (duty.counts_from == "approval") != (duty.approval is not None):
+        faults.append(
+            f'{path} counts from "{duty.counts_from}" but has {"an" if duty.approval else "no"} approval. '
+            'Name one only with counts_from = "approval".'
+        )
+    if duty.approval is not None:
+        faults += _find_unknown([duty.approval], approval_ids, f"{path}.approval", "approval")
+    if duty.every is not None and duty.every.months + duty.every.days <= 0:
+        faults.append(f'{path}.every is "{duty.every}". It must be longer than no time. Correct it.')
+    return faults
+
+
+def _find_reminder_faults(
+    path: str, reminder: Reminder, approval_ids: Collection[str], duty_ids: Collection[str]
+) -> list[str]:
+    faults = []
+    if reminder.about == "duty":
+        faults += _find_unknown(reminder.of, duty_ids, f"{path}.of", "duty")
+    elif reminder.about == "incident":
+        if reminder.of:
+            faults.append(f"{path}.of names {', '.join(reminder.of)}, but an incident is no approval. Remove it.")
+    else:
+        faults += _find_unknown(reminder.of, approval_ids, f"{path}.of", "approval")
+    if reminder.counts_from == "turn" and (reminder.days < 0 or reminder.about in ("expiry", "review", "duty")):
+        faults.append(
+            f"{path} counts from the day on which a turn began, which is known only for the turn of an applicant, an "
+            'authority or an incident, and only afterwards. Use counts_from = "due", or days from 0.'
+        )
     return faults
 
 
@@ -219,13 +401,16 @@ def _find_disorder(path: str, first: str, first_on: date | None, last: str, last
     return [f"{path}.{last} ({last_on}) is before {first} ({first_on}). Correct one of them."]
 
 
+_SECTIONS = {"approval": "approvals", "route": "routes", "duty": "duties"}
+
+
 def _find_unknown(words: Iterable[str], known: Collection[str], where: str, called: str) -> list[str]:
     faults = []
     for word in words:
         if word not in known:
             hint = find_suggestion(word, known) or f" Known: {', '.join(known) or 'none'}."
             faults.append(
-                f'{where} names {called} "{word}", which is not under [[{called}s]]. Add or correct it.{hint}'
+                f'{where} names {called} "{word}", which is not under [[{_SECTIONS[called]}]]. Add or correct it.{hint}'
             )
     return faults
 

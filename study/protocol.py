@@ -856,7 +856,8 @@ class _PathwayReader(_Reader):
         self.raw = raw
         self.check_top_level(list(self.sections))
         self.read_sections()
-        routed = {str(route.get("approval")) for route in self.find_raw_entries("routes")}
+        plain = [route for route in self.find_raw_entries("routes") if not route.get("for_modifications")]
+        routed = {str(route.get("approval")) for route in plain}
         for text in find_pathway_faults(
             self.entries, self.find_declared("approvals"), self.find_declared("routes"), routed, body_ids
         ):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.approvals import Item
+from study.approval_steps import Item
 from study.events import Event
 from study.gate import Answer, derive_open_days, open_gate
 from study.state import Events

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from study.approvals import is_needed
+from study.approval_steps import is_needed
 from study.configuration import assemble_files, find_changes, find_in_force, list_parts
 from study.instruments import DefinitionFaults
 from study.pathway import ACTIVITIES
@@ -88,7 +88,7 @@ def change(*changes: tuple[str, str]) -> str:
             '[clock] is no section here. Remove it or correct its name. Did you mean "clocks"?',
         ),
         ('unit = "working"', 'unit = "workdays"', 'clocks entry 3.unit is "workdays". It must be "calendar" or'),
-        ("days = 60\n", "days = 0\n", "clocks entry 1.days is 0. It must be a whole number of days, 1 to 1000."),
+        ("days = 60\n", "days = -1\n", "clocks entry 1.days is -1. It must be a whole number of days, 0 to 1000."),
         ("days = 60\n", "days = 1.5\n", "clocks entry 1.days is 1.5. It must be"),
         ("n_stops = 1\n", "n_stops = true\n", "clocks entry 1.n_stops is true. It must be a whole number from 0"),
         ('source = "Old rules."\n', "", "clocks entry 1.source is missing. Add source = where the figures come from"),
