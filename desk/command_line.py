@@ -14,15 +14,26 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from desk.options import (
+    ByOption,
+    SitesOption,
+    StudyArgument,
+    err,
+    find_program,
+    open_study,
+    out,
+    parse_day,
+    parse_sites,
+    require_site,
+    use_prefect,
+)
 from rehearsal.pilot_source import SourceUnusable, load_assumptions, read_source
 from rehearsal.reconciliation import ReleaseFrames
 from rehearsal.reconciliation import reconcile as follow
@@ -40,7 +51,7 @@ from rehearsal.replay import (
 from study.calendar import london_day
 from study.datasets import ReleaseFault
 from study.events import QueryClosed, QueryReason
-from study.instruments import DefinitionFaults, find_suggestion
+from study.instruments import DefinitionFaults
 from study.queries import find_open_queries
 from study.state import derive_queries
 from tasks.definitions import StudyExists, StudyNotFound, find_faults, list_studies, scaffold_study
@@ -58,18 +69,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-# What goes into a file or another program is not cut to the width of a window.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True, highlight=False)
-
 EXPECTED = (
     DefinitionFaults, FileFault, LedgerRefused, ReleaseFault, ReplayRefused, SourceUnusable, StepFailed,
     StudyExists, StudyNotFound,
 )  # fmt: skip
-
-StudyArgument = Annotated[str, typer.Argument(help="The study's name, such as cdisc_pilot, or a slice's.")]
-ByOption = Annotated[str, typer.Option("--by", help="Your name: the ledger keeps who asked for what.")]
-SitesOption = Annotated[str, typer.Option("--sites", help="Only these sites, such as 701,703.")]
 
 
 def main() -> None:
@@ -84,49 +87,6 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("Stopped. Nothing is lost: the same command goes on where it stopped.")
         sys.exit(130)
-
-
-def parse_sites(text: str) -> list[str]:
-    """ "701, 703" to a list of site ids."""
-    return sorted({site.strip() for site in text.split(",") if site.strip()})
-
-
-def parse_day(text: str) -> date | None:
-    """A date of an option, written 2013-01-31; empty for none."""
-    if not text:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f'"{text}" is not a date. Write it as 2013-01-31.') from None
-
-
-def open_study(name: str) -> Workspace:
-    """The workspace of a study, or of a replay's slice ("cdisc_pilot.701-703"). Raises StudyNotFound."""
-    settings = read_settings()
-    if "." in name and not (settings.data_folder / name).is_dir():
-        raise StudyNotFound(f'There is no slice "{name}" in {settings.data_folder}. Replay it first.')
-    return create_workspace(name.partition(".")[0], settings=settings, name=name)
-
-
-def require_site(workspace: Workspace, site_id: str) -> None:
-    """Refuse the name of a site that the study does not have; none given is fine."""
-    own = [site.site_id for site in workspace.study.sites]
-    if site_id and site_id not in own:
-        hint = find_suggestion(site_id.casefold(), own)
-        raise typer.BadParameter(
-            f'{workspace.study.study_id} has no site "{site_id}".{hint} Its sites: {", ".join(own)}.'
-        )
-
-
-@contextmanager
-def _prefect() -> Iterator[None]:
-    """Flows run in this process with a quiet Prefect of their own; set up before Prefect is imported."""
-    prepare_prefect(read_settings().data_folder / "prefect")
-    from tasks.orchestration import many_runs
-
-    with many_runs():
-        yield
 
 
 @app.command()
@@ -239,14 +199,6 @@ def find_ledger_place(workspace: Workspace) -> str:
     return f'{place}, table ledger, study "{workspace.name}"'
 
 
-def find_program() -> str:
-    """How to call this program from where the person is: as they did."""
-    called = Path(sys.argv[0])
-    if called.stem != "summative":
-        return ".venv/bin/summative"
-    return str(called.relative_to(Path.cwd()) if called.is_relative_to(Path.cwd()) else called)
-
-
 @app.command()
 def reconcile(
     sites: SitesOption = "", until: Annotated[str, typer.Option(help="The day to which it was replayed.")] = ""
@@ -321,7 +273,7 @@ def new(
 @app.command(name="round")
 def run_round(study: StudyArgument, by: ByOption) -> None:
     """Run today's round now: adopt changed definitions, receive what sites have sent."""
-    with _prefect():
+    with use_prefect():
         from flows.study_day import study_day
 
         states = study_day(study=study, requested_by=by)
@@ -334,7 +286,7 @@ def receive(study: StudyArgument, by: ByOption, sites: SitesOption = "") -> None
     chosen, workspace = parse_sites(sites), open_study(study)
     for site in chosen:
         require_site(workspace, site)
-    with _prefect():
+    with use_prefect():
         from flows.returns import receive_returns_now
 
         states = receive_returns_now(study=study, requested_by=by, sites=chosen)
