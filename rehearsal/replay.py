@@ -144,7 +144,7 @@ def replay(
     from flows.datasets import freeze_dataset
     from flows.study_day import study_day
 
-    with _hold(settings, name):
+    with hold(settings, name):
         if fresh:
             delete_replay(settings, name)
         workspace = create_workspace(STUDY, settings=settings, name=name)
@@ -263,7 +263,7 @@ def _note_version(workspace: Workspace, *, is_unfinished: bool) -> bool:
 
 
 @contextmanager
-def _hold(settings: Settings, name: str) -> Iterator[None]:
+def hold(settings: Settings, name: str) -> Iterator[None]:
     """One replay of a study at a time: two would post into each other's future.
 
     The lock is that of an SQLite file, which every system ends with the process, however that ends.

@@ -626,12 +626,12 @@ def test_what_another_version_finished_is_said_to_be_so(weekly: Path, commands: 
 
 
 def test_a_replay_that_runs_already_is_not_run_twice(settings: Settings, commands: Commands) -> None:
-    with rehearsal.replay._hold(settings, SLICE_NAME):
+    with rehearsal.replay.hold(settings, SLICE_NAME):
         folder = str(settings.data_folder)
         answer = commands.run(["rehearse", *SLICE, "--fresh"], {"SUMMATIVE_DATA_FOLDER": folder})
         assert answer.status == 1
         assert f"{SLICE_NAME} is being replayed by another process. Wait until it ends." in answer.text
-        with rehearsal.replay._hold(settings, NAME):
+        with rehearsal.replay.hold(settings, NAME):
             pass
 
 
