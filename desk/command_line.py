@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Annotated, Any
@@ -21,6 +21,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from desk import approval_views  # noqa: F401 (adds its commands)
+from desk.approval_commands import approvals_app
+from desk.incident_commands import app as incidents_app
 from desk.options import (
     ByOption,
     SitesOption,
@@ -34,6 +37,8 @@ from desk.options import (
     require_site,
     use_prefect,
 )
+from rehearsal.approvals_story import STUDY as PLAYED
+from rehearsal.approvals_story import Played, play
 from rehearsal.pilot_source import SourceUnusable, load_assumptions, read_source
 from rehearsal.reconciliation import ReleaseFrames
 from rehearsal.reconciliation import reconcile as follow
@@ -54,6 +59,7 @@ from study.events import QueryClosed, QueryReason
 from study.instruments import DefinitionFaults
 from study.queries import find_open_queries
 from study.state import derive_queries
+from tasks.approvals import APPROVALS_CALENDAR, APPROVALS_PAGE
 from tasks.definitions import StudyExists, StudyNotFound, find_faults, list_studies, scaffold_study
 from tasks.files import FileFault, FileMissing
 from tasks.ledger import LedgerRefused
@@ -69,6 +75,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(approvals_app, name="approvals")
+app.add_typer(incidents_app, name="incidents")
 EXPECTED = (
     DefinitionFaults, FileFault, LedgerRefused, ReleaseFault, ReplayRefused, SourceUnusable, StepFailed,
     StudyExists, StudyNotFound,
@@ -91,26 +99,49 @@ def main() -> None:
 
 @app.command()
 def rehearse(
-    study: Annotated[str, typer.Argument(help="The trial to replay: cdisc_pilot.")] = "cdisc_pilot",
+    study: Annotated[str, typer.Argument(help="cdisc_pilot, a real trial, or ipc, whose approvals are made up.")] = (
+        REPLAYED
+    ),
     sites: SitesOption = "",
-    until: Annotated[str, typer.Option(help="Replay up to this day, such as 2013-01-31.")] = "",
+    until: Annotated[str, typer.Option(help="Rehearse up to this day, such as 2013-01-31.")] = "",
     every: Annotated[str, typer.Option(help="Days from one study day to the next, 1d to 31d.")] = "7d",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier replay left; begin again.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier rehearsal left; begin again.")] = False,
 ) -> None:
-    """Replay a real 17-site trial through the flows that a live study uses, and freeze its dataset."""
-    if study != REPLAYED:
-        raise typer.BadParameter(f'"{study}" cannot be replayed. The trial that can is {REPLAYED}.')
+    """Replay a real 17-site trial through the flows that a live study uses, and freeze its dataset; or play how the
+    approvals of the IPC evaluation might go."""
+    if study not in (REPLAYED, PLAYED):
+        raise typer.BadParameter(f'"{study}" cannot be rehearsed. What can: {REPLAYED} and {PLAYED}.')
+    if study == PLAYED and sites:
+        raise typer.BadParameter(f"{PLAYED} is rehearsed as a whole: leave --sites out.")
     try:
         days = parse_every(every)
     except ValueError as fault:
         raise typer.BadParameter(str(fault)) from None
     settings, chosen, last = read_settings(), parse_sites(sites), parse_day(until)
     prepare_prefect(settings.data_folder / "prefect")
+    if study == PLAYED:
+        out.print(
+            "Playing a made-up course of the IPC evaluation's approvals, November 2016 to September 2017: steps become "
+            "known, the daily round follows them, sites open.",
+            soft_wrap=True,
+        )
+        with _show_progress() as show:
+            played = play(settings, until=last, every=days, fresh=fresh, on_progress=show)
+        _print_played(played)
+        return
     out.print(
         "Replaying the CDISC pilot trial, 2012 to 2015: its sites post their workbooks, the daily round receives, "
         "checks and records them.",
         soft_wrap=True,
     )
+    with _show_progress() as show:
+        result = replay(settings, sites=chosen, until=last, every=days, fresh=fresh, on_progress=show)
+    _print_replayed(result, chosen, last)
+
+
+@contextmanager
+def _show_progress() -> Iterator[Callable[[Step], None]]:
+    """A bar that follows the study days; without a terminal, a line for each tenth."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn(),
         TimeRemainingColumn(), TextColumn("left"),
@@ -128,8 +159,7 @@ def rehearse(
                 out.print(f"{step.day:%d %b %Y}: {done}", soft_wrap=True)
 
         with _ctrl_c_ends_at_once():
-            result = replay(settings, sites=chosen, until=last, every=days, fresh=fresh, on_progress=show)
-    _print_replayed(result, chosen, last)
+            yield show
 
 
 @contextmanager
@@ -155,6 +185,28 @@ def _ctrl_c_ends_at_once() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _print_played(played: Played) -> None:
+    """Where the pages are, and what to try next."""
+    workspace, program = played.workspace, find_program()
+    if played.n_resumed == played.n_days:
+        out.print("\nThis rehearsal was complete already.")
+    out.print(f"\n[bold]Played:[/bold] {played.n_days} study days, {played.n_recorded:,} entries by people.")
+    out.print("What happens in it is made up: rehearsal/ipc_story.toml", soft_wrap=True)
+    out.print(f"\n  Page      {workspace.area.place}/{APPROVALS_PAGE}", soft_wrap=True)
+    out.print(f"  Calendar  {workspace.area.place}/{APPROVALS_CALENDAR}", soft_wrap=True)
+    out.print(f"  Ledger    {escape(find_ledger_place(workspace))}", soft_wrap=True)
+    out.print("\nTry next:")
+    day = f" --as-of {played.last_on}"
+    hints = {
+        f"approvals show {workspace.name}{day}": "where every site stands, and what it lacks",
+        f"approvals forecasts {workspace.name} --site luton": "how the expected opening moved",
+        f"incidents list {workspace.name}": "what may be a breach",
+    }
+    width = max(map(len, hints))
+    for command, meaning in hints.items():
+        out.print(f"  {program} {command:<{width}}  {meaning}", soft_wrap=True)
 
 
 def _print_replayed(result: Replayed, sites: list[str], until: date | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.approvals import watch_approvals
 from flows.returns import receive_returns
 from flows.runs import (
     AsOf,
@@ -48,7 +49,8 @@ def complete_study_day(study: str, as_of: date, requested_by: str) -> None:
 @flow(name="study-day", flow_run_name=name_run, log_prints=False, persist_result=False)
 @guarded
 def study_day(study: StudyName, requested_by: RequestedBy, as_of: AsOf = None) -> list[State[Any]]:
-    """One day of the study: adopt what changed in its definitions, then receive what every site has sent."""
+    """One day of the study: adopt what changed in its definitions, receive what every site has sent, and follow the
+    approvals."""
     workspace = open_workspace(study)
     day = find_as_of(as_of, workspace)
     holidays = find_holidays(workspace.study.bank_holidays)
@@ -63,8 +65,9 @@ def study_day(study: StudyName, requested_by: RequestedBy, as_of: AsOf = None) -
         leave_artifact("study-day", "Study day", workspace.study, day, {}, failures=failures)
         return conclude([adopted], failures)
     received = receive_returns(study, find_sites(workspace.study, []), day, requested_by)
-    states: list[State[Any]] = [adopted, *received.states]
-    failures = list(received.failures)
+    followed, failures = watch_approvals(study, day, requested_by)
+    states: list[State[Any]] = [adopted, *received.states, followed]
+    failures = [*received.failures, *failures]
     if not failures:
         completed = complete_study_day(study, day, requested_by, return_state=True)
         states.append(completed)

@@ -122,6 +122,7 @@ def reconcile(
     refused: pd.DataFrame | None = None,
     superseded: pd.DataFrame | None = None,
     quarantined: pd.DataFrame | None = None,
+    held: pd.DataFrame | None = None,
     sites: Collection[str] | None = None,
     until: date | None = None,
     truth: PilotTruth | None = None,
@@ -129,7 +130,8 @@ def reconcile(
     """Follow the item rows that `sites` posted by the end of `until`, and hold the release against the trial.
 
     refused: RECORD_KEY + query_id, one row per refused record. superseded: RECORD_KEY, one row per accepted record
-    that a later one replaced. quarantined: SENDING_KEY, one row per file held. None stands for none.
+    that a later one replaced. quarantined: SENDING_KEY, one row per file held. held: RECORD_KEY, one row per record
+    held back because it was collected while that was not allowed. None stands for none.
     truth: the trial's derived records; read from the package if not given.
 
     A row is accepted if the release holds its answer (to 1e-9), its reason for having none, and its date; so a record
@@ -146,7 +148,7 @@ def reconcile(
     responses = responses.drop_duplicates(ITEM_KEY)
     compared = _compare(item_rows, responses)
     outcomes = item_rows.assign(
-        outcome=_derive_outcome(compared, refused, superseded, quarantined), fault=compared["fault"].to_numpy()
+        outcome=_derive_outcome(compared, refused, superseded, quarantined, held), fault=compared["fault"].to_numpy()
     )
     outcomes.loc[outcomes["outcome"] != "altered", "fault"] = ""
     supplied = derive_supplied_rows(item_rows)
@@ -194,6 +196,7 @@ def _derive_outcome(
     refused: pd.DataFrame | None,
     superseded: pd.DataFrame | None,
     quarantined: pd.DataFrame | None,
+    held: pd.DataFrame | None,
 ) -> np.ndarray:
     refused = _require(refused, [*RECORD_KEY, "query_id"], "refused")
     superseded = _require(superseded, RECORD_KEY, "superseded")
@@ -213,7 +216,8 @@ def _derive_outcome(
         "altered": is_held,
         "refused": is_refused,
         "refused_without_query": is_refused_silently,
-        "quarantined": _is_in(compared, quarantined, SENDING_KEY),
+        "quarantined": _is_in(compared, quarantined, SENDING_KEY)
+        | _is_in(compared, _require(held, RECORD_KEY, "held"), RECORD_KEY),
     }
     return np.select(list(masks.values()), list(masks), default="lost")
 

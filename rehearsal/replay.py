@@ -26,6 +26,7 @@ from rehearsal.pilot_sites import Posting, derive_postings, write_posting
 from rehearsal.pilot_source import ASSUMPTIONS_FILE, PACKAGE, read_source
 from rehearsal.reconciliation import RECORD_KEY
 from study.events import ReturnRefused, StudyDayCompleted
+from study.incidents import derive_held
 from study.protocol import Study
 from study.state import Events, derive_files, derive_returns
 from tasks.definitions import list_configuration, load_instruments, load_study
@@ -286,21 +287,24 @@ def post(workspace: Workspace, posting: Posting, received: Collection[str]) -> N
 
 @dataclass(frozen=True)
 class Unreleased:
-    """What a release does not hold, for the reconciliation: refused and superseded records, files in quarantine."""
+    """What a release does not hold, for the reconciliation: refused and superseded records, files in quarantine, and
+    records that are held back since they were collected while that was not allowed."""
 
     refused: pd.DataFrame
     superseded: pd.DataFrame
     quarantined: pd.DataFrame
+    held: pd.DataFrame
 
 
 def find_unreleased(workspace: Workspace, events: Events) -> Unreleased:
-    """Records that were refused or superseded, and sendings held in quarantine, from the ledger's events."""
-    returns, files = derive_returns(events), derive_files(events)
+    """Records that were refused, superseded or held back, and sendings in quarantine, from the ledger's events."""
+    returns, files, records = derive_returns(events), derive_files(events), derive_held(events)
     held = files[files["outcome"] == "quarantined"]
     return Unreleased(
         refused=events.frame(ReturnRefused)[[*RECORD_KEY, "query_id"]],
         superseded=returns.loc[~returns["is_current"], RECORD_KEY],
         quarantined=held[["site_id", "posted_on", "sending_number"]],
+        held=records.loc[records["is_held"], RECORD_KEY],
     )
 
 

@@ -179,7 +179,8 @@ def _derive_supplied(
         index=False, name=None
     ):
         days[name, site_id] = (day, letter)
-    own = set(steps.loc[steps["step"] == "submitted", ITEM].itertuples(index=False, name=None))
+    is_own = (steps["step"] == "submitted") & (steps["attempt"] == 1)
+    own = set(steps.loc[is_own, ITEM].itertuples(index=False, name=None))
     rows = []
     for item, routes in list_modification_items(study, introduced):
         told = days.get((item.modification, item.site_id)) or days.get((item.modification, ""))
@@ -193,24 +194,18 @@ def _derive_supplied(
 
 def _add_silent_grants(study: Study, steps: pd.DataFrame, as_of: date) -> pd.DataFrame:
     """Grant what nobody objected to in time; what comes later than that is no decision any more but an end."""
-    rows = []
-    is_late = pd.Series(False, steps.index)
+    attempt = [*ITEM, "attempt"]
     sent = steps.loc[(steps["step"] == "submitted") & (steps["modification"] != "")]
-    closing = steps.loc[steps["step"].isin((*DECISIONS, "withdrawn"))].groupby([*ITEM, "attempt"])
-    decided = dict(iter(closing)) if len(sent) else {}
-    for row in sent.to_dict("records"):
-        item = tuple(row[name] for name in ITEM)
-        granted_on = find_silent_grant(study, row["route"], row["occurred_on"].date())
-        later = decided.get((*item, row["attempt"]))
-        if granted_on is None or granted_on > as_of:
-            continue
-        if later is not None:
-            if (later["occurred_on"] <= pd.Timestamp(granted_on)).any():
-                continue
-            is_late.loc[later.index[later["step"] == "refused"]] = True
-        named = dict(zip(ITEM, item, strict=True))
-        rows.append({**named, "attempt": row["attempt"], "occurred_on": pd.Timestamp(granted_on)})
-    steps.loc[is_late, "step"] = "withdrawn"
+    days = [find_silent_grant(study, row["route"], row["occurred_on"].date()) for row in sent.to_dict("records")]
+    sent = sent[attempt].assign(occurred_on=pd.Series(days, sent.index, dtype=DAY))
+    closing = steps.loc[steps["step"].isin((*DECISIONS, "withdrawn"))]
+    closed_on = closing.groupby(attempt)["occurred_on"].min().rename("closed_on")
+    sent = sent.join(closed_on, on=attempt)
+    is_silent = (sent["occurred_on"] <= pd.Timestamp(as_of)) & ~(sent["closed_on"] <= sent["occurred_on"])
+    granted = sent.loc[is_silent, [*attempt, "occurred_on"]]
+    is_among = pd.MultiIndex.from_frame(steps[attempt]).isin(pd.MultiIndex.from_frame(granted[attempt]))
+    steps.loc[is_among & (steps["step"] == "refused"), "step"] = "withdrawn"
+    rows: list[Any] = granted.to_dict("records")
     return pd.concat([steps, _fill_steps(rows, "granted")], ignore_index=True)
 
 

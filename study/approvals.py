@@ -352,26 +352,36 @@ def _add_reviews(pathway: Pathway, approvals: pd.DataFrame, steps: pd.DataFrame)
 # Recording ----------------------------------------------------------------------------------------------------------
 
 
-def find_recording_faults(study: Study, events: Events, event: ApprovalEvent, today: date) -> list[str]:
+def find_recording_faults(
+    study: Study, events: Events, event: ApprovalEvent, today: date, steps: pd.DataFrame | None = None
+) -> list[str]:
     """Why a step can't be recorded as told: sentences for whoever records it; none if it can.
 
-    `events`: the ledger, without a view. `today`: the date in London. A step that another person told with another date
-    is no fault here: it has the same key, so the ledger answers "conflict" and keeps what stands.
+    `events`: the ledger, without a view. `today`: the date in London. `steps`: those of the ledger by `derive_steps`,
+    if the caller has them. A step that another person told with another date is no fault here: it has the same key, so
+    the ledger answers "conflict" and keeps what stands.
     """
+    faults = find_telling_faults(study, events, event, today)
     item = Item(event.approval, event.site_id, event.body_id, event.person_id, event.modification)
-    faults = [f"{item}: {text}" for text in _find_place_faults(study, event)]
-    if faults:
+    if find_place_faults(study, item):
         return faults
-    if event.modification:
-        faults += [f"{item}: {text}" for text in _find_modification_faults(study, events, event, item)]
-    step = STEPS[type(event)]
-    if event.occurred_on > today:
-        faults.append(f"the date {event.occurred_on} is in the future (today is {today}). Correct the date.")
-    faults += _find_term_faults(study, events, event)
-    steps = derive_steps(study, events, max(today, event.occurred_on))
+    if steps is None:
+        steps = derive_steps(study, events, max(today, event.occurred_on))
     own = steps.loc[(steps[ITEM] == list(item)).all(axis="columns") & (steps["key"] != event.key)]
-    faults += _find_order_faults(event, step, own)
-    return [text if text.startswith(str(item)) else f"{item}: {text}" for text in faults]
+    return [*faults, *(f"{item}: {text}" for text in _find_order_faults(event, STEPS[type(event)], own))]
+
+
+def find_telling_faults(study: Study, events: Events, event: ApprovalEvent, today: date) -> list[str]:
+    """What is wrong with a step in itself, whatever else is on record of its item: place, date, route, term."""
+    item = Item(event.approval, event.site_id, event.body_id, event.person_id, event.modification)
+    faults = find_place_faults(study, item)
+    if not faults:
+        if event.modification:
+            faults += _find_modification_faults(study, events, event, item)
+        if event.occurred_on > today:
+            faults.append(f"the date {event.occurred_on} is in the future (today is {today}). Correct the date.")
+        faults += _find_term_faults(study, events, event)
+    return [f"{item}: {text}" for text in faults]
 
 
 def _find_modification_faults(study: Study, events: Events, event: ApprovalEvent, item: Item) -> list[str]:
@@ -401,12 +411,13 @@ def find_unknown_modification(introduced: pd.DataFrame, modification: str, on: d
     return []
 
 
-def _find_place_faults(study: Study, event: ApprovalEvent) -> list[str]:
+def find_place_faults(study: Study, item: Item) -> list[str]:
+    """Why the study has no such item: an approval, a site or a body that is not there, or not for one another."""
     pathway = study.pathway
-    approval = pathway.find_approval(event.approval)
+    approval = pathway.find_approval(item.approval)
     if approval is None:
         known = [entry.id for entry in pathway.approvals]
-        hint = find_suggestion(event.approval, known) or f" Known: {', '.join(known) or 'none'}."
+        hint = find_suggestion(item.approval, known) or f" Known: {', '.join(known) or 'none'}."
         return [f"no such approval is in the pathway of {study.study_id}. Correct it.{hint}"]
     expected = {
         "site_id": approval.level != "study",
@@ -416,24 +427,24 @@ def _find_place_faults(study: Study, event: ApprovalEvent) -> list[str]:
     faults = []
     for field, is_expected in expected.items():
         called = field.removesuffix("_id")
-        if is_expected and not getattr(event, field):
+        if is_expected and not getattr(item, field):
             faults.append(f"the approval is one of each {approval.level}, and no {called} is named. Name the {called}.")
-        if not is_expected and getattr(event, field):
+        if not is_expected and getattr(item, field):
             faults.append(f"the approval is one of the {approval.level}, not of a {called}. Leave the {called} out.")
     if faults or approval.level == "study":
         return faults
-    site = study.find_site(event.site_id)
+    site = study.find_site(item.site_id)
     if site is None:
         known = [entry.site_id for entry in study.sites]
-        hint = find_suggestion(event.site_id, known) or f" Known: {', '.join(known)}."
-        return [f'"{event.site_id}" is no site of {study.study_id}. Correct it.{hint}']
+        hint = find_suggestion(item.site_id, known) or f" Known: {', '.join(known)}."
+        return [f'"{item.site_id}" is no site of {study.study_id}. Correct it.{hint}']
     if approval.level == "site":
         return []
-    body = next((body for body in site.bodies if body.id == event.body_id), None)
+    body = next((body for body in site.bodies if body.id == item.body_id), None)
     if body is None:
         known = [body.id for body in site.bodies]
-        hint = find_suggestion(event.body_id, known) or f" Known: {', '.join(known)}."
-        return [f"{event.body_id} is no body at {site.name}. Correct it, or add it to the site's file.{hint}"]
+        hint = find_suggestion(item.body_id, known) or f" Known: {', '.join(known)}."
+        return [f"{item.body_id} is no body at {site.name}. Correct it, or add it to the site's file.{hint}"]
     if body.kind not in approval.body_kinds:
         kinds = ", ".join(approval.body_kinds)
         return [

@@ -229,12 +229,20 @@ class ConfigurationAdopted(Event):
 
 
 class ParticipantScreened(ParticipantEvent):
-    """A site considered a person for the study."""
+    """A site considered a person for the study. `body_id`: the body that answers for the person, if that is known."""
 
     kind = "participant_screened"
+    kind_version = 2
     key_form = "screened:{participant_id}"
 
     cohort: Code
+    body_id: IdentifierOrBlank = ""
+
+
+@upcaster("participant_screened", 1)
+def _add_body(payload: Payload) -> Payload:
+    """Version 1 knew no body."""
+    return {**payload, "body_id": ""}
 
 
 class ConsentRecorded(ParticipantEvent):
@@ -577,10 +585,11 @@ class ForecastRecorded(SiteEvent):
 
 
 class IncidentOpened(Event):
-    """Something that may be a breach. `subject` says of what; `found_on` when it was noticed; a site may be blank."""
+    """Something that may be a breach. `subject` says of what; `found_on` when it was noticed; a site may be blank.
+    `n_records`: how many records, or entries of a log, it concerned when it was opened."""
 
     kind = "incident_opened"
-    key_form = "incident:{category}:{subject}"
+    key_form = "incident:{category}:{subject}:{activity}:{body_id}:{occurred_on}"
 
     incident_id: Code
     category: Literal["collected_while_not_open", "protocol_deviation", "consent_breach", "identifier_leak", "other"]

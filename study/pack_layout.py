@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +29,7 @@ ABOUT = "about"
 SCREENING = "screening"
 ALLOCATION = "allocation"
 DISPOSITION = "disposition"
+BODY = "body"
 LOG_SHEETS = (SCREENING, ALLOCATION, DISPOSITION)
 ABOUT_TITLE = "About"
 # A sheet of drop-down lists that are too long for the cell itself. The reader passes over it.
@@ -63,7 +64,8 @@ class Column:
 
     ``kind``: "text" (identifiers and codes, always text), "date", or "item" (an answer, a number). ``choices`` are the
     entries of its drop-down; unless ``only_choices``, another entry is let through after a word of warning. A number
-    item has no choices but ``minimum`` and ``maximum`` and, beside them, the codes of ``missing``.
+    item has no choices but ``minimum`` and ``maximum`` and, beside them, the codes of ``missing``. A workbook may lack
+    a column that ``is_optional``.
     """
 
     code: str
@@ -76,6 +78,7 @@ class Column:
     whole_numbers: bool = False
     missing: tuple[Choice, ...] = ()
     advice: str = ""
+    is_optional: bool = False
 
     @property
     def answers_in_words(self) -> str:
@@ -154,13 +157,27 @@ ABOUT_FIELDS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """The workbook of one study: ``sheets`` in the order in which they stand, after "About"."""
+    """The workbook of one study: ``sheets`` in the order in which they stand, after "About". ``bodies``: the choices
+    of the column of that name, by site."""
 
     study_id: str
     study_title: str
     version: str
     site_ids: tuple[str, ...]
     sheets: tuple[Sheet, ...]
+    bodies: Mapping[str, tuple[Choice, ...]] = field(default_factory=dict)
+
+    def list_sheets(self, site_id: str) -> tuple[Sheet, ...]:
+        """The sheets as one site gets them: with the site's own bodies to choose from."""
+        own = self.bodies.get(site_id, ())
+        if not own:
+            return self.sheets
+        return tuple(
+            replace(sheet, columns=tuple(replace(c, choices=own) if c.code == BODY else c for c in sheet.columns))
+            if sheet.code == SCREENING
+            else sheet
+            for sheet in self.sheets
+        )
 
     def find_sheet(self, code: str) -> Sheet | None:
         return self.sheet_by_code.get(code)
@@ -263,10 +280,19 @@ def fold_title(text: str) -> str:
 def derive_return_layout(study: Study, instruments: Mapping[str, Instrument]) -> Layout:
     """The layout of a study's return workbook.
 
-    One sheet per instrument, in the order of ``study.instruments``. Raises ValueError if two sheets would have one
-    title or code, which a definition check should have found before.
+    One sheet per instrument, in the order of ``study.instruments``. Sites are asked for a person's body only where some
+    site has several. Raises ValueError if two sheets would have one title or code, which a definition check should have
+    found before.
     """
     waves = tuple(Choice(wave.id, wave.label) for wave in study.waves)
+    bodies = {site.site_id: tuple(Choice(body.id, body.name) for body in site.bodies) for site in study.sites}
+    of_body = Column(
+        BODY,
+        "Under which body",
+        "text",
+        advice="The organisation that answers for the person. Blank if it is not known.",
+        is_optional=True,
+    )
     logs = (
         Sheet(
             SCREENING,
@@ -281,6 +307,7 @@ def derive_return_layout(study: Study, instruments: Mapping[str, Instrument]) ->
                     "consent_form_version", "Consent form version", ((f.version, f.label) for f in study.consent_forms)
                 ),
                 Column("consent_scopes", "What the consent covers", "text", advice=_scopes_in_words(study)),
+                *([of_body] if any(len(own) > 1 for own in bodies.values()) else []),
             ),
         ),
         Sheet(
@@ -321,6 +348,7 @@ def derive_return_layout(study: Study, instruments: Mapping[str, Instrument]) ->
         version=LAYOUT_VERSION,
         site_ids=tuple(site.site_id for site in study.sites),
         sheets=sheets,
+        bodies=bodies,
     )
 
 

@@ -73,6 +73,14 @@ ROW_RULES: dict[str, Severity] = {
     "left_out_of_correction": "soft",
 }
 
+# What was done while it was not allowed. No query: the site can mend nothing, and the receipt says so.
+GATE_RULES = {
+    "approach": "approached_while_not_allowed",
+    "recruit": "recruited_while_not_allowed",
+    "collect_baseline": "collected_while_not_allowed",
+    "collect_follow_up": "collected_while_not_allowed",
+}
+
 
 def derive_query_ids(site_code: str, n_already: int, n_new: int) -> list[str]:
     """Numbers for new queries of one site, in the order they were found: `701-0001`, `701-0002` …

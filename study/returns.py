@@ -7,6 +7,11 @@ A record is one respondent's answers to one instrument at one wave. A **sending*
 corrected: sent again with a higher correction number, what differs supersedes what came before. The same file again
 changes nothing, whatever its name. Answers that differ from accepted ones are otherwise a conflict, asked about and not
 accepted. A correction that comes after a higher one adds nothing: its number counts, not its arrival.
+
+What a file tells anew is held against the gate. A record collected while that was not allowed is quarantined: kept
+apart, with no query, since the site can mend nothing. Entries of the logs are facts that must be known and are always
+taken. Either way an incident is opened. The newest telling of a record is what counts: where a correction of an
+accepted record is quarantined, what was accepted is voided, and where it may be accepted, nothing is held any longer.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ from study.events import (
     ConsentRecorded,
     DispositionRecorded,
     Event,
+    IncidentDecided,
+    IncidentOpened,
     ParticipantAllocated,
     ParticipantEvent,
     ParticipantScreened,
@@ -36,13 +43,25 @@ from study.events import (
     QueryRaised,
     ReturnAccepted,
     ReturnFileProcessed,
+    ReturnQuarantined,
     ReturnRefused,
     Source,
     Voided,
     is_code,
 )
+from study.incidents import (
+    COLLECTED,
+    LOGGED,
+    RECORD_KEY,
+    Breach,
+    Question,
+    SiteGate,
+    compute_assess_by,
+    derive_incident_ids,
+    find_activity,
+)
 from study.instruments import Instrument
-from study.pack_layout import ABOUT, ALLOCATION, DISPOSITION, SCREENING, Problem, Reading, ReadSheet
+from study.pack_layout import ABOUT, ALLOCATION, BODY, DISPOSITION, SCREENING, Problem, Reading, ReadSheet
 from study.protocol import Study
 from study.queries import FILE_RULES, ROW_RULES, SHEET_RULES, Severity, derive_query_ids
 from study.state import Events
@@ -50,7 +69,6 @@ from study.validation import REASON_CODES, REASON_NAMES, check_records
 
 pc: Any = pyarrow.compute  # its stubs do not know chunked arrays in every place
 
-RECORD_KEY = ["participant_id", "respondent", "wave", "instrument"]
 RESPONSE_COLUMNS = [*RECORD_KEY, "form", "item", "response", "missing_reason", "collected_on", "return_id"]
 
 Content = tuple[object, ...]
@@ -116,8 +134,9 @@ class LogEntry(NamedTuple):
     correction: int
 
 
-class AcceptedRecord(NamedTuple):
-    """A record's current version. `return_id`, `correction`: of the file that brought it."""
+class StandingRecord(NamedTuple):
+    """A record's current version (0: it is held). `return_id`, `correction`: of the file that brought it; `hashes`: of
+    the rows that accepted it, all versions; `incident_id`: of what is held."""
 
     version: int
     form: str
@@ -125,6 +144,8 @@ class AcceptedRecord(NamedTuple):
     return_id: str
     correction: int
     responses_sha256: str
+    hashes: tuple[str, ...] = ()
+    incident_id: str = ""
 
 
 class OpenQuery(NamedTuple):
@@ -138,10 +159,12 @@ class OpenQuery(NamedTuple):
 
 @dataclass(frozen=True)
 class Person:
-    """Someone whom a site has screened. `consents`: the day of signing by the key of the consent."""
+    """Someone whom a site has screened. `consents`: the day of signing by the key of the consent. `body_id`: the body
+    that answers for the person, '' where nobody said."""
 
     screened_on: date | None = None
     consents: Mapping[str, date] = field(default_factory=dict)
+    body_id: str = ""
 
     @property
     def consented_on(self) -> date | None:
@@ -153,14 +176,16 @@ class Person:
 class Standing:
     """What the study holds of one site already, as a return meets it.
 
-    people: by participant_id. log: by the event's key. records: current versions. queries: open ones. episodes: how
+    people: by participant_id. log: by the event's key. records: current versions, those held among them. holding: the
+    question of each incident that may hold more: its answers are not decided on. queries: open ones. episodes: how
     often each was asked so far. corrections: the highest one received of each sending, by return_id, quarantined files
     left out. homes: site_id of every participant of the study.
     """
 
     people: Mapping[str, Person] = field(default_factory=dict)
     log: Mapping[str, LogEntry] = field(default_factory=dict)
-    records: Mapping[RecordKey, AcceptedRecord] = field(default_factory=dict)
+    records: Mapping[RecordKey, StandingRecord] = field(default_factory=dict)
+    holding: Mapping[str, Question] = field(default_factory=dict)
     queries: Mapping[QueryKey, OpenQuery] = field(default_factory=dict)
     episodes: Mapping[QueryKey, int] = field(default_factory=dict)
     corrections: Mapping[str, int] = field(default_factory=dict)
@@ -195,15 +220,28 @@ def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> S
         columns = ("key", "participant_id", "hash", "source_sha256", "occurred_on", *step.kind.payload_types)
         for key, participant_id, entry_hash, sha256, day, *payload in rows(step.kind, *columns):
             log[key] = LogEntry(entry_hash, (day, *payload), *sendings.get(sha256, ("", 0)))
-            people[participant_id] = step.note(people.get(participant_id, Person()), key, day)
+            told = dict(zip(step.kind.payload_types, payload, strict=True))
+            people[participant_id] = step.note(people.get(participant_id, Person()), key, day, told)
 
-    records: dict[RecordKey, AcceptedRecord] = {}
-    columns = (*RECORD_KEY, "version", "form", "occurred_on", "return_id", "source_sha256", "responses_sha256")
-    for *names, version, form, day, return_id, sha256, answers in rows(ReturnAccepted, *columns):
+    records: dict[RecordKey, StandingRecord] = {}
+    columns = (*RECORD_KEY, "form", "occurred_on", "return_id", "source_sha256", "responses_sha256")
+    for *names, form, day, return_id, sha256, answers, incident_id in rows(ReturnQuarantined, *columns, "incident_id"):
+        correction = sendings.get(sha256, ("", 0))[1]
+        records[RecordKey(*names)] = StandingRecord(
+            0, form, day, return_id, correction, answers, incident_id=incident_id
+        )
+    columns = (*columns, "version", "hash")
+    for *names, form, day, return_id, sha256, answers, version, row in rows(ReturnAccepted, *columns):
         record = RecordKey(*names)
-        if record not in records or records[record].version < version:
+        before = records.get(record)
+        hashes = (*(before.hashes if before else ()), row)
+        if before is None or before.version < version:
             correction = sendings.get(sha256, ("", 0))[1]
-            records[record] = AcceptedRecord(version, form, day, return_id, correction, answers)
+            before = StandingRecord(version, form, day, return_id, correction, answers)
+        records[record] = before._replace(hashes=hashes)
+    decided = {incident_id for (incident_id,) in rows(IncidentDecided, "incident_id")}
+    opened = rows(IncidentOpened, "incident_id", "activity", "body_id")
+    holding = {incident_id: Question(*question) for incident_id, *question in opened if incident_id not in decided}
 
     queries: dict[QueryKey, OpenQuery] = {}
     episodes: dict[QueryKey, int] = {}
@@ -214,15 +252,19 @@ def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> S
         episodes[asked] = max(episode, episodes.get(asked, 0))
         if query_id not in closed:
             queries[asked] = OpenQuery(query_id, return_id, sheet, row)
-    return Standing(people, log, records, queries, episodes, corrections, homes)
+    return Standing(people, log, records, holding, queries, episodes, corrections, homes)
 
 
 def find_processed_file(events: Events, site_id: str, sha256: str) -> dict[str, Any] | None:
-    """What became of this very content when this site sent it before: the fields of ReturnFileProcessed."""
+    """What became of this very content when this site sent it before: the fields of ReturnFileProcessed, and
+    n_quarantined, the records of it that were held."""
     table = events.table(ReturnFileProcessed)
     found = table.filter(pc.and_(pc.equal(table["sha256"], sha256), pc.equal(table["site_id"], site_id)))
+    if not len(found):
+        return None
     names = ["occurred_on", *ReturnFileProcessed.payload_types]
-    return {name: _list_values(found[name])[0] for name in names} if len(found) else None
+    n_quarantined = pc.sum(pc.equal(events.table(ReturnQuarantined)["source_sha256"], sha256)).as_py() or 0
+    return {name: _list_values(found[name])[0] for name in names} | {"n_quarantined": n_quarantined}
 
 
 def _list_values(column: pa.ChunkedArray[Any]) -> list[Any]:
@@ -238,10 +280,11 @@ def _list_values(column: pa.ChunkedArray[Any]) -> list[Any]:
 
 @dataclass
 class Record:
-    """One record as a file tells it, and what became of it: accepted, superseding, repeated or refused.
+    """One record as a file tells it, and what became of it: accepted, superseding, repeated, refused or quarantined.
 
     Answers stand in the order of the names of their `items`: `responses` (NaN where missing) and `reasons` (a value of
-    REASON_CODES each). `n_given`: item cells that the site had filled in, whatever became of them.
+    REASON_CODES each). `n_given`: item cells that the site had filled in, whatever became of them. Of a quarantined
+    one: its `question` to the gate, the incident that it goes on with (or ''), the accepted rows that it `voids`.
     """
 
     key: RecordKey
@@ -255,6 +298,9 @@ class Record:
     outcome: str = "accepted"
     version: int = 1
     supersedes_return_id: str = ""
+    question: Question | None = None
+    incident_id: str = ""
+    voids: tuple[str, ...] = ()
 
     @property
     def is_taken(self) -> bool:
@@ -276,7 +322,8 @@ class Decision:
 
     `stopped_by`: for each refused record (instrument and row) the place in `faults` of what stopped it. `told_soundly`:
     subjects of queries about which the file says nothing wrong. `rows_read`: the rows of each sheet that the file has.
-    `is_overtaken`: a higher correction of the sending was received before.
+    `is_overtaken`: a higher correction of the sending was received before. `breaches`: what was done on days on which
+    the gate says no; `assess_by`: the day by which an incident of today must be assessed.
     """
 
     facts: FileFacts
@@ -290,6 +337,8 @@ class Decision:
     told_soundly: set[str] = field(default_factory=set)
     rows_read: Mapping[str, frozenset[int]] = field(default_factory=dict)
     is_overtaken: bool = False
+    breaches: tuple[Breach, ...] = ()
+    assess_by: date | None = None
 
     def count(self, *outcomes: str) -> int:
         """How many records came out so."""
@@ -308,7 +357,7 @@ class Decision:
     def outcome(self) -> Outcome:
         if self.quarantine_rule:
             return "quarantined"
-        if not any(fault.severity == "hard" for fault in self.faults):
+        if not (self.count("quarantined") or any(fault.severity == "hard" for fault in self.faults)):
             return "accepted"
         something = self.log_events or self.n_log_repeated or self.count("accepted", "superseding", "repeated")
         return "accepted_in_part" if something else "nothing_accepted"
@@ -342,20 +391,22 @@ def decide_return(
     answers: pd.DataFrame,
     today: date,
     requested_by: str,
+    gate: SiteGate,
 ) -> Decision:
     """Everything that follows from one return, decided on what stands.
 
-    `reading`: the workbook as read (raw cells). `answers`: the accepted answers (RESPONSE_COLUMNS, one row an item) of
-    the records that `find_named_again` gives. `today`: the study day; nothing may be dated after it.
+    `reading`: the workbook as read (raw cells). `answers`: the kept answers (RESPONSE_COLUMNS, one row an item) of
+    the records that `find_named_again` gives. `today`: the study day; nothing may be dated after it. `gate`: that of
+    the site, up to today.
     """
     sending, rule = parse_sending(reading, facts.site_id, today)
     if sending is None or rule:
         return decide_quarantine(facts, rule, sending, problems=reading.problems)
-    case = _Case(reading, facts, sending, study, instruments, standing, today, requested_by, _Findings(reading))
+    case = _Case(reading, facts, sending, study, instruments, standing, today, requested_by, gate, _Findings(reading))
     people = dict(standing.people)
     log_events, n_log_repeated, log_subjects = _decide_logs(case, people)
     records = list(_read_records(case, people))
-    _settle_records(case, records, answers)
+    _settle_records(case, records, answers, people)
     _find_left_out(case, records)
     return Decision(
         facts,
@@ -372,6 +423,8 @@ def decide_return(
         told_soundly=log_subjects | {":".join(record.key) for record in records if record.outcome != "refused"},
         rows_read={code: frozenset(map(int, sheet.frame["row"])) for code, sheet in reading.sheets.items()},
         is_overtaken=case.is_overtaken,
+        breaches=case.derive_breaches(),
+        assess_by=compute_assess_by(study, COLLECTED, today),
     )
 
 
@@ -491,13 +544,27 @@ class _Case:
     standing: Standing
     today: date
     requested_by: str
+    gate: SiteGate
     findings: _Findings
+    # What the gate says no to: the day, sheet and row of each, by the question and the incident that it goes on with.
+    not_allowed: dict[tuple[Question, str], list[tuple[date, str, int]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
 
     @property
     def is_overtaken(self) -> bool:
         return self.sending.correction < self.standing.corrections.get(self.sending.return_id, 0)
 
-    def find_outcome(self, stands: LogEntry | AcceptedRecord | None, *, is_same: bool, otherwise: str) -> str:
+    def derive_breaches(self) -> tuple[Breach, ...]:
+        """What the gate said no to, one for each incident that it is, or will be, entered under."""
+        breaches = []
+        for (question, incident_id), told in sorted(self.not_allowed.items()):
+            first_on, rows = min(told)[0], tuple((sheet, row) for _, sheet, row in told)
+            reasons = self.gate.find_reasons(*question, first_on)
+            breaches.append(Breach(question, first_on, rows, reasons, incident_id))
+        return tuple(breaches)
+
+    def find_outcome(self, stands: LogEntry | StandingRecord | None, *, is_same: bool, otherwise: str) -> str:
         """accepted, superseding, repeated, or the rule that keeps what is told from standing.
 
         A sending may replace what it brought itself, by a higher correction; nothing else is ever replaced.
@@ -543,12 +610,12 @@ class _Step:
     codes: Mapping[str, str]
     is_optional: bool = False
 
-    def note(self, person: Person, key: str, day: date) -> Person:
+    def note(self, person: Person, key: str, day: date, payload: Mapping[str, Any]) -> Person:
         """The person after this step."""
         if self.kind is ParticipantScreened:
-            return Person(day, person.consents)
+            return Person(day, person.consents, payload["body_id"])
         if self.kind is ConsentRecorded:
-            return Person(person.screened_on, {**person.consents, key: day})
+            return Person(person.screened_on, {**person.consents, key: day}, person.body_id)
         return person
 
 
@@ -567,7 +634,7 @@ LOGS = (
     _Log(
         SCREENING,
         (
-            _Step(ParticipantScreened, "screened_on", {"cohort": "cohort"}),
+            _Step(ParticipantScreened, "screened_on", {"cohort": "cohort", "body_id": BODY}),
             _Step(ConsentRecorded, "consented_on", _CONSENT_CODES, is_optional=True),
         ),
         introduces=True,
@@ -593,13 +660,19 @@ class _Entry:
         """What two tellings of one step must share to be the same."""
         return (self.occurred_on, *(self.payload[name] for name in self.step.kind.payload_types))
 
+    def adds_body(self, stands: LogEntry | None) -> bool:
+        """Whether this differs from the record in nothing but that it says a body where nobody had said one."""
+        without = replace(self, payload={**self.payload, "body_id": ""})
+        return stands is not None and self.content != without.content == stands.content
+
 
 def _decide_logs(case: _Case, people: dict[str, Person]) -> tuple[list[Event], int, set[str]]:
     """Screening, consent, allocation and disposition: new events, how many entries were repeats, and the subjects about
     which nothing is wrong. Adds to `people` whom the file introduces.
 
     Logs may be cumulative: a site can send the whole log each time, and what stands already is a repeat. An entry that
-    differs from the record supersedes it only where the sending brought the record itself; else it is asked about.
+    differs from the record supersedes it only where the sending brought the record itself; else it is asked about. A
+    body is told once: left blank later, it stands; filled in later where nobody had said it, it is added.
     """
     events: list[Event] = []
     n_repeated = 0
@@ -619,7 +692,8 @@ def _decide_logs(case: _Case, people: dict[str, Person]) -> tuple[list[Event], i
                 continue
             stands = case.standing.log.get(entry.key)
             is_same = stands is not None and stands.content == entry.content
-            outcome = case.find_outcome(stands, is_same=is_same, otherwise="differs_from_record")
+            otherwise = "superseding" if entry.adds_body(stands) else "differs_from_record"
+            outcome = case.find_outcome(stands, is_same=is_same, otherwise=otherwise)
             if len(contents[entry.key]) > 1:
                 outcome = "duplicate_in_file"
             if outcome in ROW_RULES:
@@ -630,15 +704,32 @@ def _decide_logs(case: _Case, people: dict[str, Person]) -> tuple[list[Event], i
                 n_repeated += 1
             else:
                 events += _derive_log_events(case, log.sheet, entry, stands)
-            settled.add(entry.key)
             person = people.get(entry.participant_id, Person())
-            people[entry.participant_id] = entry.step.note(person, entry.key, entry.occurred_on)
+            person = people[entry.participant_id] = entry.step.note(person, entry.key, entry.occurred_on, entry.payload)
+            if entry.key not in settled:
+                _judge_entry(case, log.sheet, entry, stands, person.body_id)
+            settled.add(entry.key)
         subjects |= {
             f"{entry.participant_id}:{log.sheet}"
             for entry in chain.from_iterable(told)
             if not case.findings.is_stopped(log.sheet, entry.row)
         }
     return events, n_repeated, subjects
+
+
+def _judge_entry(case: _Case, sheet: str, entry: _Entry, stands: LogEntry | None, body_id: str) -> None:
+    """Whether somebody was approached, or signed, while that was not allowed. What stands was judged when it came: it
+    counts again only if it was right then, and is not as it is told now."""
+    activity = LOGGED.get(entry.step.kind)
+    if activity is None:
+        return
+    told = (body_id, entry.occurred_on)
+    if stands is not None:
+        before: tuple[Any, Any] = (case.standing.people[entry.participant_id].body_id, stands.content[0])
+        if told == before or not case.gate.is_allowed(activity, *before):
+            return
+    if not case.gate.is_allowed(activity, *told):
+        case.not_allowed[Question(activity, body_id), ""].append((entry.occurred_on, sheet, entry.row))
 
 
 def _read_entries(
@@ -665,6 +756,9 @@ def _read_entries(
             continue
         payload: dict[str, Any] = {"basis": case.study.consent_basis} if step.kind is ConsentRecorded else {}
         for name, column in step.codes.items():
+            if name == "body_id" and not row.get(column):
+                payload[name] = people[known].body_id if known else ""
+                continue
             codes = parse_codes(row[column]) if name == "scopes" else (row[column],)
             allowed = choices.get(f"{payload['scope']}:reason" if name == "reason" else name)
             if allowed is not None and not (codes and set(codes) <= set(allowed)):
@@ -698,6 +792,7 @@ def _derive_choices(study: Study, site_id: str) -> dict[str, list[str]]:
     site = study.find_site(site_id)
     return {
         "cohort": [cohort.id for cohort in study.cohorts],
+        "body_id": [body.id for body in site.bodies] if site else [],
         "arm": [arm.id for arm in (study.find_arms_at(site) if site else study.arms)],
         "form_version": [form.version for form in study.consent_forms],
         "scopes": [scope.id for scope in study.consent_scopes],
@@ -816,11 +911,13 @@ def _check_consent(case: _Case, record: Record, consented_on: date | None) -> No
         case.findings.add_of_record("collected_before_consent", record, "collected_on")
 
 
-def _settle_records(case: _Case, records: Sequence[Record], answers: pd.DataFrame) -> None:
+def _settle_records(
+    case: _Case, records: Sequence[Record], answers: pd.DataFrame, people: Mapping[str, Person]
+) -> None:
     """What becomes of each record: sets `outcome`, and of a superseding one `version` and `supersedes_return_id`.
 
     The same record twice in one file: the same answers count once; answers that differ are all refused, since nothing
-    says which is right.
+    says which is right. What would be accepted is asked of the gate.
     """
     sound: dict[RecordKey, list[Record]] = defaultdict(list)
     for record in records:
@@ -843,12 +940,28 @@ def _settle_records(case: _Case, records: Sequence[Record], answers: pd.DataFram
                 case.findings.add_of_record(outcome, record, "participant_id")
         if outcome not in ROW_RULES:
             first.outcome = outcome
-        if stands and outcome == "superseding":
+        if first.is_taken:
+            _judge_record(case, first, stands, people[key.participant_id].body_id)
+        if stands and first.outcome == "superseding":
             first.version, first.supersedes_return_id = stands.version + 1, stands.return_id
 
 
+def _judge_record(case: _Case, record: Record, stands: StandingRecord | None, body_id: str) -> None:
+    """Quarantine a record that was collected while that was not allowed. One that corrects what is held goes on with
+    the same incident, while that is about the same and nobody has decided on it."""
+    question = Question(find_activity(case.study, record.key.wave), body_id)
+    if record.collected_on is None or case.gate.is_allowed(*question, record.collected_on):
+        return
+    record.outcome, record.question = "quarantined", question
+    if stands:
+        record.voids = stands.hashes
+        if case.standing.holding.get(stands.incident_id) == question:
+            record.incident_id = stands.incident_id
+    case.not_allowed[question, record.incident_id].append((record.collected_on, record.key.instrument, record.row))
+
+
 def _group_answers(standing: Standing, answers: pd.DataFrame) -> dict[RecordKey, Record]:
-    """Accepted answers as records, to be compared with what a file tells."""
+    """Kept answers as records, to be compared with what a file tells."""
     items, responses = answers["item"].to_numpy(dtype=object), answers["response"].to_numpy(dtype=np.float64)
     reasons = np.array([REASON_CODES[reason] for reason in answers["missing_reason"].fillna("")], dtype=np.int8)
     groups: Mapping[Any, Any] = answers.groupby(RECORD_KEY, sort=False).indices
@@ -871,13 +984,15 @@ def _find_left_out(case: _Case, records: Sequence[Record]) -> None:
     sheets = case.reading.sheets.keys() - unclear
     for key, stands in case.standing.records.items():
         is_own = stands.return_id == case.sending.return_id and stands.correction < case.sending.correction
-        if is_own and key.instrument in sheets and key not in named:
+        if is_own and stands.version and key.instrument in sheets and key not in named:
             case.findings.add_left_out(key)
 
 
-def derive_responses(decision: Decision) -> pd.DataFrame:
-    """The accepted answers of a return: RESPONSE_COLUMNS, one row an item, ordered by record and item."""
-    taken = sorted((record for record in decision.records if record.is_taken), key=lambda record: record.key)
+def derive_responses(decision: Decision, *, quarantined: bool = False) -> pd.DataFrame:
+    """The accepted answers of a return, or the quarantined ones: RESPONSE_COLUMNS, one row an item, ordered by record
+    and item."""
+    wanted = ("quarantined",) if quarantined else ("accepted", "superseding")
+    taken = sorted((record for record in decision.records if record.outcome in wanted), key=lambda record: record.key)
     if not taken or decision.sending is None:
         return pd.DataFrame(columns=RESPONSE_COLUMNS)
     sizes = [len(record.items) for record in taken]
@@ -913,6 +1028,16 @@ def number_queries(decision: Decision, standing: Standing, n_queries_already: in
     return [ids[key] if key in ids else standing.queries[key].query_id for key in asked]
 
 
+def number_incidents(decision: Decision, n_incidents_already: int) -> list[str]:
+    """The incident of each breach: the one that it goes on with, or a new one that follows on those the site has had.
+
+    Call it under the write lock, with the number of incidents that the site has had so far.
+    """
+    new = [breach for breach in decision.breaches if not breach.incident_id]
+    ids = iter(derive_incident_ids(decision.facts.site_id, n_incidents_already, len(new)))
+    return [breach.incident_id or next(ids) for breach in decision.breaches]
+
+
 def derive_return_events(
     decision: Decision,
     standing: Standing,
@@ -920,11 +1045,14 @@ def derive_return_events(
     responses_sha256: str,
     today: date,
     requested_by: str,
+    incident_ids: Sequence[str] = (),
+    quarantined_sha256: str = "",
 ) -> list[Event]:
-    """The decision as events of the ledger: log entries, records, queries raised and closed, the file itself.
+    """The decision as events of the ledger: log entries, records, incidents, queries raised and closed, the file.
 
-    `query_ids`: one for each fault, as `number_queries` gives them. `responses_sha256`: of the file that holds what
-    `derive_responses` gives. A fault whose query is open already is not asked again.
+    `query_ids`: one for each fault, as `number_queries` gives them; `incident_ids`: one for each breach, as
+    `number_incidents` does. `responses_sha256`, `quarantined_sha256`: of the files that hold what `derive_responses`
+    gives. A fault whose query is open already is not asked again.
     """
     facts, sending = decision.facts, decision.sending
     return_id = sending.return_id if sending else ""
@@ -937,6 +1065,27 @@ def derive_return_events(
             return_id=return_id, form=record.form, version=record.version,
             supersedes_return_id=record.supersedes_return_id, n_items=len(record.items),
             n_answered=int((record.reasons == 0).sum()), responses_sha256=responses_sha256,
+        )  # fmt: skip
+
+    def hold(record: Record, question: Question) -> list[Event]:
+        about: dict[str, Any] = {**common, "participant_id": record.key.participant_id}
+        source = _find_source(facts, record)
+        quarantined = ReturnQuarantined(
+            **common, **record.key._asdict(), occurred_on=record.collected_on, source=source,
+            incident_id=incidents[question, record.incident_id], activity=question.activity, return_id=return_id,
+            form=record.form, n_items=len(record.items),
+            n_answered=int((record.reasons == 0).sum()), responses_sha256=quarantined_sha256,
+        )  # fmt: skip
+        voids = (
+            Voided(**about, occurred_on=today, source=source, voids=row, reason="superseded") for row in record.voids
+        )
+        return [*voids, quarantined]
+
+    def open_incident(breach: Breach, incident_id: str) -> Event:
+        return IncidentOpened(
+            **common, occurred_on=breach.first_on, source=of_file, incident_id=incident_id, category=COLLECTED,
+            subject=f"{return_id}:{facts.sha256[:12]}", activity=breach.question.activity,
+            body_id=breach.question.body_id, n_records=len(breach.rows), found_on=today, assess_by=decision.assess_by,
         )  # fmt: skip
 
     def ask(fault: Fault, query_id: str) -> Event:
@@ -956,6 +1105,8 @@ def derive_return_events(
             return_id=return_id, n_items=record.n_given, rule=decision.faults[place].rule, query_id=query_ids[place],
         )  # fmt: skip
 
+    told = list(zip(decision.breaches, incident_ids, strict=True))
+    incidents = {(breach.question, breach.incident_id): incident_id for breach, incident_id in told}
     open_already = {query.query_id for query in standing.queries.values()}
     new: dict[str, Fault] = {}
     for fault, query_id in zip(decision.faults, query_ids, strict=True):
@@ -973,6 +1124,8 @@ def derive_return_events(
     return [
         *decision.log_events,
         *(accept(record) for record in decision.records if record.is_taken),
+        *(open_incident(breach, incident_id) for breach, incident_id in told if not breach.incident_id),
+        *chain.from_iterable(hold(record, record.question) for record in decision.records if record.question),
         *(ask(fault, query_id) for query_id, fault in new.items()),
         *(refuse(record) for record in decision.records if record.outcome == "refused"),
         *(QueryClosed(**common, occurred_on=today, source=of_file, query_id=old, reason="mended") for old in mended),

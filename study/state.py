@@ -5,6 +5,7 @@ for one of the `derive_` folds below. All of it is vectorised: a million rows ta
 """
 
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -132,12 +133,12 @@ def _decode(kind: str, kind_version: int, rows: pa.Table) -> pa.Table:
     if not present.payload_types:
         return table
     payloads = rows["payload"].combine_chunks()
-    if kind_version < present.kind_version:
-        payloads = pa.array(
-            [upcast_payload(kind, kind_version, str(text)) for text in payloads.to_pylist()], pa.string()
-        )
-    one_list = pa.ListArray.from_arrays(pa.array([0, len(payloads)], pa.int32()), payloads)
     try:
+        if kind_version < present.kind_version:
+            payloads = pa.array(
+                [upcast_payload(kind, kind_version, str(text)) for text in payloads.to_pylist()], pa.string()
+            )
+        one_list = pa.ListArray.from_arrays(pa.array([0, len(payloads)], pa.int32()), payloads)
         decoded = pyarrow.json.read_json(
             io.BytesIO(pc.binary_join(one_list, "\n")[0].as_buffer()),
             parse_options=pyarrow.json.ParseOptions(
@@ -145,7 +146,7 @@ def _decode(kind: str, kind_version: int, rows: pa.Table) -> pa.Table:
                 unexpected_field_behavior="error",
             ),
         )
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, json.JSONDecodeError):
         raise ValueError(f'A payload of kind "{kind}" cannot be read. `summative verify` names the row.') from None
     for name, plain in present.payload_types.items():
         if plain is not date and decoded[name].null_count:

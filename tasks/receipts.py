@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from typing import Any
 
+from study.incidents import Breach
 from study.pack_layout import ABOUT, Layout
+from study.queries import GATE_RULES
 from study.returns import Decision, Fault, FileFacts
 from tasks.settings import PROJECT
 from tasks.workbooks import ReceiptRow, ReceiptSummary, write_receipt_workbook
@@ -36,9 +39,14 @@ def find_wording(rule: str, expected: str) -> tuple[str, str]:
 
 
 def write_receipt(
-    workspace: Workspace, decision: Decision, query_ids: Sequence[str], received_on: date
+    workspace: Workspace,
+    decision: Decision,
+    query_ids: Sequence[str],
+    received_on: date,
+    incident_ids: Sequence[str] = (),
 ) -> tuple[str, bytes]:
-    """The receipt of one file: its name and its bytes. `query_ids`: the query of each fault."""
+    """The receipt of one file: its name and its bytes. `query_ids`: the query of each fault; `incident_ids`: the
+    incident of each breach."""
     sending, facts = decision.sending, decision.facts
     told = sorted(zip(decision.faults, query_ids, strict=True), key=lambda pair: _find_place(workspace.layout, pair[0]))
     rows = [_derive_row(workspace.layout, fault, query_id) for fault, query_id in told]
@@ -57,13 +65,41 @@ def write_receipt(
         n_repeated=decision.count("repeated"),
         n_superseded=decision.count("superseding"),
         n_refused=decision.count("refused"),
+        n_quarantined=decision.count("quarantined"),
         n_log_entries=decision.n_log_entries,
         reason=reason,
         what_to_do=what_to_do,
+        not_allowed=tuple(
+            _describe_breach(workspace.layout, breach, incident_id)
+            for breach, incident_id in zip(decision.breaches, incident_ids, strict=True)
+        ),
         notes=(ASSUMPTIONS,) if workspace.study.assumptions else (),
     )
     name = sending.return_id if sending else f"unidentified-{received_on}"
     return f"{name}-receipt-{facts.sha256[:8]}.xlsx", write_receipt_workbook(summary, rows)
+
+
+def _describe_breach(layout: Layout, breach: Breach, incident_id: str) -> str:
+    """What was not allowed, where it stands, why, and what follows."""
+    missing = "; ".join(reason.rstrip(".") for reason in breach.reasons)
+    wrong, what_to_do = find_wording(GATE_RULES[breach.question.activity], missing)
+    rows = defaultdict(list)
+    for sheet, row in breach.rows:
+        rows[sheet].append(row)
+    places = "; ".join(f"{layout.find_title(sheet)}, {_list_rows(numbers)}" for sheet, numbers in rows.items())
+    return f"{places}: {wrong} {what_to_do} The first was on {breach.first_on:%d %b %Y}. Incident {incident_id}."
+
+
+def _list_rows(numbers: Iterable[int]) -> str:
+    """ "row 3", "rows 3 to 5, 9"."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    told = ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return f"row{'s' * (len(runs) > 1 or len(runs[0]) > 1)} {told}"
 
 
 def _find_place(layout: Layout, fault: Fault) -> tuple[int, int, int, str]:
@@ -99,6 +135,8 @@ def write_repeat_receipt(workspace: Workspace, facts: FileFacts, before: Mapping
             "If you have since put right elsewhere what kept rows of it from being accepted, put the next number under "
             "Correction on its sheet About and send it again."
         )
+    if before["n_quarantined"]:
+        notes.append("What is kept apart because the approvals did not allow it stays so until the sponsor decides.")
     summary = ReceiptSummary(
         study_title=workspace.study.title,
         site_id=facts.site_id,
@@ -110,6 +148,7 @@ def write_repeat_receipt(workspace: Workspace, facts: FileFacts, before: Mapping
         correction=before["correction"],
         n_repeated=before["n_accepted"] + before["n_repeated"],
         n_refused=before["n_refused"],
+        n_quarantined=before["n_quarantined"],
         reason=reason,
         what_to_do=what_to_do,
         notes=tuple(notes),

@@ -41,6 +41,7 @@ from study.events import (
     ParticipantScreened,
     ReleaseFrozen,
 )
+from study.incidents import count_quarantined
 from study.instruments import Instrument
 from study.protocol import Study
 from study.state import (
@@ -84,7 +85,8 @@ class Assembled:
     """Everything that goes into a release, before it is written.
 
     `head`: the last row of the ledger at `known_at`. `files`: every file from which anything here came, and every
-    other one processed by `as_of`. `slice_name`: that of a replay's slice, "" for the whole study.
+    other one processed by `as_of`. `quarantined`: what `count_quarantined` says is left out. `slice_name`: that of a
+    replay's slice, "" for the whole study.
     """
 
     study: Study
@@ -97,6 +99,7 @@ class Assembled:
     dispositions: pd.DataFrame
     files: pd.DataFrame
     queries: pd.DataFrame
+    quarantined: Mapping[str, Any]
     configuration: pd.DataFrame
 
 
@@ -147,6 +150,7 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
         dispositions=derive_dispositions(happened),
         files=_find_source_files(known, happened, returns),
         queries=derive_queries(happened),
+        quarantined=count_quarantined(known, as_of),
         configuration=configuration,
     )
 
@@ -358,6 +362,7 @@ def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, byte
             }
             for row in assembled.files.itertuples()
         ],
+        "collected_while_not_allowed": dict(assembled.quarantined),
         "code": derive_code_version(),
     }
 

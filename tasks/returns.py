@@ -15,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.events import QueryRaised
+from study.events import IncidentOpened, QueryRaised
+from study.incidents import RECORD_KEY, SiteGate
 from study.pack_layout import Reading
+from study.protocol import Study
 from study.returns import (
-    RECORD_KEY,
     RESPONSE_COLUMNS,
     Decision,
     FileFacts,
@@ -32,6 +33,7 @@ from study.returns import (
     derive_standing,
     find_named_again,
     find_processed_file,
+    number_incidents,
     number_queries,
     parse_sending,
 )
@@ -108,6 +110,7 @@ def receive_site_returns(workspace: Workspace, site_id: str, as_of: date, reques
             counts["records repeated"] += decision.count("repeated")
             counts["records refused"] += decision.count("refused")
             counts["records superseded"] += decision.count("superseding")
+            counts["records quarantined"] += decision.count("quarantined")
             counts["log entries"] += decision.n_log_entries
             counts["queries"] += len({decision.find_query_key(fault) for fault in decision.faults})
         _clear(box, received)
@@ -171,8 +174,9 @@ def record_return(workspace: Workspace, received: Received, as_of: date, request
     """Decide on one file and record everything that follows in one append; leave the site its receipt.
 
     Returns None for a file that was recorded before. Decided without a lock, on what this process read of the ledger
-    last; if anything was recorded since about the site, or about people whom it takes in, decided again on the ledger
-    as it is. Raises DecisionRefused, and records nothing, where the ledger holds otherwise all the same.
+    last; if anything was recorded since about the site, about no site in particular (such as an approval of the whole
+    study), or about people whom it takes in, decided again on the ledger as it is. Raises DecisionRefused, and records
+    nothing, where the ledger holds otherwise all the same.
     """
     facts, site_id = received.facts, received.facts.site_id
     box = workspace.drop_box(site_id)
@@ -185,14 +189,20 @@ def record_return(workspace: Workspace, received: Received, as_of: date, request
             box.leave_receipt(*write_repeat_receipt(workspace, facts, before))
             return None
         standing = snapshot.find_standing(site_id)
-        decision = _decide(workspace, received, standing, as_of, requested_by)
+        gate = snapshot.find_gate(workspace.study, site_id, as_of)
+        decision = _decide(workspace, received, standing, gate, requested_by)
         with workspace.ledger.writing() as writing:
-            newest = writing.newest_seq(site_ids=[site_id], participant_ids=decision.new_participant_ids)
+            newest = writing.newest_seq(site_ids=[site_id, ""], participant_ids=decision.new_participant_ids)
             if newest <= snapshot.events.head.seq:
                 query_ids = number_queries(decision, standing, writing.count(QueryRaised.kind, site_id))
-                responses = derive_responses(decision)
-                responses_sha256 = workspace.content.put(encode_responses(responses)) if len(responses) else ""
-                events = derive_return_events(decision, standing, query_ids, responses_sha256, as_of, requested_by)
+                incident_ids = number_incidents(decision, writing.count(IncidentOpened.kind, site_id))
+                kept = [derive_responses(decision, quarantined=quarantined) for quarantined in (False, True)]
+                accepted, quarantined = (
+                    workspace.content.put(encode_responses(part)) if len(part) else "" for part in kept
+                )
+                events = derive_return_events(
+                    decision, standing, query_ids, accepted, as_of, requested_by, incident_ids, quarantined
+                )
                 for appended in writing.append(events):
                     if appended.answer == "conflict":
                         raise DecisionRefused(
@@ -200,19 +210,23 @@ def record_return(workspace: Workspace, received: Received, as_of: date, request
                             f"the file {facts.sha256[:12]} was recorded; it stays in the inbox. Report this fault."
                         )
                 # Before the commit: a file that counts as received always has its receipt.
-                box.leave_receipt(*write_receipt(workspace, decision, query_ids, as_of))
+                box.leave_receipt(*write_receipt(workspace, decision, query_ids, as_of, incident_ids))
                 snapshot.outdated.add(site_id)
                 return decision
         snapshot = take_snapshot(workspace, afresh=True)
 
 
-def _decide(workspace: Workspace, received: Received, standing: Standing, as_of: date, requested_by: str) -> Decision:
+def _decide(
+    workspace: Workspace, received: Received, standing: Standing, gate: SiteGate, requested_by: str
+) -> Decision:
     study, instruments = workspace.study, workspace.instruments
     if received.reading is None:
         return decide_quarantine(received.facts, received.rule, expected=received.expected)
     named = find_named_again(received.reading, study, instruments, standing)
     answers = _read_standing_answers(workspace, standing, named)
-    return decide_return(received.reading, received.facts, study, instruments, standing, answers, as_of, requested_by)
+    return decide_return(
+        received.reading, received.facts, study, instruments, standing, answers, gate.today, requested_by, gate
+    )
 
 
 @dataclass(frozen=True)
@@ -222,6 +236,7 @@ class Snapshot:
     events: Events
     outdated: set[str] = field(default_factory=set)
     _standing: dict[str, Standing] = field(default_factory=dict)
+    _gates: dict[tuple[str, date], SiteGate] = field(default_factory=dict)
 
     @cached_property
     def homes(self) -> dict[str, str]:
@@ -231,6 +246,11 @@ class Snapshot:
         if site_id not in self._standing:
             self._standing[site_id] = derive_standing(self.events, site_id, self.homes)
         return self._standing[site_id]
+
+    def find_gate(self, study: Study, site_id: str, today: date) -> SiteGate:
+        if (site_id, today) not in self._gates:
+            self._gates[site_id, today] = SiteGate(study, self.events, site_id, today)
+        return self._gates[site_id, today]
 
 
 def take_snapshot(workspace: Workspace, *, afresh: bool = False) -> Snapshot:
@@ -245,7 +265,7 @@ def take_snapshot(workspace: Workspace, *, afresh: bool = False) -> Snapshot:
 
 
 def _read_standing_answers(workspace: Workspace, standing: Standing, named: Sequence[RecordKey]) -> pd.DataFrame:
-    """Accepted answers of these records, from the files that hold them."""
+    """Answers of these records, from the files that hold them."""
     if not named:
         return pd.DataFrame(columns=RESPONSE_COLUMNS)
     returns = pd.DataFrame(named, columns=RECORD_KEY)
@@ -255,7 +275,7 @@ def _read_standing_answers(workspace: Workspace, standing: Standing, named: Sequ
 
 
 def read_answers(workspace: Workspace, returns: pd.DataFrame) -> pd.DataFrame:
-    """The long answers of accepted records (rows with RECORD_KEY and responses_sha256), as they were kept."""
+    """The long answers of accepted or held records (rows with RECORD_KEY and responses_sha256), as they were kept."""
     parts = []
     for sha256 in sorted(set(returns["responses_sha256"])):
         part = pq.read_table(io.BytesIO(workspace.content.get(sha256)), use_threads=False)
@@ -268,7 +288,7 @@ def read_answers(workspace: Workspace, returns: pd.DataFrame) -> pd.DataFrame:
 
 
 def encode_responses(responses: pd.DataFrame) -> bytes:
-    """Accepted answers, as `derive_responses` orders them, as Parquet; the same answers give the same bytes."""
+    """Answers, as `derive_responses` orders them, as Parquet; the same answers give the same bytes."""
     table = responses.assign(missing_reason=responses["missing_reason"].where(responses["missing_reason"] != ""))
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pandas(table, RESPONSES_SCHEMA, preserve_index=False), sink, compression="zstd")

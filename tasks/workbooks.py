@@ -61,11 +61,16 @@ from tasks.workbook_inspection import (
 )
 
 __all__ = [
+    "Book",
     "ReceiptRow",
     "ReceiptSummary",
     "WorkbookUnreadable",
+    "find_row_height",
     "read_return_workbook",
+    "read_sheets",
+    "set_up_print",
     "write_blank_return",
+    "write_lines",
     "write_receipt_workbook",
     "write_return_workbook",
 ]
@@ -114,9 +119,9 @@ def write_return_workbook(
     if unknown:
         raise ValueError(f"sheets {sorted(unknown)} are not in the layout; it has {sorted(layout.sheet_by_code)}.")
     about = {"study": layout.study_id, "layout_version": layout.version, "correction": 0} | dict(about)
-    wanted = [sheet for sheet in layout.sheets if sheet.code in sheets]
+    wanted = [sheet for sheet in layout.list_sheets(str(about.get("site"))) if sheet.code in sheets]
     buffer = io.BytesIO()
-    with _Book(buffer, f"{layout.study_title}: return", parse_date(about.get("posted_on")).date) as book:
+    with Book(buffer, f"{layout.study_title}: return", parse_date(about.get("posted_on")).date) as book:
         _write_about(book, layout, about, wanted)
         for sheet in wanted:
             _write_records(book, sheet, sheets[sheet.code], layout, about, print_blank_rows)
@@ -170,10 +175,15 @@ def _format_properties() -> dict[str, dict[str, Any]]:
         "wrapped": inset | {"num_format": "@", "text_wrap": True},
         "wrapped_strong": inset | {"num_format": "@", "text_wrap": True, "bold": True},
         "count": inset | {"num_format": "0", "align": "right", "bold": True},
+        "open_text": inset | {"num_format": "@", "locked": False},
+        "open_date": inset | {"num_format": _DATE_FORMAT, "align": "left", "locked": False},
+        "fixed_text": inset | {"num_format": "@", "bg_color": "#F2F2F2"},
+        "fixed_date": inset | {"num_format": _DATE_FORMAT, "align": "left", "bg_color": "#F2F2F2"},
+        "fixed_number": inset | {"num_format": "0", "align": "right", "bg_color": "#F2F2F2"},
     }
 
 
-class _Book:
+class Book:
     """An xlsxwriter workbook with the house's formats, fixed times and, if needed, a hidden sheet of long lists."""
 
     def __init__(self, buffer: io.BytesIO, title: str, created_on: dt.date | None) -> None:
@@ -183,7 +193,7 @@ class _Book:
         self._formats: dict[str, xlsxwriter.format.Format] = {}
         self._lists: dict[tuple[str, ...], str] = {}
 
-    def __enter__(self) -> _Book:
+    def __enter__(self) -> Book:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -215,7 +225,7 @@ class _Book:
                     sheet.write_string(row, column, code)
 
 
-def _write_about(book: _Book, layout: Layout, about: Mapping[str, object], sheets: Sequence[Sheet]) -> None:
+def _write_about(book: Book, layout: Layout, about: Mapping[str, object], sheets: Sequence[Sheet]) -> None:
     sheet = book.add_sheet(ABOUT_TITLE)
     for column, width in enumerate(_ABOUT_WIDTHS):
         sheet.set_column(column, column, width, book.find_format("prose"))
@@ -231,7 +241,7 @@ def _write_about(book: _Book, layout: Layout, about: Mapping[str, object], sheet
         if place.advice:
             sheet.write_string(row, 3, place.advice, book.find_format("prose"))
         row += 1
-    row = _write_lines(book, sheet, row + 1, "How to fill it in", _HOW_TO_FILL, last_column=3, width=sum(_ABOUT_WIDTHS))
+    row = write_lines(book, sheet, row + 1, "How to fill it in", _HOW_TO_FILL, last_column=3, width=sum(_ABOUT_WIDTHS))
     row += 1
     for column, heading in enumerate(("Sheet", "Columns", "What is recorded", "What may be typed")):
         sheet.write_string(row, column, heading, book.find_format("head"))
@@ -239,13 +249,13 @@ def _write_about(book: _Book, layout: Layout, about: Mapping[str, object], sheet
         row += 1
         for column, text in enumerate(line):
             sheet.write_string(row, column, text, book.find_format("wrapped"))
-        sheet.set_row(row, _find_height(line, _ABOUT_WIDTHS))
-    _set_up_print(sheet, f"{layout.study_id}  ·  {about.get('site') or ''}", 1)
+        sheet.set_row(row, find_row_height(line, _ABOUT_WIDTHS))
+    set_up_print(sheet, f"{layout.study_id}  ·  {about.get('site') or ''}", 1)
     sheet.activate()
 
 
 def _write_about_value(
-    book: _Book, sheet: xlsxwriter.worksheet.Worksheet, row: int, place: AboutField, value: object
+    book: Book, sheet: xlsxwriter.worksheet.Worksheet, row: int, place: AboutField, value: object
 ) -> None:
     if place.kind == "date":
         style = book.find_format("value_date")
@@ -278,8 +288,8 @@ def _write_about_value(
         sheet.write_string(row, 2, "" if value is None else str(value), book.find_format("value_text"))
 
 
-def _write_lines(
-    book: _Book,
+def write_lines(
+    book: Book,
     sheet: xlsxwriter.worksheet.Worksheet,
     row: int,
     heading: str,
@@ -296,11 +306,11 @@ def _write_lines(
     for number, line in enumerate(lines, start=1):
         row += 1
         sheet.merge_range(row, 0, row, last_column, f"{number}.  {line}", book.find_format("prose"))
-        sheet.set_row(row, _find_height((line,), (width,)))
+        sheet.set_row(row, find_row_height((line,), (width,)))
     return row + 1
 
 
-def _find_height(texts: Iterable[str], widths: Iterable[float]) -> float:
+def find_row_height(texts: Iterable[str], widths: Iterable[float]) -> float:
     """The height of a row of wrapped texts, in points; a little generous, since fonts differ between machines."""
     lines = max(-(-len(text) // max(int(width * 1.02) - 2, 1)) for text, width in zip(texts, widths, strict=True))
     return _LINE * max(lines, 1) + 3
@@ -367,7 +377,7 @@ _DATE_CHECK: dict[str, Any] = {
 
 
 def _write_records(
-    book: _Book, sheet: Sheet, frame: pd.DataFrame, layout: Layout, about: Mapping[str, object], blank_rows: int
+    book: Book, sheet: Sheet, frame: pd.DataFrame, layout: Layout, about: Mapping[str, object], blank_rows: int
 ) -> None:
     unknown = set(frame.columns) - set(sheet.codes) - {"row"}
     if unknown:
@@ -396,7 +406,7 @@ def _write_records(
     n_keys = next((i for i, column in enumerate(sheet.columns) if column.kind == "date"), 1) if n_items else 1
     page.freeze_panes(first_row, n_keys)
     n_pages = -(-int(sum(widths)) // _CHARACTERS_PER_PAGE)
-    _set_up_print(page, f"{layout.study_id}  ·  {about.get('site') or ''}", n_pages)
+    set_up_print(page, f"{layout.study_id}  ·  {about.get('site') or ''}", n_pages)
     page.repeat_rows(label_row, code_row)
     if n_pages > 1:
         page.repeat_columns(0, n_keys - 1)
@@ -437,7 +447,7 @@ def _write_column(
             page.write_string(row, index, str(value), style)
 
 
-def _add_checks(book: _Book, page: xlsxwriter.worksheet.Worksheet, sheet: Sheet, first_row: int, last_row: int) -> None:
+def _add_checks(book: Book, page: xlsxwriter.worksheet.Worksheet, sheet: Sheet, first_row: int, last_row: int) -> None:
     """Drop-downs and checks; columns that take the same share one, wherever they stand."""
     alike: dict[tuple[object, ...], list[int]] = {}
     for index, column in enumerate(sheet.columns):
@@ -462,7 +472,7 @@ def _add_checks(book: _Book, page: xlsxwriter.worksheet.Worksheet, sheet: Sheet,
         page.data_validation(first_row, first, last_row, runs[0][-1][1], check)
 
 
-def _derive_check(book: _Book, column: Column, alone: bool, first_cell: str) -> dict[str, Any] | None:
+def _derive_check(book: Book, column: Column, alone: bool, first_cell: str) -> dict[str, Any] | None:
     advice = column.advice if alone or not column.advice else "Leave it blank if it was not to be asked."
     message = f"{column.expected}. {advice}".removesuffix(" ")
     check: dict[str, Any]
@@ -496,7 +506,7 @@ def _shorten(text: str, limit: int = _EXCEL_TEXT_LIMIT) -> str:
     return text if len(text) <= limit else f"{text[: limit - 2].rstrip()} …"
 
 
-def _set_up_print(page: xlsxwriter.worksheet.Worksheet, left: str, n_pages_wide: int) -> None:
+def set_up_print(page: xlsxwriter.worksheet.Worksheet, left: str, n_pages_wide: int) -> None:
     page.set_landscape()
     page.set_paper(9)
     page.fit_to_pages(n_pages_wide, 0)
@@ -565,7 +575,32 @@ def read_return_workbook(
     found, problems = _identify_sheets(package, layout)
     about, about_problems = _read_about(found, layout, site_id, package)
     problems = about_problems + problems
+    ordered, sheet_problems = _read_found(found, layout, package)
+    problems += sheet_problems
+    if not ordered and not problems:
+        problems.append(Problem("nothing_to_read", "hard", expected="At least one sheet with records."))
+    return Reading(about, ordered, tuple(problems))
+
+
+def read_sheets(
+    data: bytes, layout: Layout, *, max_bytes: int = MAX_FILE_BYTES
+) -> tuple[dict[str, ReadSheet], list[Problem], bool]:
+    """The sheets of a workbook of any layout, their problems, and whether its days count from 1904; no "About".
+
+    Raises `WorkbookUnreadable` for a file that is not read at all.
+    """
+    package = inspect_package(data, max_bytes=max_bytes)
+    found, problems = _identify_sheets(package, layout)
+    sheets, sheet_problems = _read_found(found, layout, package)
+    return sheets, problems + sheet_problems, package.is_1904
+
+
+def _read_found(
+    found: Sequence[_Found], layout: Layout, package: Package
+) -> tuple[dict[str, ReadSheet], list[Problem]]:
+    """The sheets that the layout knows, in its order."""
     sheets: dict[str, ReadSheet] = {}
+    problems: list[Problem] = []
     for place in found:
         sheet = layout.sheet_by_code.get(place.code)
         if sheet is not None:
@@ -573,10 +608,7 @@ def read_return_workbook(
             problems += sheet_problems
             if read is not None:
                 sheets[place.code] = read
-    ordered = {sheet.code: sheets[sheet.code] for sheet in layout.sheets if sheet.code in sheets}
-    if not ordered and not problems:
-        problems.append(Problem("nothing_to_read", "hard", expected="At least one sheet with records."))
-    return Reading(about, ordered, tuple(problems))
+    return {sheet.code: sheets[sheet.code] for sheet in layout.sheets if sheet.code in sheets}, problems
 
 
 def _parse_cells(package: Package, sheets: Sequence[bytes]) -> list[tuple[_Cells, tuple[Area, ...]]]:
@@ -764,7 +796,7 @@ def _read_records(place: _Found, sheet: Sheet, package: Package) -> tuple[ReadSh
             problems.add("codes_missing", "hard", f"rows 1 and {CODE_ROW} as they are in the study's own workbook.")
         return None, problems.found
     letters = {code: find_letters(column + 1) for code, column in header.places.items()}
-    missing = tuple(code for code in sheet.codes if code not in header.places)
+    missing = tuple(c.code for c in sheet.columns if c.code not in header.places and not c.is_optional)
     for code in missing:
         label = sheet.column_by_code[code].label
         problems.add(
@@ -941,8 +973,9 @@ Outcome = Literal["accepted", "accepted_in_part", "nothing_accepted", "quarantin
 class ReceiptSummary:
     """What became of one file, for the person at the site who sent it.
 
-    ``reason`` and ``what_to_do`` are sentences, needed for a file in quarantine; ``notes`` are further sentences, such
-    as the assumptions that a rehearsal rests on.
+    ``reason`` and ``what_to_do`` are sentences, needed for a file in quarantine; ``not_allowed`` says what was done
+    while the approvals did not allow it; ``notes`` are further sentences, such as the assumptions that a rehearsal
+    rests on. ``n_quarantined`` counts questionnaires.
     """
 
     study_title: str
@@ -957,9 +990,11 @@ class ReceiptSummary:
     n_repeated: int = 0
     n_superseded: int = 0
     n_refused: int = 0
+    n_quarantined: int = 0
     n_log_entries: int = 0
     reason: str = ""
     what_to_do: str = ""
+    not_allowed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -985,6 +1020,11 @@ _OUTCOMES: Mapping[str, str] = {
     "nothing_accepted": "Nothing in this workbook could be accepted yet.",
     "quarantined": "This workbook was put aside unread. Nothing in it was accepted.",
 }
+# Where questionnaires are kept apart and nothing else is wrong: the site has nothing to mend.
+_OUTCOMES_KEPT_APART: Mapping[str, str] = {
+    "accepted_in_part": "Part of this workbook was accepted; the rest is kept apart.",
+    "nothing_accepted": "The questionnaires in this workbook are kept apart for now.",
+}
 _SEVERITIES: Mapping[Severity, str] = {"hard": "Must be mended", "soft": "Please check"}
 _RECEIPT_COLUMNS = (
     ("Query", 11), ("Importance", 12), ("Sheet", 16), ("Cell", 8), ("Participant", 15), ("Wave", 11),
@@ -998,26 +1038,29 @@ def write_receipt_workbook(summary: ReceiptSummary, rows: Sequence[ReceiptRow]) 
     Written anew and never made from the file received; it holds places, identifiers and codes, no answers.
     """
     buffer = io.BytesIO()
-    with _Book(buffer, f"{summary.study_title}: receipt {summary.return_id}", summary.received_on) as book:
+    with Book(buffer, f"{summary.study_title}: receipt {summary.return_id}", summary.received_on) as book:
         _write_receipt_summary(book, summary, rows)
         if rows:
             _write_receipt_rows(book, summary, rows)
     return buffer.getvalue()
 
 
-def _write_receipt_summary(book: _Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> None:
+def _write_receipt_summary(book: Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> None:
     sheet = book.add_sheet("Read me")
     for column, width in enumerate(_README_WIDTHS):
         sheet.set_column(column, column, width, book.find_format("prose"))
     sheet.write_string(0, 0, summary.study_title, book.find_format("title"))
     sheet.write_string(1, 0, f"Receipt for site {summary.site_id}", book.find_format("subtitle"))
     sheet.set_row(0, 28)
-    sheet.merge_range(3, 0, 3, 2, _OUTCOMES[summary.outcome], book.find_format("heading"))
+    heading = _OUTCOMES[summary.outcome]
+    if summary.n_quarantined and not any(entry.severity == "hard" for entry in rows):
+        heading = _OUTCOMES_KEPT_APART.get(summary.outcome, heading)
+    sheet.merge_range(3, 0, 3, 2, heading, book.find_format("heading"))
     sheet.set_row(3, 22)
     row = 4
     if summary.reason:
         sheet.merge_range(row, 0, row, 2, summary.reason, book.find_format("prose"))
-        sheet.set_row(row, _find_height((summary.reason,), (sum(_README_WIDTHS),)))
+        sheet.set_row(row, find_row_height((summary.reason,), (sum(_README_WIDTHS),)))
         row += 1
     row += 1
     for label, value in _list_receipt_facts(summary):
@@ -1026,7 +1069,7 @@ def _write_receipt_summary(book: _Book, summary: ReceiptSummary, rows: Sequence[
         row += 1
     if summary.outcome != "quarantined":
         row = _write_receipt_counts(book, sheet, row + 1, summary, rows)
-    row = _write_lines(
+    row = write_lines(
         book,
         sheet,
         row + 1,
@@ -1035,14 +1078,24 @@ def _write_receipt_summary(book: _Book, summary: ReceiptSummary, rows: Sequence[
         last_column=2,
         width=sum(_README_WIDTHS),
     )
+    if summary.not_allowed:
+        row = write_lines(
+            book,
+            sheet,
+            row + 1,
+            "What was not allowed yet",
+            summary.not_allowed,
+            last_column=2,
+            width=sum(_README_WIDTHS),
+        )
     if summary.notes:
-        _write_lines(book, sheet, row + 1, "Please note", summary.notes, last_column=2, width=sum(_README_WIDTHS))
-    _set_up_print(sheet, f"Site {summary.site_id}  {summary.return_id}", 1)
+        write_lines(book, sheet, row + 1, "Please note", summary.notes, last_column=2, width=sum(_README_WIDTHS))
+    set_up_print(sheet, f"Site {summary.site_id}  {summary.return_id}", 1)
     sheet.activate()
 
 
 def _write_receipt_counts(
-    book: _Book,
+    book: Book,
     sheet: xlsxwriter.worksheet.Worksheet,
     row: int,
     summary: ReceiptSummary,
@@ -1054,6 +1107,7 @@ def _write_receipt_counts(
         ("Repeated", summary.n_repeated, "The same as what you sent before; counted once."),
         ("Replaced", summary.n_superseded, "Corrections that took the place of what you sent before."),
         ("Not accepted", summary.n_refused, 'Left out for now. The sheet "To mend" says why.'),
+        ("Kept apart", summary.n_quarantined, "Answered while the approvals did not allow it. See below."),
         ("Entries in the logs", summary.n_log_entries, "Screening, consent, allocation and disposition."),
         ("To be mended", n_hard, "Rows that could not be taken as they are."),
         ("To be checked", len(rows) - n_hard, "Taken as they are; please look again."),
@@ -1097,7 +1151,7 @@ def _list_next_steps(summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> tup
     return tuple(steps) or ("Nothing: there is nothing to mend.",)
 
 
-def _write_receipt_rows(book: _Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> None:
+def _write_receipt_rows(book: Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> None:
     sheet = book.add_sheet("To mend")
     sheet.set_row(0, 22)
     for column, (label, width) in enumerate(_RECEIPT_COLUMNS):
@@ -1112,8 +1166,8 @@ def _write_receipt_rows(book: _Book, summary: ReceiptSummary, rows: Sequence[Rec
         )  # fmt: skip
         for column, text in enumerate(texts):
             sheet.write_string(number, column, text, strong if column == 1 and entry.severity == "hard" else plain)
-        sheet.set_row(number, _find_height(texts, (width for _, width in _RECEIPT_COLUMNS)))
+        sheet.set_row(number, find_row_height(texts, (width for _, width in _RECEIPT_COLUMNS)))
     sheet.freeze_panes(1, 0)
     sheet.autofilter(0, 0, len(rows), len(_RECEIPT_COLUMNS) - 1)
-    _set_up_print(sheet, f"Site {summary.site_id}  {summary.return_id}", 1)
+    set_up_print(sheet, f"Site {summary.site_id}  {summary.return_id}", 1)
     sheet.repeat_rows(0)

@@ -26,7 +26,19 @@ from study.events import (
     ConsentRecorded,
     Count,
     DispositionRecorded,
+    DocumentVersionIssued,
+    DutyDone,
     Event,
+    ForecastRecorded,
+    IncidentActionDone,
+    IncidentActionPlanned,
+    IncidentAssessed,
+    IncidentAssigned,
+    IncidentClosed,
+    IncidentDecided,
+    IncidentOpened,
+    ModificationIntroduced,
+    ModificationSupplied,
     ParticipantAllocated,
     ParticipantScreened,
     QueryClosed,
@@ -34,6 +46,7 @@ from study.events import (
     ReleaseFrozen,
     ReturnAccepted,
     ReturnFileProcessed,
+    ReturnQuarantined,
     ReturnRefused,
     Source,
     StudyDayCompleted,
@@ -52,8 +65,9 @@ WHO: dict[str, Any] = {"occurred_on": DAY, "requested_by": "flow study_day"}
 SITE = {**WHO, "site_id": "701"}
 PERSON = {**SITE, "participant_id": "01-701-1015"}
 BODY: dict[str, Any] = {**WHO, "site_id": "luton", "approval": "council_governance", "body_id": "luton_council"}
-STEP = "approval:council_governance:luton:luton_council:"
-STEP_PAYLOAD = '"letter":"","letter_sha256":"","person_id":""'
+STEP = "approval:council_governance:luton:luton_council::"
+STEP_PAYLOAD = '"letter":"","letter_sha256":"","modification":"","person_id":""'
+INCIDENT: dict[str, Any] = {**SITE, "incident_id": "701-I0001"}
 RECORD = {"return_id": "701-2013-09-02-1", "respondent": "self", "wave": "WEEK 10 (T)", "instrument": "adas_cog"}
 
 # An example of each kind, its key, its version and its payload. A payload that changes needs a new kind_version and an
@@ -66,10 +80,10 @@ EXAMPLES = [
         f'{{"follows":"{B}","name":"cdisc_pilot","part":"protocol","sha256":"{A}"}}',
     ),
     (
-        ParticipantScreened(**PERSON, cohort="alzheimers_disease"),
+        ParticipantScreened(**PERSON, cohort="alzheimers_disease", body_id="clinic_701"),
         "screened:01-701-1015",
-        1,
-        '{"cohort":"alzheimers_disease"}',
+        2,
+        '{"body_id":"clinic_701","cohort":"alzheimers_disease"}',
     ),
     (
         ConsentRecorded(**PERSON, form_version="2.1", scopes=("records", "interview", "records"), basis="signed"),
@@ -207,6 +221,102 @@ EXAMPLES = [
         f"{STEP_PAYLOAD}"
         ',"renewal":1}',
     ),
+    (
+        ModificationIntroduced(**WHO, modification="M01", category="A", is_substantial=True, body_ids=("b", "a")),
+        "modification:M01",
+        1,
+        '{"body_ids":["a","b"],"category":"A","is_substantial":true,"modification":"M01"}',
+    ),
+    (
+        ModificationSupplied(**SITE, modification="M01", letter="mail 7"),
+        "modification_supplied:M01:701",
+        1,
+        '{"letter":"mail 7","modification":"M01"}',
+    ),
+    (
+        DocumentVersionIssued(**WHO, document="consent_form", version="2.0", modification="M01", file_sha256=A),
+        "document:consent_form:2.0",
+        1,
+        f'{{"approval":"","document":"consent_form","file_sha256":"{A}","modification":"M01","version":"2.0"}}',
+    ),
+    (
+        DutyDone(**WHO, duty="funder_report", due_on=date(2014, 3, 1)),
+        "duty:funder_report::2014-03-01",
+        1,
+        '{"due_on":"2014-03-01","duty":"funder_report","letter":"","letter_sha256":""}',
+    ),
+    (
+        ForecastRecorded(**SITE, activity="approach", model="m1", n_draws=10_000, is_open=False, median_on=DAY),
+        "forecast:approach:701:2013-09-02",
+        1,
+        '{"activity":"approach","is_open":false,"median_on":"2013-09-02","model":"m1","n_draws":10000,"p10_on":null,'
+        '"p80_on":null}',
+    ),
+    (
+        IncidentOpened(
+            **SITE,
+            incident_id="701-I0001",
+            category="collected_while_not_open",
+            subject="701-2013-09-02-1:aaaa",
+            activity="collect_baseline",
+            body_id="clinic_701",
+            n_records=3,
+            found_on=DAY,
+        ),
+        "incident:collected_while_not_open:701-2013-09-02-1:aaaa:collect_baseline:clinic_701:2013-09-02",
+        1,
+        '{"activity":"collect_baseline","assess_by":null,"body_id":"clinic_701","category":"collected_while_not_open",'
+        '"found_on":"2013-09-02","incident_id":"701-I0001","n_records":3,"subject":"701-2013-09-02-1:aaaa"}',
+    ),
+    (
+        IncidentAssigned(**INCIDENT, assignment=2, owner="project_manager", due_on=DAY),
+        "incident_assigned:701-I0001:2",
+        1,
+        '{"assignment":2,"due_on":"2013-09-02","incident_id":"701-I0001","owner":"project_manager"}',
+    ),
+    (
+        IncidentAssessed(**INCIDENT, outcome="breach", role="sponsor", reference="SP 12/3"),
+        "incident_assessed:701-I0001:1",
+        1,
+        '{"assessment":1,"incident_id":"701-I0001","outcome":"breach","reference":"SP 12/3","role":"sponsor"}',
+    ),
+    (
+        IncidentActionPlanned(**INCIDENT, action="CAPA-12"),
+        "incident_action:701-I0001:CAPA-12",
+        1,
+        '{"action":"CAPA-12","due_on":null,"incident_id":"701-I0001","owner":""}',
+    ),
+    (
+        IncidentActionDone(**INCIDENT, action="CAPA-12"),
+        "incident_action_done:701-I0001:CAPA-12",
+        1,
+        '{"action":"CAPA-12","incident_id":"701-I0001"}',
+    ),
+    (
+        IncidentDecided(**INCIDENT, decision="admitted", role="sponsor", reference="SP 12/4"),
+        "incident_decided:701-I0001",
+        1,
+        '{"decision":"admitted","incident_id":"701-I0001","reference":"SP 12/4","role":"sponsor"}',
+    ),
+    (IncidentClosed(**INCIDENT), "incident_closed:701-I0001", 1, '{"incident_id":"701-I0001"}'),
+    (
+        ReturnQuarantined(
+            **PERSON,
+            **RECORD,
+            source=Source(sha256=A, sheet="adas_cog", row=7),
+            incident_id="701-I0001",
+            activity="collect_follow_up",
+            form="standard",
+            n_items=14,
+            n_answered=13,
+            responses_sha256=B,
+        ),
+        f"quarantined:{A}:adas_cog:7",
+        1,
+        '{"activity":"collect_follow_up","form":"standard","incident_id":"701-I0001","instrument":"adas_cog",'
+        f'"n_answered":13,"n_items":14,"respondent":"self","responses_sha256":"{B}","return_id":"701-2013-09-02-1",'
+        '"wave":"WEEK 10 (T)"}',
+    ),
     (Voided(**WHO, voids=A, reason="wrong_date"), f"void:{A}", 1, f'{{"reason":"wrong_date","voids":"{A}"}}'),
     (
         ConflictRefused(
@@ -222,6 +332,10 @@ EXAMPLES = [
         f'"standing_hash":"{A}"}}',
     ),
 ]
+
+
+def test_a_person_screened_before_bodies_were_asked_for_has_none() -> None:
+    assert upcast_payload("participant_screened", 1, '{"cohort":"x"}') == '{"body_id":"","cohort":"x"}'
 
 
 @pytest.fixture

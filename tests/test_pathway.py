@@ -1,5 +1,6 @@
 """Pathways: each fault has its message and all come at once; the pathways of this repository; rules by date."""
 
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -153,11 +154,19 @@ def test_a_pathway_without_activities_is_a_fault() -> None:
     ]
 
 
-def test_a_study_without_a_pathway_plans_nothing_and_the_check_says_so() -> None:
-    study = load_study("cdisc_pilot", SITES_CONFIG, INSTRUMENTS)
+def test_a_study_without_a_pathway_plans_nothing_and_the_check_says_so(tmp_path: Path) -> None:
+    shutil.copytree(SITES_CONFIG / "cdisc_pilot", tmp_path / "cdisc_pilot")
+    (tmp_path / "cdisc_pilot" / "approvals.toml").unlink()
+    study = load_study("cdisc_pilot", tmp_path, INSTRUMENTS)
     assert [study.pathway.find_needs(activity) for activity in ACTIVITIES] == [None] * len(ACTIVITIES)
-    notes = check("cdisc_pilot", SITES_CONFIG, INSTRUMENTS).notes
+    notes = check("cdisc_pilot", tmp_path, INSTRUMENTS).notes
     assert any(note.startswith("sites_config/cdisc_pilot/approvals.toml: the file is missing") for note in notes)
+
+
+def test_the_pilot_needs_nothing_for_what_its_records_tell_of() -> None:
+    study = load_study("cdisc_pilot", SITES_CONFIG, INSTRUMENTS)
+    assert [study.pathway.find_needs(activity) for activity in ACTIVITIES[:4]] == [()] * 4
+    assert not any("approvals.toml" in note for note in check("cdisc_pilot", SITES_CONFIG, INSTRUMENTS).notes)
 
 
 # The pathways of the repository ------------------------------------------------------------------------------------

@@ -798,6 +798,20 @@ def test_refused_held_and_superseded_records_add_up_with_the_accepted(
     assert total.drop("n_source").sum() == total["n_source"] == 1_078
 
 
+def test_records_that_are_held_back_are_quarantined_and_no_longer_lost(
+    source: PilotSource, study: Study, item_rows: pd.DataFrame, small: ReleaseFrames
+) -> None:
+    held = first_record(item_rows, "706", "adas_cog")
+    is_record = small.responses.merge(held.assign(there=1), how="left")["there"].notna().to_numpy()
+    without = with_responses(small, small.responses[~is_record])
+    n_items = reconcile(source, study, without, sites=["706"]).counts.loc["total", "lost"]
+    result = reconcile(source, study, without, held=held.drop(columns="query_id", errors="ignore"), sites=["706"])
+    total = result.counts.loc["total"]
+    assert (total["quarantined"], total["lost"]) == (n_items, 0)
+    assert n_items > 0
+    assert result.adds_up
+
+
 def test_a_record_refused_without_a_query_is_a_fault(
     source: PilotSource, study: Study, item_rows: pd.DataFrame, small: ReleaseFrames
 ) -> None:

@@ -30,8 +30,9 @@ from study.events import (
     ReturnRefused,
     Voided,
 )
+from study.incidents import SiteGate
 from study.pack_layout import Problem, Reading, ReadSheet, derive_return_layout
-from study.queries import FILE_RULES, PLACE_RULES, ROW_RULES, SHEET_RULES, derive_query_ids
+from study.queries import FILE_RULES, GATE_RULES, PLACE_RULES, ROW_RULES, SHEET_RULES, derive_query_ids
 from study.returns import (
     RECORD_KEY,
     RESPONSE_COLUMNS,
@@ -174,8 +175,9 @@ class Site:
             parts.append(kept[np.array([key in own for key in keys], dtype=bool)])
         answers = pd.concat(parts) if parts else pd.DataFrame(columns=RESPONSE_COLUMNS)
         decision = decide_return(
-            reading, FileFacts(sha256, 5000, self.site_id), STUDY, INSTRUMENTS, standing, answers, today, "Mary"
-        )
+            reading, FileFacts(sha256, 5000, self.site_id), STUDY, INSTRUMENTS, standing, answers, today, "Mary",
+            SiteGate(STUDY, view, self.site_id, today),
+        )  # fmt: skip
         return self.record(decision, standing)
 
     def record(self, decision: Decision, standing: Any = None) -> Received:
@@ -692,7 +694,7 @@ def test_a_participant_of_another_site_is_known_by_record_where_identifiers_do_n
     reading = make_reading({"screening": [screened("P0001"), screened("P0002")], "mmse": [mmse("P0001")]}, about)
     decision = decide_return(
         reading, FileFacts("1" * 64, 1, "702"), bare, INSTRUMENTS, standing, pd.DataFrame(columns=RESPONSE_COLUMNS),
-        TODAY, "Mary",
+        TODAY, "Mary", SiteGate(bare, tell(event), "702", TODAY),
     )  # fmt: skip
     assert [(fault.rule, fault.cell) for fault in decision.faults] == [("participant_of_another_site", "A3")] * 2
     assert decision.new_participant_ids == ["P0002"]
@@ -855,7 +857,7 @@ def test_a_log_of_thousands_told_again_costs_in_proportion():
 
 # Wording --------------------------------------------------------------------------------------------------------------
 
-EVERY_RULE = [*FILE_RULES, *PLACE_RULES, *ROW_RULES, *RULES]
+EVERY_RULE = [*FILE_RULES, *PLACE_RULES, *ROW_RULES, *RULES, *dict.fromkeys(GATE_RULES.values())]
 
 
 def test_the_tables_above_reach_every_rule_of_a_row_and_of_a_place():
