@@ -12,13 +12,12 @@ from rich.table import Table
 
 from desk.approval_commands import approvals_app
 from desk.options import StudyArgument, open_study, out, parse_day, require_site
-from study.approval_steps import Item
 from study.approvals import derive_approvals
 from study.calendar import find_day_bounds, london_day
 from study.chasing import derive_approval_chasers
 from study.deadlines import derive_deadlines
 from study.forecast import derive_forecast_history
-from study.position import STATE_WORDS, derive_lacking, name_activities, name_body, name_item
+from study.position import STATE_WORDS, derive_lacking, name_activities, name_body
 from study.state import Events
 from tasks.approvals import Following, follow_approvals
 from tasks.workspace import Workspace
@@ -85,9 +84,11 @@ def _show_site(following: Following, site_id: str) -> None:
     for row in own.to_dict("records"):
         allowed = "" if pd.isna(row["days_allowed"]) else f" of {row['days_allowed']}"
         days = "" if pd.isna(row["days_used"]) else f"{row['days_used']}{allowed}"
-        item = Item(row["approval"], row["site_id"], row["body_id"], row["person_id"])
+        approval = study.pathway.find_approval(row["approval"])
+        person = f" ({row['person_id']})" if row["person_id"] else ""
         table.add_row(
-            name_item(study, item._replace(site_id="", body_id="")), name_body(study, row["body_id"]) or "(the study)",
+            (approval.label if approval else row["approval"]) + person,
+            name_body(study, row["body_id"]) or ("(the site)" if row["site_id"] else "(the study)"),
             row["state"].replace("_", " "), {"applicant": "ours", "authority": "theirs"}.get(row["turn"], ""),
             *(_write(row[name]) for name in ("turn_since",)), days,
             *(_write(row[name]) for name in ("due_on", "overdue_since", "median_on")),

@@ -35,7 +35,7 @@ from study.events import (
 )
 from study.pathway import Approval, Clock, Pathway, Route
 from study.protocol import Site, Study
-from study.state import Events
+from study.state import Events, remembered
 
 STEPS: dict[type[ApprovalEvent], str] = {
     ApprovalSubmitted: "submitted",
@@ -111,6 +111,7 @@ def list_items(
 # Folding ------------------------------------------------------------------------------------------------------------
 
 
+@remembered
 def derive_steps(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """Every standing step up to a day, one row each, ordered by item, attempt and day.
 
@@ -151,17 +152,19 @@ def find_category(events: Events, modification: str) -> tuple[str, bool]:
 def list_modification_items(study: Study, introduced: pd.DataFrame) -> list[tuple[Item, tuple[Route, ...]]]:
     """What modifications fan out to: each approval that has routes for the category, at each place that needs it.
 
-    `introduced`: rows of ModificationIntroduced. A modification for named bodies concerns only these among bodies.
+    `introduced`: rows of ModificationIntroduced. A modification for named bodies concerns these, their sites, and
+    the study's own approvals.
     """
     found = []
     columns = ["modification", "category", "is_substantial", "body_ids"]
     for name, category, is_substantial, body_ids in introduced[columns].itertuples(index=False, name=None):
         named = set(body_ids.split(";")) if body_ids else set()
+        sites = [site for site in study.sites if not named or any(body.id in named for body in site.bodies)]
         for approval in study.pathway.approvals:
             routes = study.pathway.find_routes(approval.id, None, category, is_substantial)
             if not routes or approval.level == "person":
                 continue
-            for item, needed in list_items(study, approval, study.sites):
+            for item, needed in list_items(study, approval, sites):
                 if needed and (not named or not item.body_id or item.body_id in named):
                     found.append((item._replace(modification=name), routes))
     return found

@@ -82,12 +82,12 @@ class Field:
 
 
 FIELDS = (
-    Field("route", "Route", "text", "submitted"),
-    Field("submitted_on", "Submitted on", "date", "submitted"),
+    Field("route", "Route", "text", "submitted", "Only where several are possible."),
+    Field("submitted_on", "Submitted on", "date", "submitted", "The day on which the application was sent in."),
     Field("valid_on", "Valid on", "date", "valid", "The day on which it became valid, from the letter."),
     Field("requested_on", "Information requested on", "date", "requested", "Which request: see its number."),
     Field("answered_on", "Answered on", "date", "answered", "The day on which the request was answered in full."),
-    Field("decision", "Decision", "text", "decided"),
+    Field("decision", "Decision", "text", "decided", "With its day. A withdrawal has cells of its own."),
     Field("decided_on", "Decided on", "date", "decided", "The day of the decision, from the letter."),
     Field(
         "in_force_from", "In force from", "date", "decided", "Only if the letter says another day than the decision."
@@ -98,7 +98,7 @@ FIELDS = (
     Field("conditions", "Conditions", "text", "decided", "Short codes, parted by a semicolon: indemnity; poster."),
     Field("conditions_met_on", "All conditions met on", "date", "condition_met", "The day on which the last was met."),
     Field("withdrawn_on", "Withdrawn on", "date", "withdrawn", "Before a decision or after it."),
-    Field("withdrawn_by", "Withdrawn by", "text", "withdrawn"),
+    Field("withdrawn_by", "Withdrawn by", "text", "withdrawn", "Us, or the authority that takes it back."),
     Field("renewed_on", "Renewed on", "date", "renewed", "Which renewal: see its number."),
     Field("renewed_until", "Renewed until", "date", "renewed", "The last day of force that the renewal states."),
     Field("letter", "Letter reference", "text", "", "The reference of the letter about the newest step of the row."),

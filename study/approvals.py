@@ -46,7 +46,7 @@ from study.events import (
 from study.instruments import find_suggestion
 from study.pathway import Pathway
 from study.protocol import Study
-from study.state import Events
+from study.state import Events, remembered
 
 STATES = (
     *("not_needed", "not_sought", "submitted", "valid", "information_requested", "granted", "granted_with_conditions"),
@@ -71,6 +71,7 @@ _COLUMNS = [
 ]
 
 
+@remembered
 def derive_approvals(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """Where every approval stands at the end of a day: one row per item, in the order of the pathway and the sites.
 

@@ -23,7 +23,7 @@ from study.events import DutyDone
 from study.instruments import find_suggestion
 from study.pathway import Duty
 from study.protocol import Study
-from study.state import Events
+from study.state import Events, remembered
 
 DUTY_STATES = ("done", "overdue", "due", "coming")
 DUE_WITHIN_DAYS = 30
@@ -36,6 +36,7 @@ _COLUMNS = [
 ]
 
 
+@remembered
 def derive_duties(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """Every time at which a duty falls due, done or not, at the end of a day: in the order of the pathway, then by site
     and day.

@@ -6,7 +6,9 @@ conditions are inside it). How long a step takes is learned for each route and s
 steps, from those that still run (they took longer than so far) and from a prior that counts as `weight` cases. The log
 of a duration has a location and a scale, and one of three shapes (normal, logistic, smallest extreme value: so the
 duration is log-normal, log-logistic or Weibull), and all three are weighed by how well they fit. The location's own
-uncertainty is part of the prior's spread, so that without own cases the prior's quartiles come back.
+uncertainty is part of the prior's spread, so that without own cases the prior's quartiles come back. Part of that
+uncertainty is the pace of the study, which all its steps share: where the first steps took longer than their priors
+say, the others are expected to.
 
 Each draw takes one set of such parameters per route and step for all sites, then a duration for every step that is not
 over, given that it was not over by now, and passes them through the pathway: an item is sent in after its
@@ -16,8 +18,9 @@ same day at all sites of a draw. `benchmarks/forecast.py` shows how well the dat
 Judgement calls. What is in force is taken to stay so; what has expired is sought again, and takes as long as the first
 time. What was refused or withdrawn has no date until somebody sends it in again: that is a decision, not a duration
 (`hindrance`). A refusal took as long as a decision takes. A grant on the day on which what it waited for came into
-force says only that the work took no longer than that; while that is not in force, waiting says nothing. Approvals of
-single persons do not open a site. Modifications do not either, and their durations are not looked at.
+force says only that the work took no longer than that; while that is not in force, waiting says nothing. As long as
+nothing was sent in by a route, all that could have been counts as one case: it waits for one decision of ours.
+Approvals of single persons do not open a site. Modifications do not either, and their durations are not looked at.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ from study.approval_steps import (
 from study.calendar import find_holidays, is_working_day
 from study.events import ForecastRecorded, Voided
 from study.gate import derive_open_days
-from study.pathway import Approval, Prior
+from study.pathway import Prior
 from study.protocol import Study
 from study.state import Events
 
@@ -63,8 +66,9 @@ MODEL = "log_scale_three_shapes_1"
 HORIZON_DAYS = 1096
 """Three years: a date that lies further off than that is not told."""
 
-DEFAULT_PRIORS: Mapping[Step, Prior] = {
-    step: Prior(
+
+def _make_default(step: Step, lower: int, median: int, upper: int) -> Prior:
+    return Prior(
         route="any",
         step=step,
         lower_quartile=lower,
@@ -74,7 +78,12 @@ DEFAULT_PRIORS: Mapping[Step, Prior] = {
         weight=1,
         source="No figure is known: a wide guess.",
     )
-    for step, lower, median, upper in (("submission", 7, 21, 60), ("validation", 2, 5, 14), ("decision", 25, 60, 140))
+
+
+DEFAULT_PRIORS: Mapping[str, Prior] = {
+    "submission": _make_default("submission", 7, 21, 60),
+    "validation": _make_default("validation", 2, 5, 14),
+    "decision": _make_default("decision", 25, 60, 140),
 }
 """For a step of a route that has no prior of its own."""
 
@@ -85,13 +94,14 @@ _QUARTILE = float(ndtri(0.75))
 
 
 class Attempt(NamedTuple):
-    """One application and what became of it by now. `granted_on`: when it first came into force; `in_force_from`: the
-    start of the statement that counts today or is the next to count; `lapsed_on`: the last day, if there is neither."""
+    """One application and what became of it by now. `submitted_on`: or its first step on record; `granted_on`: when it
+    first came into force; `in_force_from`: the start of the statement that counts today or is the next to count;
+    `lapsed_on`: the last day, if there is neither. `route` is '' if no submission is on record."""
 
     item: Item
     attempt: int
     route: str
-    submitted_on: date | None = None
+    submitted_on: date
     valid_on: date | None = None
     refused_on: date | None = None
     withdrawn_on: date | None = None
@@ -111,6 +121,7 @@ def list_attempts(study: Study, events: Events, as_of: date) -> list[Attempt]:
     bounds["in_force_from"] = counting.set_index([*ITEM, "attempt"])["from_on"]
     bounds["lapsed_on"] = bounds["lapsed_on"].where(bounds["in_force_from"].isna())
     attempts = derive_attempts(steps).drop(columns="in_force_from").join(bounds, on=[*ITEM, "attempt"])
+    attempts["submitted_on"] = attempts["submitted_on"].fillna(attempts["begun_on"])
     attempts["refused_on"] = attempts["decided_on"].where(attempts["decision"] == "refused")
     columns = list(Attempt._fields[3:])
     days = attempts[columns].astype(object).where(attempts[columns].notna(), None)
@@ -149,10 +160,12 @@ class _Calendar:
     def add(self, unit: Unit, after: Days, n_days: Days) -> Days:
         """The n-th counted day after a day; the day itself for none."""
         if unit == "calendar":
-            return np.minimum(after + n_days, np.int32(_NEVER))
+            later: Days = np.minimum(after + n_days, np.int32(_NEVER))
+            return later
         place = self._totals[after + self.before] + n_days - 1
         found = self._worked_days[np.minimum(place, len(self._worked_days) - 1)]
-        return np.where(n_days > 0, found, after)
+        days: Days = np.where(n_days > 0, found, after)
+        return days
 
 
 _STRAY = 1e-5  # the least likelihood of a case
@@ -181,7 +194,7 @@ PACES = np.linspace(-2.5, 2.5, 11)
 """How far a study is from its priors, the same for all steps, in standard deviations."""
 SHARE_OF_PACE = 0.6
 """How much of the doubt about a step's location is the study's pace; the rest is its own."""
-DOUBT_OF_SCALE = 0.4
+DOUBT_OF_SCALE = 0.45
 """The standard deviation of the log of a step's scale, for a prior that weighs one case. It and the share of the pace
 are the values that kept coverage in bounds over the families of `benchmarks/forecast.py`."""
 
@@ -328,8 +341,8 @@ class Openings:
     """What the draws say: a row per site of the study, a column per draw. Days count from `as_of`; what lies beyond the
     horizon, or can't come at all, is on the day after the horizon.
 
-    `days`: when the site opens; `own`: when the last of its own items comes that is not in force yet; `shared`: the same
-    of everything else that it needs. `hindrances`: why a site has no date ('' if it has).
+    `days`: when the site opens; `own`: when the last of its own items comes that is not in force yet; `shared`: the
+    same of everything else that it needs. `hindrances`: why a site has no date ('' if it has).
     """
 
     days: Days
@@ -347,12 +360,12 @@ def simulate_openings(
     shapes: Iterable[str] = tuple(SHAPES),
 ) -> Openings:
     """Draw the opening of every site from what became of the attempts by the end of `as_of`."""
-    walk = _Walk(study, attempts, as_of, activity, n_draws, shapes)
+    walk = Walk(study, attempts, as_of, activity, n_draws, shapes)
     return walk.derive_openings(walk.draw())
 
 
-class _Walk:
-    """The items that an activity rests on, and those that these wait for, walked through in the order of the pathway."""
+class Walk:
+    """The items that an activity rests on, and those that these wait for, in the order of the pathway."""
 
     def __init__(
         self,
@@ -367,8 +380,8 @@ class _Walk:
         attempts = list(attempts)
         seed = hashlib.sha256(f"{study.study_id}:{activity}:{as_of}".encode()).digest()
         self.rng = np.random.default_rng(int.from_bytes(seed[:8]))
-        days = [on for attempt in attempts for on in attempt[3:] if on is not None]
-        self.calendar = _Calendar(study, min([study.starts_on, as_of, *days]), as_of)
+        begun = [attempt.submitted_on for attempt in attempts]
+        self.calendar = _Calendar(study, min([study.starts_on, as_of, *begun]), as_of)
         self.attempts: dict[Item, list[Attempt]] = {}
         for attempt in sorted(attempts, key=lambda attempt: attempt.attempt):
             self.attempts.setdefault(attempt.item, []).append(attempt)
@@ -392,16 +405,17 @@ class _Walk:
     def list_nodes(self) -> None:
         """Every item that the study needs, persons' own left out, each after all that it waits for."""
         pathway = self.study.pathway
-        waits = {approval.id: {*approval.submitted_after, *approval.granted_after} for approval in pathway.approvals}
+        waits = {approval.id: [*approval.submitted_after, *approval.granted_after] for approval in pathway.approvals}
         for approval_id in TopologicalSorter(waits).static_order():
             approval = pathway.find_approval(approval_id)
             if approval is None or approval.level == "person":
                 continue
             for item, needed in list_items(self.study, approval, self.study.sites):
                 if needed:
-                    before = [self.find_places(item, named) for named in _list_waits(approval)]
+                    sent_after = self.find_places(item, approval.submitted_after)
+                    granted_after = self.find_places(item, approval.granted_after)
                     self.places.setdefault(approval.id, []).append(len(self.nodes))
-                    self.nodes.append(_Node(item, *before))
+                    self.nodes.append(_Node(item, sent_after, granted_after))
 
     def find_places(self, item: Item, approval_ids: Iterable[str]) -> list[int]:
         """The items of these approvals that concern the same site and body."""
@@ -413,7 +427,7 @@ class _Walk:
         return found
 
     def choose_route(self, approval_id: str) -> str:
-        """How an approval would be sought now: as it mostly was, or else by the first route of the file; '' if by none."""
+        """How an approval would be sought now: as it mostly was, else by the first route of the file; '' if by none."""
         routes = [route.id for route in self.study.pathway.find_routes(approval_id, self.as_of)]
         used = [
             one.route for place in self.places[approval_id] for one in self.attempts.get(self.nodes[place].item, ())
@@ -431,23 +445,22 @@ class _Walk:
 
     def find_latest_grant(self, places: Iterable[int]) -> int | None:
         """The day by which all of these had come into force; None if some have not."""
-        days = [self.granted.get(self.nodes[place].item) for place in places]
-        return (
-            max((day for day in days if day is not None), default=-self.calendar.before) if None not in days else None
-        )
+        days = [self.granted.get(self.nodes[place].item, _NEVER) for place in places]
+        latest = max(days, default=_LONG_AGO)
+        return None if latest == _NEVER else latest
 
     # What is over, and what is ahead
 
     def follow(self, node: _Node) -> None:
         """Take from an item's attempts the cases that they are, and the steps that are ahead of the latest."""
-        told = self.attempts.get(node.item, [])
+        route = self.routes[node.item.approval]
+        told = [one._replace(route=one.route or route) for one in self.attempts.get(node.item, ())]
         latest = told[-1] if told else None
         starts_on = self.calendar.number(self.study.starts_on)
         sendable = self.find_latest_grant(node.submitted_after)
         ready = None if sendable is None else max(sendable, starts_on)
         for attempt in told:
             self.add_cases(node, attempt, ready)
-        route = self.routes[node.item.approval]
         if latest is None and ready is not None and ready <= 0:
             self.add_case(route, "submission", ready, 0, "at_least")
         if latest is not None and (latest.withdrawn_on or latest.refused_on):
@@ -469,7 +482,6 @@ class _Walk:
     def go_on(self, node: _Node, attempt: Attempt) -> None:
         """The steps ahead of an application that waits for a decision. While what the grant must wait for is not in
         force, the decision may be ready and nobody would know: then the time so far says nothing."""
-        assert attempt.submitted_on is not None
         submitted, valid = self.calendar.number(attempt.submitted_on), attempt.valid_on
         if attempt.route in self.validated and valid is None:
             node.ahead = [self.find_ahead(attempt.route, "validation", submitted), _Ahead("decision", attempt.route)]
@@ -488,12 +500,8 @@ class _Walk:
 
     def add_cases(self, node: _Node, attempt: Attempt, ready: int | None) -> None:
         """The completed steps of an attempt, and the one that still runs or was broken off."""
-        if attempt.submitted_on is None:
-            return
-        submitted, valid, refused, withdrawn, granted = (
-            None if on is None else self.calendar.number(on) for on in attempt[3:8]
-        )
-        assert submitted is not None
+        submitted = self.calendar.number(attempt.submitted_on)
+        valid, refused, withdrawn, granted = (None if on is None else self.calendar.number(on) for on in attempt[4:8])
         end = refused if granted is None else granted
         until = 0 if withdrawn is None else withdrawn
         if attempt.attempt == 1 and ready is not None:
@@ -554,7 +562,6 @@ class _Walk:
         return in_force
 
     def learn(self, route: str, step: Step) -> Posterior:
-        """While nothing was sent in by a route, all that could have been count as one: that is one decision of ours."""
         cases = self.cases.get((route, step), [])
         if step == "submission" and all(high == np.inf for _, high in cases):
             cases = cases[:1]
@@ -674,10 +681,6 @@ class _Walk:
         return _type_columns([row[1:] for row in rows], columns)
 
 
-def _list_waits(approval: Approval) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return approval.submitted_after, approval.granted_after
-
-
 def _find_last(in_force: Mapping[int, Days], places: Iterable[int]) -> Days:
     last = np.array([_LONG_AGO], np.int32)
     for place in places:
@@ -698,11 +701,11 @@ def _find_days(days: Days) -> list[int]:
 class Forecast:
     """When the sites open for an activity, as expected at the end of `as_of`.
 
-    `sites`, in the order of the study: site_id, is_open (today, by the gate), opened_on (the first day of the spell that
-    it is in, else NaT), p10_on, median_on and p80_on (the first day by which it is open in so many of 100 draws; of an
-    open site the day on which it opened), hindrance: '' or why dates are missing: "refused", "withdrawn" (an item that it
-    needs, and nobody sent it in again), "no_route" (none by which the item could be sent in), "not_planned" (the
-    activity), "beyond_horizon" (p80_on and perhaps others lie more than HORIZON_DAYS off).
+    `sites`, in the order of the study: site_id, is_open (today, by the gate), opened_on (the first day of the spell
+    that it is in, else NaT), p10_on, median_on and p80_on (the first day by which it is open in so many of 100 draws;
+    of an open site the day on which it opened), hindrance: '' or why dates are missing: "refused", "withdrawn" (an item
+    that it needs or waits for, and nobody sent it in again), "no_route" (none by which such an item could be sent in),
+    "not_planned" (the activity), "beyond_horizon" (p80_on and perhaps others lie more than HORIZON_DAYS off).
 
     `critical`: per site the items that it waits for: site_id, approval, body_id, person_id (''), item (text), share (of
     draws in which it is the last to come into force; shared equally where several are), largest first.
@@ -711,8 +714,8 @@ class Forecast:
     much earlier median_on and p80_on come if what remains of this one step took half as long in every draw and all else
     stayed; missing where the date is. Largest first; steps that move neither date are left out.
 
-    `items`: each item that is not in force and that an opening waits for, in the order of the pathway: site_id, body_id,
-    approval, median_on, p80_on.
+    `items`: each item that is not in force and that an opening waits for, in the order of the pathway: site_id,
+    body_id, approval, median_on, p80_on.
     """
 
     as_of: date
@@ -766,7 +769,7 @@ def forecast_openings(
     """
     study = _leave_people_out(study)
     attempts = list_attempts(study, events, as_of)
-    walk = _Walk(study, attempts, as_of, activity, n_draws)
+    walk = Walk(study, attempts, as_of, activity, n_draws)
     in_force = walk.draw()
     drawn = walk.derive_openings(in_force)
     opened = _find_opened(study, events, attempts, as_of, activity)
@@ -838,8 +841,10 @@ def _type_columns(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> pd.D
 
 def derive_forecast_events(forecast: Forecast, requested_by: str) -> list[ForecastRecorded]:
     """The forecast as the ledger keeps it: one event per site."""
-    days = forecast.sites[["p10_on", "median_on", "p80_on"]]
-    told = days.astype(object).where(days.notna(), None).to_dict("records")
+
+    def date_or_none(day: Any) -> date | None:
+        return None if pd.isna(day) else day.date()
+
     return [
         ForecastRecorded(
             occurred_on=forecast.as_of,
@@ -849,18 +854,20 @@ def derive_forecast_events(forecast: Forecast, requested_by: str) -> list[Foreca
             model=MODEL,
             n_draws=forecast.n_draws,
             is_open=site.is_open,
-            **{name: on and on.date() for name, on in dates.items()},
+            p10_on=date_or_none(site.p10_on),
+            median_on=date_or_none(site.median_on),
+            p80_on=date_or_none(site.p80_on),
         )
-        for site, dates in zip(forecast.sites.itertuples(), told, strict=True)
+        for site in forecast.sites.itertuples(index=False)
     ]
 
 
 def derive_forecast_history(events: Events) -> pd.DataFrame:
     """How what was expected of each site moved: one row per recorded forecast, by activity, site and day.
 
-    Columns: activity, site_id, occurred_on, recorded_at, model, is_open, p10_on, median_on, p80_on, opened_on (the day on
-    which it opened after that, once a later forecast found it open), days_late (opened_on less median_on: negative where
-    it opened sooner) and is_covered (open by p80_on); missing where the site has not opened, or had no date.
+    Columns: activity, site_id, occurred_on, recorded_at, model, is_open, p10_on, median_on, p80_on, opened_on (the day
+    on which it opened, once that forecast or a later one found it open), days_late (opened_on less median_on: negative
+    where it opened sooner) and is_covered (open by p80_on); missing where the site has not opened, or had no date.
     """
     columns = ["activity", "site_id", "occurred_on", "recorded_at", "model", "is_open", "p10_on", "median_on", "p80_on"]
     told = events.frame(ForecastRecorded)[columns]
@@ -874,8 +881,11 @@ def derive_forecast_history(events: Events) -> pd.DataFrame:
 
 
 def is_forecast_due(study: Study, events: Events, as_of: date, activity: str = "approach") -> bool:
-    """Whether the round of a day records a forecast: on the first round of a week (from Monday), and on the first after a
-    step of an approval that the last forecast did not know. Never twice for one day; not once the study has ended."""
+    """Whether the round of a day records a forecast: on the first round of a week (from Monday), and on the first after
+    a step of an approval, or its voiding, that the last forecast did not know.
+
+    Never twice for one day (what came after the first counts on the next), and not once the study has ended.
+    """
     if as_of > study.ends_on or study.pathway.find_needs(activity) is None:
         return False
     view = events.select(as_of=as_of)
@@ -894,7 +904,7 @@ def is_forecast_due(study: Study, events: Events, as_of: date, activity: str = "
 
 def _has_newer_void(view: Events, last: int) -> bool:
     """Whether a step of an approval was voided after row `last`."""
-    voids = view.frame(Voided)
-    voids = voids.loc[voids["seq"] > last, "voids"]
+    told = view.frame(Voided)
+    voids = told.loc[told["seq"] > last, "voids"]
     tables = [view.tables[kind.kind] for kind in STEPS if kind.kind in view.tables]
     return any(voids.isin(table["hash"].to_pylist()).any() for table in tables)

@@ -40,7 +40,7 @@ from study.gate import derive_open_days, open_gate
 from study.instruments import find_suggestion
 from study.pathway import ACTIVITIES
 from study.protocol import Study
-from study.state import Events
+from study.state import Events, remembered
 
 RECORD_KEY = ["participant_id", "respondent", "wave", "instrument"]
 _PLACE = ["source_sha256", "source_sheet", "source_row"]
@@ -196,6 +196,7 @@ _REGISTER = [
 ]
 
 
+@remembered
 def derive_incidents(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """The register at the end of a day: one row per incident, in the order in which they were opened.
 

@@ -9,6 +9,7 @@ body does a change start before the study itself has it approved, and at a site 
 from __future__ import annotations
 
 from datetime import date
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from study.approval_steps import (
     DAY,
     ITEM,
     NO_END,
+    Item,
     derive_spells,
     derive_steps,
     find_silent_grant,
@@ -26,16 +28,19 @@ from study.approvals import derive_standing, find_unknown_modification
 from study.events import DocumentVersionIssued, Event, ModificationIntroduced, ModificationSupplied
 from study.instruments import find_suggestion
 from study.protocol import Study
-from study.state import Events
+from study.state import Events, remembered
+
+_ONE_DAY = pd.Timedelta(days=1)
 
 
+@remembered
 def derive_modifications(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """Where every modification stands at every place, at the end of a day: one row per item, oldest modification first.
 
-    Columns: those of `derive_approvals`, and introduced_on, category, is_substantial, implied_on (the day from which
-    silence grants it; NaT where somebody must decide, has decided, or has not been asked) and starts_on (the day from
-    which the change may be made under this body: the latest of its own day and those of the study's own approvals of
-    the change; NaT while one of them is missing).
+    Columns: those of `derive_approvals`, and introduced_on, category, is_substantial, body_ids (joined with ";"; '' if
+    it is for all), implied_on (the day from which silence grants it; NaT where somebody must decide, has decided, or
+    has not been asked) and starts_on (the day from which the change may be made under this body: the latest of its own
+    day and those of the study's own approvals of the change; NaT while one of them is missing).
     """
     introduced = events.select(as_of=as_of).frame(ModificationIntroduced)
     introduced = introduced.sort_values(["occurred_on", "modification"])
@@ -47,12 +52,11 @@ def derive_modifications(study: Study, events: Events, as_of: date) -> pd.DataFr
     steps = derive_steps(study, events, as_of)
     steps = steps.loc[steps["modification"] != ""]
     standing = derive_standing(study, steps, frame, as_of)
-    about = introduced[["modification", "category", "is_substantial", "occurred_on"]]
+    about = introduced[["modification", "category", "is_substantial", "body_ids", "occurred_on"]]
     standing = standing.merge(about.rename(columns={"occurred_on": "introduced_on"}), how="left", on="modification")
+    waiting = ("submitted", "valid", "information_requested")
     sent = zip(standing["state"], standing["route"], standing["submitted_on"], strict=True)
-    implied = [
-        find_silent_grant(study, route, on.date()) if state == "submitted" else None for state, route, on in sent
-    ]
+    implied = [find_silent_grant(study, route, on.date()) if state in waiting else None for state, route, on in sent]
     standing["implied_on"] = pd.Series(implied, standing.index, dtype=DAY)
     standing["starts_on"] = _find_starts(standing)
     return standing
@@ -68,7 +72,7 @@ def _find_starts(standing: pd.DataFrame) -> pd.Series[Any]:
 
 
 def derive_site_starts(study: Study, modifications: pd.DataFrame) -> pd.DataFrame:
-    """From when each modification may be made at each site, from `derive_modifications`.
+    """From when each modification may be made at each site that it concerns, from `derive_modifications`.
 
     Columns: modification, site_id, n_bodies (that have a say there), n_waiting, starts_on (NaT while one is missing, or
     has refused). A site where no body has a say follows the study's own approvals.
@@ -77,47 +81,94 @@ def derive_site_starts(study: Study, modifications: pd.DataFrame) -> pd.DataFram
     for name, own in modifications.groupby("modification", sort=False):
         of_study = own.loc[own["level"] == "study"]
         is_approved = bool(of_study["starts_on"].notna().all())
-        for site in study.sites:
-            here = own.loc[own["site_id"] == site.site_id]
+        for site_id in _list_sites(study, own["body_ids"].iloc[0]):
+            here = own.loc[own["site_id"] == site_id]
             n_waiting = int(here["starts_on"].isna().sum())
             starts_on = pd.concat([here["starts_on"], of_study["starts_on"]]).max()
             is_ready = is_approved and not n_waiting
-            rows.append((name, site.site_id, len(here), n_waiting, starts_on if is_ready else pd.NaT))
+            rows.append((name, site_id, len(here), n_waiting, starts_on if is_ready else pd.NaT))
     frame = pd.DataFrame(rows, columns=["modification", "site_id", "n_bodies", "n_waiting", "starts_on"])
     return frame.astype({"modification": "str", "site_id": "str", "starts_on": DAY})
 
 
-def derive_document_versions(study: Study, events: Events, as_of: date) -> pd.DataFrame:
-    """When each version of each document was in force at each site, as known on a day: one row per version and site.
+def _list_sites(study: Study, body_ids: str) -> list[str]:
+    """The sites of these bodies (joined with ";"); all sites if none are named."""
+    named = set(body_ids.split(";")) if body_ids else set()
+    return [site.site_id for site in study.sites if not named or any(body.id in named for body in site.bodies)]
 
-    Columns: document, version, site_id, from_on, until_on (the last day; the end of 2200 if no later version is in
-    force). A version that came with an approval is in force with its first grant, one that came with a modification
-    with its start at the site, and none before its issue. Of two that start on one day the later issued counts.
+
+@remembered
+def derive_document_versions(study: Study, events: Events, as_of: date) -> pd.DataFrame:
+    """When each version of each document was in force at each site, as known on a day: one row per unbroken time.
+
+    Columns: document, version, site_id, from_on, until_on (the last day; the end of 2200 if no end is known). A version
+    that came with an approval is in force from its first grant, one that came with a modification while the study's own
+    approvals of that and every body that has a say at the site agree to it; none before its issue. Of several the one
+    that came into force last counts (of one day: the later issued), so the version before is back where an objection
+    ended a change.
     """
-    view = events.select(as_of=as_of)
-    issued = view.frame(DocumentVersionIssued).sort_values("occurred_on", kind="stable")
-    columns = ["document", "version", "site_id", "from_on", "until_on"]
-    spells = derive_spells(derive_steps(study, events, as_of))
+    issued = events.select(as_of=as_of).frame(DocumentVersionIssued).sort_values("occurred_on", kind="stable")
+    steps = derive_steps(study, events, as_of)
+    spells = derive_spells(steps)
     granted = spells.loc[spells["modification"] == ""].groupby(["approval", "site_id"])["from_on"].min()
-    starts = derive_site_starts(study, derive_modifications(study, events, as_of))
-    started = starts.set_index(["modification", "site_id"])["starts_on"]
-    rows = []
-    for order, row in enumerate(issued.to_dict("records")):
+    times = _find_times(study, events.select(as_of=as_of).frame(ModificationIntroduced), spells)
+    rows: list[tuple[Any, ...]] = []
+    for document, own in issued.groupby("document", sort=False):
         for site in study.sites:
-            if row["modification"]:
-                from_on = started.get((row["modification"], site.site_id), pd.NaT)
-            else:
-                of_study = granted.get((row["approval"], ""), pd.NaT)
-                from_on = granted.get((row["approval"], site.site_id), of_study)
-            if pd.notna(from_on):
-                from_on = max(from_on, row["occurred_on"])
-                rows.append((row["document"], row["version"], site.site_id, from_on, order))
-    versions = pd.DataFrame(rows, columns=[*columns[:-1], "order"]).astype({"from_on": DAY})
-    versions = versions.sort_values(["document", "site_id", "from_on", "order"], ignore_index=True)
-    following = versions.groupby(["document", "site_id"])["from_on"].shift(-1)
-    versions["until_on"] = (following - pd.Timedelta(days=1)).fillna(NO_END).astype(DAY)
-    versions = versions.loc[versions["from_on"] <= versions["until_on"], columns].reset_index(drop=True)
-    return versions.astype(dict.fromkeys(columns[:3], "str"))
+            candidates = []
+            for order, row in enumerate(own.to_dict("records")):
+                if row["modification"]:
+                    found = times.get((row["modification"], site.site_id), [])
+                else:
+                    of_study = granted.get((row["approval"], ""), pd.NaT)
+                    first_on = granted.get((row["approval"], site.site_id), of_study)
+                    found = [(first_on, NO_END)] if pd.notna(first_on) else []
+                for from_on, until_on in found:
+                    if row["occurred_on"] <= until_on:
+                        begun_on = max(from_on, row["occurred_on"])
+                        candidates.append((begun_on, order, until_on, row["version"]))
+            rows += [(document, version, site.site_id, *days) for version, *days in _lay_out(candidates)]
+    frame = pd.DataFrame(rows, columns=["document", "version", "site_id", "from_on", "until_on"])
+    texts = dict.fromkeys(("document", "version", "site_id"), "str")
+    frame = frame.astype({**texts, "from_on": DAY, "until_on": DAY})
+    return frame.sort_values(["document", "site_id", "from_on"], ignore_index=True)
+
+
+def _find_times(
+    study: Study, introduced: pd.DataFrame, spells: pd.DataFrame
+) -> dict[tuple[str, str], list[tuple[Any, Any]]]:
+    """From when to when each modification was agreed by all at each site that it concerns."""
+    agreed: dict[Item, list[tuple[Any, Any]]] = {}
+    for *parts, from_on, until_on in spells[[*ITEM, "from_on", "until_on"]].itertuples(index=False, name=None):
+        agreed.setdefault(Item(*parts), []).append((from_on, until_on))
+    items = [item for item, _ in list_modification_items(study, introduced)]
+    times = {}
+    for name, body_ids in introduced[["modification", "body_ids"]].itertuples(index=False, name=None):
+        for site_id in _list_sites(study, body_ids):
+            concerned = [item for item in items if item.modification == name and item.site_id in ("", site_id)]
+            common = [(pd.Timestamp.min, NO_END)] if concerned else []
+            for item in concerned:
+                own = agreed.get(item, [])
+                pairs = [(max(first, other), min(last, end)) for first, last in common for other, end in own]
+                common = [(first, last) for first, last in pairs if first <= last]
+            times[name, site_id] = common
+    return times
+
+
+def _lay_out(candidates: list[tuple[Any, int, Any, str]]) -> list[tuple[str, Any, Any]]:
+    """Which of several versions counts from when to when. `candidates`: from, order, until, version."""
+    bounds = sorted({day for first, _, last, _ in candidates for day in (first, last + _ONE_DAY)})
+    found: list[tuple[str, Any, Any]] = []
+    for begins, ends in pairwise(bounds):
+        present = [one for one in candidates if one[0] <= begins <= one[2]]
+        if not present:
+            continue
+        version, last = max(present)[3], ends - _ONE_DAY
+        if found and found[-1][0] == version and found[-1][2] + _ONE_DAY == begins:
+            found[-1] = (version, found[-1][1], last)
+        else:
+            found.append((version, begins, last))
+    return found
 
 
 def find_document_version(versions: pd.DataFrame, document: str, site_id: str, on: date) -> str:

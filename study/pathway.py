@@ -277,12 +277,13 @@ def find_pathway_faults(
     approval_ids: Collection[str],
     route_ids: Collection[str],
     routed: Collection[str],
+    duty_ids: Collection[str],
     body_ids: Collection[str],
 ) -> list[str]:
     """What does not fit together in a pathway: sentences that begin with the path of the entry.
 
-    `entries`: section to (path, model), faulty entries left out. The other four count faulty entries as declared:
-    ids of approvals and routes, approvals that some route names, and ids of the bodies at the study's sites.
+    `entries`: section to (path, model), faulty entries left out. The others count faulty entries as declared: ids of
+    approvals and routes, approvals that some route names, ids of duties, and ids of the bodies at the study's sites.
     """
     approvals: list[tuple[str, Approval]] = list(entries["approvals"])
     faults = []
@@ -317,7 +318,7 @@ def find_pathway_faults(
     for path, duty in entries["duties"]:
         faults += _find_duty_faults(path, duty, approval_ids)
     for path, reminder in entries["reminders"]:
-        faults += _find_reminder_faults(path, reminder, approval_ids, [duty.id for _, duty in entries["duties"]])
+        faults += _find_reminder_faults(path, reminder, approval_ids, duty_ids)
     return faults
 
 

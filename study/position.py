@@ -101,8 +101,11 @@ class SitePosition:
 
 
 class Change(NamedTuple):
-    """Something that happened, or became known, since last week. `kind`: opened, opened_in_part, closed, closed_in_part,
-    a step of an approval, granted_by_silence, expired, or taken_back (an entry was voided). `item` is None for openings."""
+    """Something that happened, or became known, since last week.
+
+    `kind`: opened, opened_in_part, closed, closed_in_part, a step of an approval, granted_by_silence, expired, or
+    taken_back (an entry was voided). `item` is None for what opened or closed.
+    """
 
     kind: str
     on: date | None
@@ -113,7 +116,7 @@ class Change(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A forecast of a site's opening, then and now (None: no date), and by how many days it moved (None: not to say)."""
+    """A forecast of a site's opening, then and now (None: no date), and by how many days it moved (None: unknown)."""
 
     site_id: str
     recorded_on: date
@@ -219,9 +222,9 @@ def _list_bodies_with_a_say(study: Study, site_id: str, needed: Iterable[Approva
     concerned = {
         item.body_id
         for approval in needed
-        if approval is not None and approval.level == "body" and site is not None
-        for item, is_needed in list_items(study, approval, [site])
-        if is_needed
+        if approval is not None and site is not None
+        for item, is_needed in list_items(study, approval, [site], person_ids=[""])
+        if is_needed and item.body_id
     }
     return [body.id for body in site.bodies if body.id in concerned] if site else []
 
@@ -240,10 +243,13 @@ def _derive_standings(
     """By site, then by activity."""
     first = min(study.starts_on, gate.on)
     questions = list_questions(study, gate.approvals, groups)
-    people = questions.groupby(["activity", "site_id"])["person_id"].unique()
+    people: dict[tuple[str, str], dict[str, None]] = {}
+    for name, site_id, _, person_id in questions.itertuples(index=False, name=None):
+        people.setdefault((name, site_id), {})[person_id] = None
     standings: dict[str, dict[str, Standing]] = {site.site_id: {} for site in study.sites}
     days = _ask_anybody(study, events, questions, first, gate.on)
-    for (group, site_id), rows in days.groupby(level=[0, 1], sort=False):
+    for place, rows in days.groupby(level=[0, 1], sort=False):
+        group, site_id = (str(part) for part in place)
         answers = rows.to_numpy()
         bodies = tuple(
             BodyPosition(str(key[2]), bool(own[-1]), bool(own.any()))
@@ -284,9 +290,9 @@ def _find_run_start(answers: Any, first: date) -> date:
 def derive_lacking(study: Study, approvals: pd.DataFrame, forecast: Forecast | None = None) -> pd.DataFrame:
     """What some planned activity rests on and is not in force: the rows of `derive_approvals`, and
 
-    waits_for (labels, joined with "; ": what must be in force before it can be sent in or granted, and is not), activities
-    (those that rest on it, joined with ";"), is_sendable (not sent in, and nothing stands in the way), turn ('' where it
-    waits for others before anybody can act), median_on and p80_on (by the forecast; NaT where it has none).
+    waits_for (labels, joined with "; ": what must be in force before it can be sent in or granted, and is not),
+    activities (those that rest on it, joined with ";"), is_sendable (not sent in, and nothing stands in the way), turn
+    ('' where it waits for others before anybody can act), median_on and p80_on (of the forecast; NaT for none).
     """
     pathway = study.pathway
     resting: dict[str, list[str]] = {}
@@ -348,7 +354,7 @@ def _derive_changes(
     answers = [(row[:3], *(one.ask(*row).is_allowed for one in (gate_before, gate))) for row in rows]
     table = pd.DataFrame(answers, columns=["place", "before", "now"]).groupby("place", sort=False).any()
     turned = table.loc[table["before"] != table["now"]]
-    for (activity, site_id, body_id), now in turned["now"].items():
+    for (activity, site_id, body_id), _, now in turned.itertuples(name=None):
         if not body_id or (activity, site_id, "") not in turned.index:
             kind = ("opened" if now else "closed") + ("_in_part" if body_id else "")
             since = None if body_id else standings[site_id][activity].since
@@ -367,8 +373,9 @@ def _derive_changes(
     lapsed = gate.approvals.loc[(gate.approvals["state"] == "expired") & gate.approvals["is_needed"]]
     lapsed = lapsed.merge(gate_before.approvals[[*ITEM, "state"]], how="left", on=ITEM, suffixes=("", "_before"))
     lapsed = lapsed.loc[lapsed["state_before"] != "expired"]
-    for row in lapsed[[*ITEM, "turn_since"]].itertuples(index=False, name=None):
-        changes.append(Change("expired", row[-1].date(), row[1], row[2], item=Item(*row[: len(ITEM)])))
+    for *row, on in lapsed[[*ITEM, "turn_since"]].itertuples(index=False, name=None):
+        item = Item(*row)
+        changes.append(Change("expired", on.date(), item.site_id, item.body_id, item=item))
     return changes
 
 
@@ -453,7 +460,9 @@ def _list_urgent(
             add((0 if lapsed else 1) + rests, told, text, "Decide whether and how it is sent in again.", sites, days)
         elif row["state"] == "information_requested":
             due = _to_day(row["due_on"])
-            text = f"{name}: asked us for information {days} days ago{', and the clock stands still' * row['is_stopped']}."
+            text = (
+                f"{name}: asked us for information {days} days ago{', and the clock stands still' * row['is_stopped']}."
+            )
             action = "Answer" + (f" by {write_day(due)}" if due else "") + (": it is overdue." if is_late else ".")
             add((2 if is_late else 3) + rests, "answer_owed", text, action, sites, days)
         elif row["state"] == "granted_with_conditions":
@@ -540,8 +549,9 @@ def derive_position(
     gate_before = Gate(study, since, derive_approvals(study, before, since))
     groups = find_groups(study)
     by_site = forecast.sites.set_index("site_id")
-    hindrances = by_site["hindrance"].to_dict()
+    hindrances = dict(zip(forecast.sites["site_id"], forecast.sites["hindrance"], strict=True))
     activity = next((first for first, same in groups.items() if forecast.activity in same), forecast.activity)
+    groups.setdefault(activity, (activity,))  # shown as not planned, if it is not
     standings = _derive_standings(study, events, gate, groups, hindrances, activity)
     lacking = derive_lacking(study, gate.approvals, forecast)
     needs = study.pathway.find_needs(forecast.activity) or ()
@@ -581,9 +591,7 @@ def derive_position(
         changes=tuple(_derive_changes(study, events, before, gate, gate_before, standings)),
         moves=tuple(moves),
         was_forecast=was_forecast,
-        urgent=tuple(
-            _list_urgent(study, as_of, gate.approvals, lacking, standings, forecast, deadlines, incidents)
-        ),
+        urgent=tuple(_list_urgent(study, as_of, gate.approvals, lacking, standings, forecast, deadlines, incidents)),
         n_recruited=int(recruited.sum()),
     )
 

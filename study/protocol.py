@@ -858,9 +858,8 @@ class _PathwayReader(_Reader):
         self.read_sections()
         plain = [route for route in self.find_raw_entries("routes") if not route.get("for_modifications")]
         routed = {str(route.get("approval")) for route in plain}
-        for text in find_pathway_faults(
-            self.entries, self.find_declared("approvals"), self.find_declared("routes"), routed, body_ids
-        ):
+        approval_ids, route_ids, duty_ids = map(self.find_declared, ("approvals", "routes", "duties"))
+        for text in find_pathway_faults(self.entries, approval_ids, route_ids, routed, duty_ids, body_ids):
             self.fault(text)
         return {section: tuple(entry for _, entry in entries) for section, entries in self.entries.items()}
 

@@ -6,11 +6,11 @@ for one of the `derive_` folds below. All of it is vectorised: a million rows ta
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,9 @@ from study.events import (
     find_kind,
     upcast_payload,
 )
+
+if TYPE_CHECKING:
+    from study.protocol import Study
 
 pc: Any = pyarrow.compute  # its stubs know neither chunked arrays in every place nor plain values as scalars
 
@@ -175,6 +178,10 @@ class Events:
     head: Head = EMPTY
     as_of: date | None = None
     known_at: datetime | None = None
+    # What `remembered` folds gave, for as long as these rows are in memory; shared by all views of them.
+    _folded: dict[tuple[object, ...], "tuple[Study, pd.DataFrame]"] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def select(self, as_of: date | None = None, known_at: datetime | str | None = None) -> "Events":
         """Only what had happened by the end of `as_of`, as far as recorded by `known_at`; both count themselves in.
@@ -234,6 +241,27 @@ class Events:
             for kind, table in part.items():
                 tables.setdefault(kind, []).append(table)
         return Events({kind: join_tables(several) for kind, several in tables.items()}, head)
+
+
+Fold = Callable[["Study", Events, date], pd.DataFrame]
+
+
+def remembered(fold: Fold) -> Fold:
+    """A fold that many others begin with is computed once for the same study, rows, view and day.
+
+    Each caller gets a frame of its own: what it writes there, nobody else sees.
+    """
+
+    @wraps(fold)
+    def look_up(study: "Study", events: Events, as_of: date) -> pd.DataFrame:
+        view = events.select(as_of=as_of)
+        key = (fold.__qualname__, id(study), as_of, view.as_of, view.known_at)
+        known = events._folded.get(key)
+        if known is None or known[0] is not study:
+            known = events._folded[key] = (study, fold(study, events, as_of))
+        return known[1].copy(deep=False)
+
+    return look_up
 
 
 def _derive_frame(table: pa.Table) -> pd.DataFrame:

@@ -92,7 +92,9 @@ def derive_approval_bars(study: Study, steps: pd.DataFrame, as_of: date) -> pd.D
     bars = pd.DataFrame(rows, columns=[*ITEM, "attempt", *_BAR])
     spells = derive_spells(steps)
     bars = pd.concat([bars, spells.assign(kind="in_force")[bars.columns]], ignore_index=True)
-    bars = bars.astype({"attempt": "int64", "kind": "str", "from_on": DAY, "until_on": DAY} | dict.fromkeys(ITEM, "str"))
+    bars = bars.astype(
+        {"attempt": "int64", "kind": "str", "from_on": DAY, "until_on": DAY} | dict.fromkeys(ITEM, "str")
+    )
     return bars.sort_values([*ITEM, "from_on"], kind="stable", ignore_index=True)
 
 
@@ -114,13 +116,11 @@ def derive_approval_marks(steps: pd.DataFrame, approvals: pd.DataFrame) -> pd.Da
 # Sites --------------------------------------------------------------------------------------------------------------
 
 
-def derive_site_bars(
-    study: Study, events: Events, approvals: pd.DataFrame, as_of: date, activity: str
-) -> pd.DataFrame:
-    """When each site was open for an activity, up to a day: site_id, kind, from_on, until_on, in the order of the sites.
+def derive_site_bars(study: Study, events: Events, approvals: pd.DataFrame, as_of: date, activity: str) -> pd.DataFrame:
+    """When each site was open for an activity, up to a day: site_id, kind, from_on, until_on, by site.
 
-    `approvals`: as from `derive_approvals`, of the same day. Kinds: "open", "suspended" and "partly_open", with the meaning that `study.position` gives them. Other days are in
-    no bar.
+    `approvals`: as from `derive_approvals`, of the same day. Kinds: "open", "suspended" and "partly_open", with the
+    meaning that `study.position` gives them. Other days are in no bar.
     """
     first = min(study.starts_on, as_of)
     days = derive_site_days(study, events, approvals, [activity], first, as_of)
@@ -183,22 +183,25 @@ def derive_room(study: Study, forecast: Forecast, site_ids: Iterable[str]) -> pd
     """How many days of recruiting each site has, and what a month's slip of its own approvals leaves of them.
 
     One row per site and wave: site_id, wave, opens_on (the median of the forecast, but neither before today nor before
-    data collection starts; NaT where it has no date), last_on (the last useful day of a
-    baseline; NaT for none), n_days, slipped_on, n_days_after_slip (0 where it comes too late; missing where there is no
-    date). Open sites slip no more.
+    data collection starts; NaT where it has no date), last_on (the last useful day of a baseline; NaT for none),
+    slipped_on, n_days and n_days_after_slip (0 where it comes too late; missing where there is no date). Open sites
+    slip no more.
     """
-    slip = compute_slip(forecast, site_ids, SLIP_DAYS)
+    dated = forecast.sites.loc[forecast.sites["median_on"].notna(), "site_id"]
+    asked = pd.DataFrame({"site_id": list(site_ids)}, dtype="str")
+    slip = compute_slip(forecast, asked.loc[asked["site_id"].isin(dated), "site_id"], SLIP_DAYS)
+    slip = asked.merge(slip, how="left", on="site_id")
     start = pd.Timestamp(max(study.data_collection_starts_on, forecast.as_of))
     frames = []
     for plan in list_wave_plans(study):
         frame = slip[["site_id"]].assign(wave=plan.wave)
-        frame["opens_on"] = slip["median_on"].clip(lower=start)
-        frame["last_on"] = pd.Series(pd.Timestamp(plan.last_baseline_on), slip.index).astype(DAY)
-        frame["slipped_on"] = slip["slipped_median_on"].clip(lower=start)
+        last_on = pd.NaT if plan.last_baseline_on is None else pd.Timestamp(plan.last_baseline_on)
+        frame["last_on"] = pd.Series(last_on, slip.index).astype(DAY)
+        for column, told in (("opens_on", "median_on"), ("slipped_on", "slipped_median_on")):
+            frame[column] = slip[told].mask(slip[told] < start, start)
         for column, opens in (("n_days", "opens_on"), ("n_days_after_slip", "slipped_on")):
             room = (frame["last_on"] - frame[opens]).dt.days + 1
             room = room.mask(frame["last_on"].isna(), 0).clip(lower=0)
             frame[column] = room.mask(frame[opens].isna()).astype("Int64")
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
-

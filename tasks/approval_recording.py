@@ -107,12 +107,17 @@ def record_step(
             if faults:
                 raise EntryFault(*faults)
             return [event]
-        hashes = [row["hash"] for standing, row in list_standing(events, tuple(STEPS)) if standing.key == event.key]
-        if not hashes:
-            raise EntryFault(
-                f"{entry.item}: nothing is on record to correct. Leave --correct out, or give its --number."
-            )
-        void = Voided(occurred_on=today, requested_by=requested_by, voids=hashes[0], reason=corrects)
+        standing = [pair for pair in list_standing(events, tuple(STEPS)) if pair[0].key == event.key]
+        if not standing:
+            text = "nothing is on record to correct. Leave --correct out, or give its --number."
+            raise EntryFault(f"{entry.item}: {text}")
+        ((stands, row),) = standing
+        if (stands.kind, stands.occurred_on, stands.encode_payload()) == (
+            *(event.kind, event.occurred_on),
+            event.encode_payload(),
+        ):
+            return [event]  # the same already: the ledger says so
+        void = Voided(occurred_on=today, requested_by=requested_by, voids=row["hash"], reason=corrects)
         after = foresee(events, [void])
         faults = find_recording_faults(study, after, event, today, derive_steps(study, after, today))
         faults = faults or [f"not with {text}" for text in find_orphans(study, events, [void, event], today)]

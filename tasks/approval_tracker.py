@@ -40,7 +40,7 @@ _AS_WRITTEN = "As written"
 _BAND_ROW, _LABEL_ROW, _CODE_ROW, _FIRST_ROW = 0, 1, 2, 3
 _A3 = 8
 _WIDTHS = {
-    **{"site": 17, "body": 29, "approval": 27, "modification": 12, "person": 9, "attempt": 8.5, "state": 16},
+    **{"site": 22, "body": 36, "approval": 31, "modification": 14, "person": 10, "attempt": 9, "state": 20},
     **{"turn": 12, "since": 12, "days_used": 7, "deadline": 12, "in_force_until": 12, "request": 9, "renewal": 9},
     **{"route": 21, "decision": 15, "conditions": 16, "withdrawn_by": 11, "letter": 18},
 }
@@ -48,8 +48,8 @@ _DAY_WIDTH = 12.5
 _NUMBERS = ("attempt", "days_used", "request", "renewal")
 _TERM_DAYS = ("in_force_from", "expires_on", "renewed_until")
 _README = (
-    'Fill in the white cells of the sheet "Approvals" and send the workbook back. Grey cells are for information, or '
-    "are on record already; they are locked. Nothing needs to be saved under another name.",
+    'Fill in the sheet "Approvals" from the column "Route" on, and send the workbook back. Locked cells (grey) are for '
+    "information, or are on record already.",
     "Each row is one approval at one place. Rows may be sorted and filtered. Please don't add rows or delete columns; "
     "a row that you delete changes nothing.",
     "Days are those of the letters: 13/02/2017, 2017-02-13 or 13 Feb 2017, always the day first. A day in the future "
@@ -100,7 +100,7 @@ def write_tracker(study: Study, tracker: pd.DataFrame, head: Head, as_of: dt.dat
 
 def _write_readme(book: Book, study: Study, as_of: dt.date) -> None:
     sheet = book.add_sheet("Read me")
-    widths = (30, 18, 80)
+    widths = (30, 44, 62)
     for column, width in enumerate(widths):
         sheet.set_column(column, column, width, book.find_format("prose"))
     sheet.set_row(0, 28)
@@ -121,6 +121,7 @@ def _write_readme(book: Book, study: Study, as_of: dt.date) -> None:
             sheet.write_string(row, column, text, book.find_format("wrapped"))
         sheet.set_row(row, find_row_height(texts, widths))
     set_up_print(sheet, study.study_id, 1)
+    sheet.fit_to_pages(1, 1)
 
 
 def _write_rows(book: Book, study: Study, tracker: pd.DataFrame, as_of: dt.date) -> None:
@@ -156,8 +157,9 @@ def _write_rows(book: Book, study: Study, tracker: pd.DataFrame, as_of: dt.date)
                 sheet.write_number(number, place[code], value, style)
             else:
                 sheet.write_string(number, place[code], str(value), style)
-        texts = [str(row[code]) for code in ("body", "approval", "state")]
-        sheet.set_row(number, find_row_height(texts, [_WIDTHS[code] for code in ("body", "approval", "state")]))
+        wrapped = ("site", "body", "approval", "state", "route", "conditions", "letter")
+        texts = [str(row[code]) for code in wrapped]
+        sheet.set_row(number, find_row_height(texts, [_WIDTHS[code] for code in wrapped]))
     last = max(_FIRST_ROW + len(rows) - 1, _FIRST_ROW)
     _add_checks(book, sheet, study, rows, place, last)
     sheet.freeze_panes(_FIRST_ROW, place["approval"] + 1)

@@ -124,8 +124,8 @@ def write_approvals_page(
 ) -> bytes:
     """The page of a day as one file of HTML, with everything in it that it shows.
 
-    `position`: from `derive_position`, and `forecast` (of the same day and activity) as it was given to it. `deadlines`:
-    those of the next 90 days. `incidents`: the register. `chasers`: those that are due. All of the same day.
+    `position`: from `derive_position`; `forecast`: the one that it was given. `deadlines`: those of the next 90 days,
+    `incidents`: the register, `chasers`: the plan of chasing; each from its `derive_` function, of the same day.
     """
     page = _Page(study, events, as_of, position, forecast)
     return render_page(
@@ -423,7 +423,7 @@ class _Page:
             )
         return lanes
 
-    def _write_standing(self, row: Mapping[str, Any]) -> str:
+    def _write_standing(self, row: Mapping[Any, Any]) -> str:
         """Where an approval stands, in a few words."""
         if row["is_in_force"]:
             end = f" to {_day(row['in_force_until'])}" if pd.notna(row["in_force_until"]) else ""
@@ -443,7 +443,7 @@ class _Page:
             if bar["kind"] == "stopped":
                 stopped.append(bounds)
         bars = [("sought", *run) for run in _join_runs(sought)] + [("stopped", *run) for run in _join_runs(stopped)]
-        top = [placed for kind, *run in bars if (placed := self._place(*run, kind))]
+        top = [placed for kind, from_on, until_on in bars if (placed := self._place(from_on, until_on, kind))]
         spells = self.site_bars.loc[self.site_bars["site_id"] == site.site_id]
         middle = [
             placed
@@ -476,7 +476,11 @@ class _Page:
             words += f" ({standing.n_open_bodies} of {len(standing.bodies)} bodies open)"
         if site.median_on is None:
             return f"{words}; no date"
-        return f"{words}; expected {_day(site.median_on)}, 80 % by {_day(site.p80_on)}" if site.p80_on else f"{words}; {_FAR_OFF}"
+        return (
+            f"{words}; expected {_day(site.median_on)}, 80 % by {_day(site.p80_on)}"
+            if site.p80_on
+            else f"{words}; {_FAR_OFF}"
+        )
 
     def _write_lane(
         self,
@@ -505,7 +509,11 @@ class _Page:
         if row["is_open"] or pd.isna(row["p10_on"]):
             return None
         last = row["p80_on"].date() if pd.notna(row["p80_on"]) else self.scale[1] + timedelta(days=1)
-        place: dict[str, Any] = {"from": self._percent(row["p10_on"].date()), "until": self._percent(last), "median": None}
+        place: dict[str, Any] = {
+            "from": self._percent(row["p10_on"].date()),
+            "until": self._percent(last),
+            "median": None,
+        }
         if pd.notna(row["median_on"]):
             place["median"] = self._percent(row["median_on"].date())
         return place if place["until"] > place["from"] or place["from"] < 100 else None
@@ -575,14 +583,17 @@ class _Page:
                 state += "; clock stopped"
             if row["waits_for"]:
                 state += f"; waits for {format_list(row['waits_for'].split('; '))}"
-            turn = {"applicant": "Study team", "authority": approval.authority if approval else ""}.get(row["turn"], "Nobody's yet")
+            turn = {"applicant": "Study team", "authority": approval.authority if approval else ""}.get(
+                row["turn"], "Nobody's yet"
+            )
             used = "" if pd.isna(row["days_used"]) else str(row["days_used"])
             if used:
                 used += f" of {row['days_allowed']}" if pd.notna(row["days_allowed"]) else ""
                 used += " working" if row["clock_unit"] == "working" else ""
             rows.append(
                 {
-                    "approval": self.label(row["approval"]) + (f", person {row['person_id']}" if row["person_id"] else ""),
+                    "approval": self.label(row["approval"])
+                    + (f", person {row['person_id']}" if row["person_id"] else ""),
                     "body": name_body(self.study, row["body_id"]) or ("The site" if site_id else "The study"),
                     "state": state,
                     "turn": turn,
@@ -692,7 +703,10 @@ class _Page:
         for row, plan in zip(own.to_dict("records"), self.plans, strict=True):
             if plan.role == "follow_up":
                 before, after = _weeks(row["n_days"]), _weeks(row["n_days_after_slip"])
-                parts.append(f"{before} weeks with the {plan.label}" + (f" ({after} after one month's slip)" if row["n_days"] else ""))
+                parts.append(
+                    f"{before} weeks with the {plan.label}"
+                    + (f" ({after} after one month's slip)" if row["n_days"] else "")
+                )
         return f"Recruiting that is left from then on: {format_list(parts)}." if parts else ""
 
     # Deadlines
@@ -727,11 +741,13 @@ class _Page:
         rows = []
         for name, own in frame.groupby("modification", sort=False):
             of_study, of_bodies = own.loc[own["level"] == "study"], own.loc[own["level"] != "study"]
-            is_silent = of_bodies[ITEM].apply(tuple, axis="columns").isin(silent) if len(of_bodies) else []
-            agreed = of_bodies["state"] == "granted"
+            n_silent = sum(item in silent for item in of_bodies[ITEM].itertuples(index=False, name=None))
+            n_granted = int((of_bodies["state"] == "granted").sum())
             days = starts.loc[(starts["modification"] == name)]
             started = days["starts_on"].dropna()
-            waiting = of_bodies["state"].isin(("not_sought", "submitted", "valid", "information_requested", "granted_with_conditions"))
+            waiting = of_bodies["state"].isin(
+                ("not_sought", "submitted", "valid", "information_requested", "granted_with_conditions")
+            )
             implied = of_bodies["implied_on"].dropna()
             objected = of_bodies.loc[of_bodies["state"].isin(("refused", "withdrawn"))]
             rows.append(
@@ -744,8 +760,8 @@ class _Page:
                         (self.label(row["approval"]), self._write_review(row)) for row in of_study.to_dict("records")
                     ],
                     "n_bodies": len(of_bodies),
-                    "n_agreed": int((agreed & ~pd.Series(is_silent, of_bodies.index, dtype=bool)).sum()),
-                    "n_silent": int(pd.Series(is_silent, of_bodies.index, dtype=bool).sum()),
+                    "n_agreed": n_granted - n_silent,
+                    "n_silent": n_silent,
                     "n_waiting": int(waiting.sum()),
                     "implied": _day(implied.min()) if len(implied) else "",
                     "objected": [
@@ -761,12 +777,13 @@ class _Page:
         return rows
 
     def _find_silent(self) -> set[tuple[str, ...]]:
-        """The items of modifications that nobody decided: silence granted them."""
+        """The items of modifications that stand granted because nobody decided: silence granted them."""
         steps = self.steps
         own = steps.loc[(steps["step"] == "granted") & (steps["key"] == "") & (steps["modification"] != "")]
-        return set(own[ITEM].itertuples(index=False, name=None))
+        granted = self.modifications.loc[self.modifications["state"] == "granted", ITEM]
+        return set(own[ITEM].itertuples(index=False, name=None)) & set(granted.itertuples(index=False, name=None))
 
-    def _write_review(self, row: Mapping[str, Any]) -> str:
+    def _write_review(self, row: Mapping[Any, Any]) -> str:
         if row["state"] == "granted":
             return f"approved on {_day(row['decided_on'])}"
         text = _APPROVAL_WORDS[row["state"]]
@@ -786,7 +803,9 @@ class _Page:
                 {
                     "version": version,
                     "n": len(sites),
-                    "sites": "every site" if len(sites) == len(self.study.sites) else format_list(site.name for site in sites),
+                    "sites": "every site"
+                    if len(sites) == len(self.study.sites)
+                    else format_list(site.name for site in sites),
                 }
                 for version, sites in sorted(by_version.items(), reverse=True)
             ]
@@ -802,7 +821,14 @@ class _Page:
         for approval, own in critical.groupby("approval", sort=False):
             shares = own.groupby("site_id")["share"].sum()
             sites = [self.name(str(site_id)) for site_id in shares.sort_values(ascending=False).index]
-            rows.append({"label": self.label(str(approval)), "n": float(shares.sum()), "sites": format_list(sites[:5]), "more": len(sites[5:])})
+            rows.append(
+                {
+                    "label": self.label(str(approval)),
+                    "n": float(shares.sum()),
+                    "sites": format_list(sites[:5]),
+                    "more": len(sites[5:]),
+                }
+            )
         return sorted(rows, key=lambda row: -row["n"])
 
     def describe_paths(self) -> list[dict[str, Any]]:
@@ -814,15 +840,19 @@ class _Page:
                 continue
             critical = self.forecast.critical.loc[self.forecast.critical["site_id"] == site.site_id]
             levers = self.forecast.levers.loc[self.forecast.levers["site_id"] == site.site_id]
-            own = history.loc[(history["site_id"] == site.site_id) & (history["occurred_on"] < pd.Timestamp(self.as_of))]
+            own = history.loc[
+                (history["site_id"] == site.site_id) & (history["occurred_on"] < pd.Timestamp(self.as_of))
+            ]
             last, lever = "", ""
             if len(critical):
                 row = critical.iloc[0]
-                last = f"{self._name_item(row)} ({100 * row['share']:.0f} %)"
+                last = f"{self._name_item(row['approval'], row['body_id'])} ({100 * row['share']:.0f} %)"
             if len(levers) and pd.notna(levers["days_gained"].iloc[0]):
                 row = levers.iloc[0]
                 gained = format_counted(int(row["days_gained"]), "day")
-                lever = f"{self._name_item(row)}: {_STEP_WORDS[row['step']]}, {gained} sooner"
+                lever = (
+                    f"{self._name_item(row['approval'], row['body_id'])}: {_STEP_WORDS[row['step']]}, {gained} sooner"
+                )
             rows.append(
                 {
                     "name": site.name,
@@ -835,9 +865,9 @@ class _Page:
             )
         return rows
 
-    def _name_item(self, row: Mapping[Any, Any]) -> str:
+    def _name_item(self, approval_id: str, body_id: str) -> str:
         """An approval with its body, where the site is told already."""
-        return ", ".join(part for part in (self.label(row["approval"]), name_body(self.study, row["body_id"])) if part)
+        return ", ".join(part for part in (self.label(approval_id), name_body(self.study, body_id)) if part)
 
     def _find_told(self, own: pd.DataFrame, days: int | None) -> str:
         """The median on record so many days ago (None: the first on record)."""

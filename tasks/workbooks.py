@@ -177,7 +177,7 @@ def _format_properties() -> dict[str, dict[str, Any]]:
         "count": inset | {"num_format": "0", "align": "right", "bold": True},
         "open_text": inset | {"num_format": "@", "locked": False},
         "open_date": inset | {"num_format": _DATE_FORMAT, "align": "left", "locked": False},
-        "fixed_text": inset | {"num_format": "@", "bg_color": "#F2F2F2"},
+        "fixed_text": inset | {"num_format": "@", "bg_color": "#F2F2F2", "text_wrap": True},
         "fixed_date": inset | {"num_format": _DATE_FORMAT, "align": "left", "bg_color": "#F2F2F2"},
         "fixed_number": inset | {"num_format": "0", "align": "right", "bg_color": "#F2F2F2"},
     }

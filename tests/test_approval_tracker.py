@@ -7,12 +7,14 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import date, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import openpyxl
+import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openpyxl.worksheet.worksheet import Worksheet
 
@@ -102,9 +104,15 @@ def test_years_of_two_digits_and_numbers_of_excel() -> None:
 # The merge ----------------------------------------------------------------------------------------------------------
 
 
-def make_tracker(*told: Event) -> tuple[Events, bytes]:
-    events = tell(*(told or TOLD))
-    return events, write_tracker(TRIAL, derive_tracker(TRIAL, events, TODAY), events.head, TODAY)
+@cache
+def make_frame() -> tuple[Events, pd.DataFrame]:
+    events = tell(*TOLD)
+    return events, derive_tracker(TRIAL, events, TODAY)
+
+
+def make_tracker() -> tuple[Events, bytes]:
+    events, frame = make_frame()
+    return events, write_tracker(TRIAL, frame, events.head, TODAY)
 
 
 class Sheet:
@@ -155,16 +163,8 @@ def test_an_unchanged_tracker_tells_nothing() -> None:
 def test_rows_and_what_they_show() -> None:
     sheet = Sheet(make_tracker()[1])
     keys = [sheet.page.cell(row, 1).value for row in range(4, sheet.page.max_row + 1)]
-    assert keys == [
-        REC,
-        CAG,
-        LIGHT,
-        COUNCIL,
-        format_key(Item("trust", "luton", "luton_trust"), 1),
-        AGAIN,
-        ACCESS,
-        keys[-1],
-    ]
+    assert keys[:2] == [REC, CAG]  # the study's own first, then site by site and body by body
+    assert keys[-5:] == [LIGHT, COUNCIL, format_key(Item("trust", "luton", "luton_trust"), 1), AGAIN, ACCESS]
     shown = {code: sheet.cell(REC, code).value for code in ("state", "turn", "days_used", "route", "letter")}
     assert shown == {
         "state": "valid, under review", "turn": "the authority", "days_used": 361, "route": "form", "letter": "17/SC/1",
@@ -218,10 +218,11 @@ OPEN_DAYS = [
 ]
 
 
+@settings(max_examples=15)  # each folds a ledger four times
 @given(st.dictionaries(st.sampled_from(OPEN_DAYS), st.integers(0, 30), max_size=5))
 def test_a_changed_subset_yields_exactly_these_steps(chosen: dict[tuple[str, str], int]) -> None:
-    events = tell(*TOLD)
-    tracker = derive_tracker(TRIAL, events, TODAY).set_index("key")
+    events, frame = make_frame()
+    tracker = frame.set_index("key")
     days = {place: date(2017, 4, 1) + timedelta(days=n) for place, n in chosen.items()}
     rows = []
     for n, (key, row) in enumerate(tracker.iterrows()):
@@ -283,7 +284,7 @@ def test_a_record_is_not_changed_by_a_cell(value: date | None, what: str) -> Non
         ({"decided_on": date(2017, 2, 1)}, "decision", "there is a day but no decision"),
         ({"decision": "granted"}, "decided_on", "the step has no day"),
         ({"decision": "grantd", "decided_on": date(2017, 2, 1)}, "decision", 'Did you mean "granted"?'),
-        ({"decision": "granted", "decided_on": date(2018, 1, 2)}, "decided_on", "2018-01-02 is in the future (today is"),
+        ({"decision": "granted", "decided_on": date(2018, 1, 2)}, "decided_on", "2018-01-02 is in the future"),
         ({"decision": "granted", "decided_on": date(2016, 1, 2)}, "decided_on", "but submitted only on 2017-01-02"),
         ({"decision": "granted", "decided_on": "02/13/2017"}, "decided_on", "has no month 13"),
         (
