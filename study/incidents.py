@@ -299,9 +299,12 @@ def _find_allowed_now(
         return answers
     sources = of_gate[["incident_id", "activity", "site_id", "body_id", "source_sha256"]]
     told = [sources.merge(held[["incident_id", "occurred_on"]], on="incident_id")]
+    bodies = events.frame(ParticipantScreened)[["participant_id", "body_id"]]
+    place = ["site_id", "source_sha256", "body_id"]
     for kind, activity in LOGGED.items():
-        entries = events.frame(kind)[["site_id", "source_sha256", "occurred_on"]]
-        told.append(sources[sources["activity"] == activity].merge(entries, on=["site_id", "source_sha256"]))
+        entries = events.frame(kind)[["participant_id", "site_id", "source_sha256", "occurred_on"]]
+        entries = entries.merge(bodies, on="participant_id").drop(columns="participant_id")
+        told.append(sources[sources["activity"] == activity].merge(entries, on=place))
     # What the file told may have been voided since, and an incident recorded by hand has none: its own day is left.
     told.append(sources.assign(occurred_on=of_gate["occurred_on"]))
     days = pd.concat(told, ignore_index=True)

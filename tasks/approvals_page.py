@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from study.approval_steps import ITEM, NO_END, Item, derive_steps
+from study.approval_steps import ITEM, NO_END, derive_steps
 from study.approvals import derive_approvals
 from study.deadlines import describe_item, describe_place
 from study.forecast import Forecast, derive_forecast_history
@@ -171,6 +171,7 @@ def write_approvals_page(
         paths=page.describe_paths(),
         incidents=page.describe_incidents(incidents),
         chasers=page.describe_chasers(chasers),
+        n_chasers=int((chasers["state"] == "due").sum()),
     )
 
 
@@ -718,14 +719,12 @@ class _Page:
         for _, own in deadlines.groupby(alike, sort=False):
             row = own.iloc[0]
             days = (row["on"].date() - self.as_of).days
-            about = own[["site_id", "body_id"]].itertuples(index=False, name=None)
-            places = [place for one in about if (place := describe_place(self.study, *one))]
             rows.append(
                 {
                     "on": _day(row["on"]),
                     "days": "overdue" if row["is_overdue"] else "today" if days == 0 else format_counted(days, "day"),
                     "title": row["title"],
-                    "where": f"{len(places)} places" if len(places) > 3 else format_list(places) or "Whole study",
+                    "where": self._name_places(own),
                     "owner": _name_role(row["owner"]),
                     "is_overdue": bool(row["is_overdue"]),
                 }
@@ -803,14 +802,19 @@ class _Page:
                 {
                     "version": version,
                     "n": len(sites),
-                    "sites": "every site"
-                    if len(sites) == len(self.study.sites)
-                    else format_list(site.name for site in sites),
+                    "sites": self._name_sites(sites),
                 }
                 for version, sites in sorted(by_version.items(), reverse=True)
             ]
             found.append({"label": document.label, "groups": groups})
         return found
+
+    def _name_sites(self, sites: Sequence[Site]) -> str:
+        """Sites by name; of most of them, those that are left out."""
+        others = [site.name for site in self.study.sites if site not in sites]
+        if len(others) < len(sites) and len(sites) > 3:
+            return f"all but {format_list(others)}" if others else "every site"
+        return format_list(site.name for site in sites)
 
     # The critical path
 
@@ -900,22 +904,31 @@ class _Page:
         return rows
 
     def describe_chasers(self, chasers: pd.DataFrame) -> list[dict[str, Any]]:
+        """Chasers that are due; those of one rung and approval at many places are one row."""
+        due = chasers.loc[chasers["state"] == "due"]
+        alike = ["due_on", "reminder", "approval", "modification", "duty", "incident_id", "to", "channel"]
         rows = []
-        for row in chasers.loc[chasers["state"] == "due"].to_dict("records"):
+        for _, own in due.groupby(alike, sort=False):
+            row = own.iloc[0]
             duty = self.study.pathway.find_duty(row["duty"])
-            what = describe_item(self.study, Item(*(row[name] for name in ITEM))) if row["approval"] else ""
-            what = what or (duty.label if duty else f"Incident {row['incident_id']}")
-            late = f"{format_counted(row['n_days_late'], 'day')} late" if row["n_days_late"] else "today"
+            what = describe_item(self.study, row, with_place=False) if row["approval"] else ""
             rows.append(
                 {
                     "due": _day(row["due_on"]),
-                    "late": late,
-                    "what": what,
+                    "late": f"{format_counted(row['n_days_late'], 'day')} late" if row["n_days_late"] else "today",
+                    "what": what or (duty.label if duty else f"Incident {row['incident_id']}"),
+                    "where": self._name_places(own),
                     "to": _name_role(row["to"]),
                     "channel": row["channel"],
                 }
             )
         return rows
+
+    def _name_places(self, rows: pd.DataFrame) -> str:
+        """The sites and bodies of some rows, up to three by name."""
+        about = rows[["site_id", "body_id"]].itertuples(index=False, name=None)
+        places = [place for one in about if (place := describe_place(self.study, *one))]
+        return f"{len(places)} places" if len(places) > 3 else format_list(places) or "Whole study"
 
 
 def _join_runs(runs: Iterable[tuple[date, date]]) -> list[tuple[date, date]]:

@@ -353,9 +353,13 @@ def test_people_who_were_approached_or_signed_too_soon_are_known_all_the_same(tm
     corrected = rows.assign(consent_scopes="questionnaires")
     post.receive(post.make({"screening": corrected}, correction=1))
     assert len(read_register(post)) == 2
+    # Nor does another day that was not allowed either.
+    corrected.loc[corrected["participant_id"] == ANN, "screened_on"] = day("01-31")
+    post.receive(post.make({"screening": corrected}, correction=2))
+    assert len(read_register(post)) == 2
     # A day that was right and is now told otherwise is another matter.
     corrected.loc[corrected["participant_id"] == CAT, "screened_on"] = day("02-01")
-    post.receive(post.make({"screening": corrected}, correction=2))
+    post.receive(post.make({"screening": corrected}, correction=3))
     assert [(row["activity"], row["n_records"]) for row in read_register(post).values()][2:] == [("approach", 1)]
 
 
@@ -485,6 +489,25 @@ def test_a_grant_that_is_recorded_late_is_shown_and_decides_nothing(tmp_path):
     row = read_register(post)["702-I0001"]
     assert (row["is_allowed_now"], row["n_held"], row["decision"]) == (True, 3, "")
     assert find_marks(post) == {}
+
+
+@pytest.mark.parametrize(("last", "is_allowed"), [("01-31", False), ("02-01", True)])
+def test_what_is_allowed_now_is_asked_of_every_day_that_a_log_told_of(tmp_path, last, is_allowed):
+    """Under the council, whose people of the file these are; a day of the clinic's people is no matter of it."""
+    post = open_post(tmp_path)
+    rows = pd.concat([screen(ANN, BEN, body=COUNCIL), screen(CAT, body=CLINIC)], ignore_index=True)
+    rows.loc[0, "screened_on"] = day("01-20")
+    rows.loc[2, "screened_on"] = day("01-02")
+    post.receive(post.make({"screening": rows}))
+    assert [row["is_allowed_now"] for row in read_register(post).values()] == [False] * 4
+    post.workspace.ledger.append(grant("rec", day("01-15"), expires_on=day(last)))
+    found = {(row["activity"], row["body_id"]): row["is_allowed_now"] for row in read_register(post).values()}
+    assert found == {
+        ("approach", COUNCIL): is_allowed,
+        ("approach", CLINIC): False,
+        ("recruit", COUNCIL): is_allowed,
+        ("recruit", CLINIC): is_allowed,
+    }
 
 
 def test_admission_takes_the_answers_into_the_data_in_one_append(post, monkeypatch):
