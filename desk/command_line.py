@@ -281,6 +281,7 @@ def reconcile(
         refused=unreleased.refused,
         superseded=unreleased.superseded,
         quarantined=unreleased.quarantined,
+        held=unreleased.held,
         sites=chosen or None,
         until=last,
     )

@@ -18,9 +18,11 @@ import numpy as np
 import pandas as pd
 
 from rehearsal.replay import Progress, ReplayClock, ReplayRefused, delete_replay, derive_study_days, hold
-from study.approval_steps import STEPS, Item, list_items, list_modification_items
+from study.approval_entries import foresee
+from study.approval_steps import STEPS, Item, derive_steps, list_items, list_modification_items
 from study.approvals import find_recording_faults
 from study.calendar import is_working_day, next_working_day
+from study.duties import find_duty_faults
 from study.events import (
     ApprovalEvent,
     ApprovalSubmitted,
@@ -300,13 +302,18 @@ def play(
 
 
 def record_told(workspace: Workspace, events: list[Event], today: date) -> None:
-    """Record what people tell on a day, each step after it was checked as any other. Raises ReplayRefused."""
+    """Record what people tell on a day, after each was checked as any other, with those beside it. Raises
+    ReplayRefused, having recorded nothing of the day."""
+    study, standing = workspace.study, foresee(workspace.read_events(), events)
+    steps = derive_steps(study, standing, today)
     for event in events:
-        standing, faults = workspace.read_events(), []
+        faults: list[str] = []
         if isinstance(event, ApprovalEvent):
-            faults = find_recording_faults(workspace.study, standing, event, today)
+            faults = find_recording_faults(study, standing, event, today, steps)
         elif isinstance(event, ModificationIntroduced | ModificationSupplied | DocumentVersionIssued):
-            faults = find_modification_faults(workspace.study, standing, event, today)
+            faults = find_modification_faults(study, standing, event, today)
+        elif isinstance(event, DutyDone):
+            faults = find_duty_faults(study, standing, event, today)
         if faults:
             raise ReplayRefused(f"{STORY_FILE.name}: {event.key} on {event.occurred_on} is refused: {' '.join(faults)}")
-        workspace.ledger.append([event])
+    workspace.ledger.append(events)

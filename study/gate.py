@@ -95,8 +95,26 @@ def derive_open_days(study: Study, events: Events, questions: pd.DataFrame, firs
     it says what `Gate.ask` says of it with the ledger up to then.
     """
     days = pd.date_range(first, last, freq="D")
-    spells = derive_spells(derive_steps(study, events, last))
     columns = ["activity", "site_id", "body_id", "person_id"]
+    required = [_find_required(study, *row) for row in questions[columns].itertuples(index=False, name=None)]
+    in_force: dict[Item, np.ndarray[Any, np.dtype[np.bool_]]] = {}
+    if any(items for items, _ in required):  # an activity that needs nothing asks for no fold
+        in_force = _find_days_in_force(study, events, days)
+    never = np.zeros(len(days), bool)
+    answers = np.ones((len(questions), len(days)), bool)
+    for answer, (items, reasons) in zip(answers, required, strict=True):
+        if reasons:
+            answer[:] = False
+        for item in items:
+            answer &= in_force.get(item, never)
+    return pd.DataFrame(answers, index=questions.index, columns=days)
+
+
+def _find_days_in_force(
+    study: Study, events: Events, days: pd.DatetimeIndex
+) -> dict[Item, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Of each item that was ever in force: on which of these days."""
+    spells = derive_spells(derive_steps(study, events, days[-1].date()))
     in_force: dict[Item, np.ndarray[Any, np.dtype[np.bool_]]] = {}
     keys = spells[ITEM].itertuples(index=False, name=None)
     bounds = zip(spells["from_on"].to_numpy(), spells["until_on"].to_numpy(), strict=True)
@@ -105,15 +123,7 @@ def derive_open_days(study: Study, events: Events, questions: pd.DataFrame, firs
         within = (stamps >= from_on) & (stamps <= until_on)
         item = Item(*key)
         in_force[item] = in_force[item] | within if item in in_force else within
-    never = np.zeros(len(days), bool)
-    answers = np.ones((len(questions), len(days)), bool)
-    for answer, question in zip(answers, questions[columns].itertuples(index=False), strict=True):
-        items, reasons = _find_required(study, *question)
-        if reasons:
-            answer[:] = False
-        for item in items:
-            answer &= in_force.get(item, never)
-    return pd.DataFrame(answers, index=questions.index, columns=days)
+    return in_force
 
 
 def _find_required(

@@ -1,6 +1,6 @@
 """What tests need from outside Python, found or fetched before they run: `python -m tests.provide`.
 
-PostgreSQL's server programs, the browser Chromium and LibreOffice come from the system's packages, where this runs as
+PostgreSQL's server programs, the browser Chromium, LibreOffice and a reader of PDF come from the system's packages, where this runs as
 root on a system with apt-get; axe-core, which judges whether a page is accessible, from a package that bundles it.
 Nothing here fails: what is missing is named with the way to get it, and its tests skip, or fail where CI is set.
 """
@@ -49,6 +49,11 @@ def find_libreoffice() -> Path | None:
     return Path(found) if (found := shutil.which("soffice")) else None
 
 
+def find_pdftotext() -> Path | None:
+    """The program that reads the text of a printed page."""
+    return Path(found) if (found := shutil.which("pdftotext")) else None
+
+
 def fetch_axe() -> None:
     """Take the script out of a wheel; the wheel itself is not installed, nor what it requires."""
     with tempfile.TemporaryDirectory() as folder:
@@ -79,6 +84,7 @@ def main() -> None:
         "postgresql": find_postgresql,
         "chromium": find_browser,
         "libreoffice-calc": find_libreoffice,
+        "poppler-utils": find_pdftotext,
     }
     if missing := [package for package, find in system.items() if find() is None]:
         say(f"Installing for the tests: {', '.join(missing)} ...")

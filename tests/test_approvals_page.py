@@ -236,9 +236,11 @@ def test_everyone_can_use_the_page_and_it_fits_a_phone(
         assert int(str(judged[width]["passes"])) > 10
 
 
-def test_paper_shows_what_the_screen_folds(played: str, browser: Path, tmp_path: Path) -> None:
+def test_paper_shows_what_the_screen_folds(
+    played: str, browser: Path, tmp_path: Path, give_up: Callable[[str], NoReturn]
+) -> None:
     if shutil.which("pdftotext") is None:
-        pytest.skip("Not on this machine: pdftotext (apt-get install poppler-utils).")
+        give_up("Not on this machine: pdftotext (apt-get install poppler-utils).")
     (tmp_path / "page.html").write_text(played, "utf-8")
     command = [
         str(browser), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
