@@ -28,7 +28,7 @@ from study.approval_entries import (
     parse_written_day,
 )
 from study.approval_steps import ITEM, STEPS, Item, derive_steps
-from study.approvals import derive_approvals, find_recording_faults, find_telling_faults
+from study.approvals import STATE_WORDS, derive_approvals, find_recording_faults, find_telling_faults
 from study.events import (
     ApprovalConditionMet,
     ApprovalEvent,
@@ -55,18 +55,6 @@ LAYOUT_VERSION = "1"
 DECISION_WORDS = {"granted": "granted", "granted_with_conditions": "granted with conditions", "refused": "refused"}
 WITHDRAWN_BY = ("applicant", "authority")
 
-STATE_WORDS = {
-    "not_needed": "not needed",
-    "not_sought": "not sought yet",
-    "submitted": "submitted",
-    "valid": "valid, under review",
-    "information_requested": "information requested",
-    "granted": "granted",
-    "granted_with_conditions": "granted, conditions to meet",
-    "refused": "refused",
-    "withdrawn": "withdrawn",
-    "expired": "expired",
-}
 TURN_WORDS = {"applicant": "us", "authority": "the authority", "": ""}
 
 

@@ -48,10 +48,19 @@ from study.pathway import Pathway
 from study.protocol import Study
 from study.state import Events, remembered
 
-STATES = (
-    *("not_needed", "not_sought", "submitted", "valid", "information_requested", "granted", "granted_with_conditions"),
-    *("refused", "withdrawn", "expired"),
-)
+STATE_WORDS = {
+    "not_needed": "not needed",
+    "not_sought": "not sought yet",
+    "submitted": "submitted",
+    "valid": "valid, under review",
+    "information_requested": "information requested",
+    "granted": "granted",
+    "granted_with_conditions": "granted, conditions to meet",
+    "refused": "refused",
+    "withdrawn": "withdrawn",
+    "expired": "expired",
+}
+STATES = tuple(STATE_WORDS)
 
 _NONE = -(10**6)  # a day number that stands for no day
 _UNITS = ("calendar", "working")

@@ -124,6 +124,11 @@ def add_period(day: date, period: Period) -> date:
     return add_months(day, period.months) + timedelta(days=period.days)
 
 
+def format_day(day: date) -> str:
+    """A date as people write it: 9 March 2015."""
+    return f"{day.day} {day:%B %Y}"
+
+
 def london_day(at: datetime) -> date:
     """The date in London at this moment. Raises ValueError for a moment without a time zone."""
     if at.tzinfo is None:

@@ -1,11 +1,11 @@
-"""Who is chased for what, when and by which rule: the plan of reminders for approvals, duties and incidents.
+"""Who is chased for what, when and by which rule: the plan of chasers for approvals, duties and incidents.
 
-The plan is drawn up afresh each day from what is owed that day, so whatever ends an obligation ends its reminders: a
+The plan is drawn up afresh each day from what is owed that day, so whatever ends an obligation ends its chasers: a
 decision, an answer, a renewal, a duty that was done, an assessment. Nothing is scheduled ahead, and nothing is sent.
 
 Judgement calls:
 
-- The day of a reminder that falls on a weekend or a bank holiday moves to the next working day.
+- The day of a chaser that falls on a weekend or a bank holiday moves to the next working day.
 - Of the rungs of one ladder that are due, only the highest counts: after a backlog, nobody gets three letters at once.
 - An authority is not chased for what it can't give yet: its days count from the later of the day on which its turn
   began and the day on which the last of the approvals in `granted_after` came into force. Nor is a body chased where
@@ -29,13 +29,13 @@ from study.calendar import add_working_days, find_holidays, move_to_working_day
 from study.deadlines import derive_needed, describe_item, describe_place
 from study.duties import derive_duties
 from study.incidents import derive_incidents
-from study.pathway import Reminder
+from study.pathway import Chaser
 from study.protocol import Study
 from study.state import Events
 
 CHASER_STATES = ("due", "coming")
 _COLUMNS = [
-    *("key", "reminder", "about", *ITEM, "duty", "incident_id", "to", "channel", "template", "anchor_on", "due_on"),
+    *("key", "chaser", "about", *ITEM, "duty", "incident_id", "to", "channel", "template", "anchor_on", "due_on"),
     *("state", "rule", "n_days_late"),
 ]
 _Anchors = dict[str, tuple[date, str]]
@@ -44,8 +44,8 @@ _Anchors = dict[str, tuple[date, str]]
 class _Obligation(NamedTuple):
     """Something that is owed on a day. `anchors`: by `counts_from`, the day that rungs count from and what it is.
 
-    `ladder`: the same for all that is owed of one thing. `name`: how keys name it. `of`: what a reminder may be kept
-    to. `last_on`: the last day on which anybody is reminded of it.
+    `ladder`: the same for all that is owed of one thing. `name`: how keys name it. `of`: what a chaser may be kept
+    to. `last_on`: the last day on which anybody is chased for it.
     """
 
     about: str
@@ -62,7 +62,7 @@ class _Rung(NamedTuple):
     counted_on: date
     place: int
     due_on: date
-    reminder: Reminder
+    chaser: Chaser
     obligation: _Obligation
 
 
@@ -70,10 +70,10 @@ def derive_approval_chasers(study: Study, events: Events, as_of: date, sent: Col
     """The rungs that are due at the end of a day, and those that come if nothing changes: due ones first, then by day.
 
     `sent`: keys of what was sent already, which is left out. Columns: key (the same from day to day, as long as the day
-    that it counts from stands), reminder, about, approval, site_id, body_id, person_id, modification, duty, incident_id
+    that it counts from stands), chaser, about, approval, site_id, body_id, person_id, modification, duty, incident_id
     ('' where that does not apply), to (a role), channel, template, anchor_on (the day that it counts from), due_on (the
     day on which it is to go), state ("due" or "coming"), rule (a sentence: what is owed, since or until when, who is
-    reminded by which rung) and n_days_late (calendar days since due_on; 0 for what is coming).
+    chased by which rung) and n_days_late (calendar days since due_on; 0 for what is coming).
     """
     ladders: dict[str, list[_Rung]] = {}
     for obligation in (
@@ -91,19 +91,19 @@ def derive_approval_chasers(study: Study, events: Events, as_of: date, sent: Col
 
 def _list_rungs(study: Study, obligation: _Obligation) -> Iterator[_Rung]:
     holidays = find_holidays(study.bank_holidays)
-    for place, reminder in enumerate(study.pathway.reminders):
-        if reminder.about != obligation.about or (reminder.of and obligation.of not in reminder.of):
+    for place, chaser in enumerate(study.pathway.chasers):
+        if chaser.about != obligation.about or (chaser.of and obligation.of not in chaser.of):
             continue
-        if reminder.counts_from not in obligation.anchors:
+        if chaser.counts_from not in obligation.anchors:
             continue
-        anchor_on, _ = obligation.anchors[reminder.counts_from]
-        if reminder.unit == "working":
-            counted_on = add_working_days(anchor_on, reminder.days, holidays)
+        anchor_on, _ = obligation.anchors[chaser.counts_from]
+        if chaser.unit == "working":
+            counted_on = add_working_days(anchor_on, chaser.days, holidays)
         else:
-            counted_on = anchor_on + timedelta(days=reminder.days)
+            counted_on = anchor_on + timedelta(days=chaser.days)
         due_on = move_to_working_day(counted_on, "later", holidays)
         if due_on <= obligation.last_on:
-            yield _Rung(counted_on, place, due_on, reminder, obligation)
+            yield _Rung(counted_on, place, due_on, chaser, obligation)
 
 
 def _choose(rungs: Iterable[_Rung], as_of: date) -> Iterable[_Rung]:
@@ -112,26 +112,26 @@ def _choose(rungs: Iterable[_Rung], as_of: date) -> Iterable[_Rung]:
 
 
 def _describe_rung(rung: _Rung, as_of: date) -> dict[str, Any]:
-    reminder, obligation = rung.reminder, rung.obligation
-    anchor_on, fact = obligation.anchors[reminder.counts_from]
-    n_days = abs(reminder.days)
-    unit = f"{'working ' if reminder.unit == 'working' else ''}day{'' if n_days == 1 else 's'}"
-    when = f"{n_days} {unit} {'before' if reminder.days < 0 else 'after'} that day" if n_days else "on that day"
+    chaser, obligation = rung.chaser, rung.obligation
+    anchor_on, fact = obligation.anchors[chaser.counts_from]
+    n_days = abs(chaser.days)
+    unit = f"{'working ' if chaser.unit == 'working' else ''}day{'' if n_days == 1 else 's'}"
+    when = f"{n_days} {unit} {'before' if chaser.days < 0 else 'after'} that day" if n_days else "on that day"
     moved = f"; moved from {rung.counted_on}, no working day" if rung.due_on != rung.counted_on else ""
     return {
-        "key": f"chase:{obligation.name}:{reminder.id}:{anchor_on}",
-        "reminder": reminder.id,
-        "about": reminder.about,
+        "key": f"chase:{obligation.name}:{chaser.id}:{anchor_on}",
+        "chaser": chaser.id,
+        "about": chaser.about,
         **dict.fromkeys((*ITEM, "duty", "incident_id"), ""),
         **obligation.ids,
-        "to": reminder.to,
-        "channel": reminder.channel,
-        "template": reminder.template,
+        "to": chaser.to,
+        "channel": chaser.channel,
+        "template": chaser.template,
         "anchor_on": anchor_on,
         "due_on": rung.due_on,
         "state": "due" if rung.due_on <= as_of else "coming",
-        "rule": f"{obligation.subject} {fact} {anchor_on}. {reminder.to.replace('_', ' ').capitalize()} is reminded by "
-        f"{reminder.channel} {when} ({reminder.id}{moved}).",
+        "rule": f"{obligation.subject} {fact} {anchor_on}. {chaser.to.replace('_', ' ').capitalize()} is chased by "
+        f"{chaser.channel} {when} ({chaser.id}{moved}).",
         "n_days_late": max((as_of - rung.due_on).days, 0),
     }
 
@@ -253,7 +253,7 @@ def _list_duty_obligations(study: Study, events: Events, as_of: date) -> Iterato
 
 
 def _list_incident_obligations(study: Study, events: Events, as_of: date) -> Iterator[_Obligation]:
-    if all(reminder.about != "incident" for reminder in study.pathway.reminders):
+    if all(chaser.about != "incident" for chaser in study.pathway.chasers):
         return
     incidents = derive_incidents(study, events, as_of)
     rows: list[Any] = list(incidents.loc[incidents["state"] == "open"].itertuples(index=False))

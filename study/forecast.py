@@ -754,7 +754,9 @@ def compute_slip(forecast: Forecast, site_ids: Iterable[str], n_days: int = 30) 
         drawn = forecast.openings
         slipped = np.minimum(np.maximum(drawn.own[site.Index] + n_days, drawn.shared[site.Index]), _NEVER)
         days = [site.median_on, site.p80_on]
-        if not site.is_open:
+        if not site.is_open and site.hindrance not in ("", "beyond_horizon"):
+            days += [pd.NaT, pd.NaT]
+        elif not site.is_open:
             days += [_to_date(day, forecast.as_of) for day in _find_days(slipped)[1:]]
         rows.append((site_id, *days, *(days if site.is_open else ())))
     return _type_columns(rows, ["site_id", "median_on", "p80_on", "slipped_median_on", "slipped_p80_on"])

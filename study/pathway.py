@@ -165,8 +165,8 @@ class Duty(DefinitionModel):
     source: Line = Field(description=_SOURCE_WORDS)
 
 
-class Reminder(DefinitionModel):
-    """One rung of a ladder of chasers: who is reminded of what, when and how.
+class Chaser(DefinitionModel):
+    """One rung of a ladder of chasers: who is chased for what, when and how.
 
     `about`: "authority" (it is an authority's turn), "applicant" (ours), "expiry" (a last day of force comes), "review"
     (the form of a periodic review), "duty", "incident". It falls due `days` of the `unit` after (negative: before)
@@ -182,7 +182,7 @@ class Reminder(DefinitionModel):
     counts_from: Literal["turn", "due"] = Field(description='"turn" or "due"')
     days: StrictInt = Field(ge=-1000, le=1000, description="a whole number of days, -1000 to 1000")
     unit: Literal["calendar", "working"] = Field(description='"calendar" or "working"')
-    to: Code = Field(description="the role that is reminded, such as r_and_d_office, in quotes")
+    to: Code = Field(description="the role that is chased, such as r_and_d_office, in quotes")
     channel: Literal["email", "telephone"] = Field(description='"email" or "telephone"')
     template: Code = Field(description=CODE_IN_QUOTES)
 
@@ -218,7 +218,7 @@ class Pathway(DefinitionModel):
     priors: tuple[Prior, ...] = ()
     documents: tuple[Document, ...] = ()
     duties: tuple[Duty, ...] = ()
-    reminders: tuple[Reminder, ...] = ()
+    chasers: tuple[Chaser, ...] = ()
     incident_rules: tuple[IncidentRule, ...] = ()
 
     def find_approval(self, approval_id: str) -> Approval | None:
@@ -267,7 +267,7 @@ PATHWAY_SECTIONS: dict[str, tuple[type[DefinitionModel], str, bool]] = {
     "priors": (Prior, "", False),
     "documents": (Document, "id", False),
     "duties": (Duty, "id", False),
-    "reminders": (Reminder, "id", False),
+    "chasers": (Chaser, "id", False),
     "incident_rules": (IncidentRule, "category", False),
 }
 
@@ -317,8 +317,8 @@ def find_pathway_faults(
     faults += _find_prior_faults(entries["priors"], route_ids)
     for path, duty in entries["duties"]:
         faults += _find_duty_faults(path, duty, approval_ids)
-    for path, reminder in entries["reminders"]:
-        faults += _find_reminder_faults(path, reminder, approval_ids, duty_ids)
+    for path, chaser in entries["chasers"]:
+        faults += _find_chaser_faults(path, chaser, approval_ids, duty_ids)
     return faults
 
 
@@ -354,18 +354,18 @@ def _find_duty_faults(path: str, duty: Duty, approval_ids: Collection[str]) -> l
     return faults
 
 
-def _find_reminder_faults(
-    path: str, reminder: Reminder, approval_ids: Collection[str], duty_ids: Collection[str]
+def _find_chaser_faults(
+    path: str, chaser: Chaser, approval_ids: Collection[str], duty_ids: Collection[str]
 ) -> list[str]:
     faults = []
-    if reminder.about == "duty":
-        faults += _find_unknown(reminder.of, duty_ids, f"{path}.of", "duty")
-    elif reminder.about == "incident":
-        if reminder.of:
-            faults.append(f"{path}.of names {', '.join(reminder.of)}, but an incident is no approval. Remove it.")
+    if chaser.about == "duty":
+        faults += _find_unknown(chaser.of, duty_ids, f"{path}.of", "duty")
+    elif chaser.about == "incident":
+        if chaser.of:
+            faults.append(f"{path}.of names {', '.join(chaser.of)}, but an incident is no approval. Remove it.")
     else:
-        faults += _find_unknown(reminder.of, approval_ids, f"{path}.of", "approval")
-    if reminder.counts_from == "turn" and (reminder.days < 0 or reminder.about in ("expiry", "review", "duty")):
+        faults += _find_unknown(chaser.of, approval_ids, f"{path}.of", "approval")
+    if chaser.counts_from == "turn" and (chaser.days < 0 or chaser.about in ("expiry", "review", "duty")):
         faults.append(
             f"{path} counts from the day on which a turn began, which is known only for the turn of an applicant, an "
             'authority or an incident, and only afterwards. Use counts_from = "due", or days from 0.'

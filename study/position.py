@@ -23,7 +23,7 @@ import pandas as pd
 
 from study.approval_steps import DAY, ITEM, Item, derive_steps, list_items
 from study.approvals import derive_approvals
-from study.calendar import find_day_bounds
+from study.calendar import find_day_bounds, format_day
 from study.deadlines import describe_item
 from study.forecast import Forecast, derive_forecast_history
 from study.gate import Gate, Reason, derive_open_days
@@ -179,11 +179,6 @@ def name_activities(activities: Iterable[str]) -> str:
 def name_body(study: Study, body_id: str) -> str:
     """The name of a body; the id itself for none of the study's."""
     return next((body.name for site in study.sites for body in site.bodies if body.id == body_id), body_id)
-
-
-def write_day(day: date) -> str:
-    """A date as people write it: 9 March 2015."""
-    return f"{day.day} {day:%B %Y}"
 
 
 # Asking the gate ----------------------------------------------------------------------------------------------------
@@ -449,21 +444,21 @@ def _list_urgent(
         lapsed = find_held_up(item, ("suspended",))
         if row["state"] == "expired":
             last_on = (since or as_of) - timedelta(days=1)
-            text = f"{name}: it ran out, {write_day(last_on)} was its last day."
+            text = f"{name}: it ran out, {format_day(last_on)} was its last day."
             if lapsed:
                 text += f" {_name_sites(study, lapsed)} {'is' if len(lapsed) == 1 else 'are'} suspended."
             add(rests if lapsed else 3, "lapsed", text, "Get it renewed; release nothing new until then.", lapsed, days)
         elif row["state"] in _OVER:
             told = "refused" if row["state"] == "refused" else "withdrawn"
             on = _to_day(row["decided_on"] if told == "refused" else row["withdrawn_on"])
-            text = f"{name}: {told}{f' on {write_day(on)}' if on else ''}. Waiting alone will not open {where}."
+            text = f"{name}: {told}{f' on {format_day(on)}' if on else ''}. Waiting alone will not open {where}."
             add((0 if lapsed else 1) + rests, told, text, "Decide whether and how it is sent in again.", sites, days)
         elif row["state"] == "information_requested":
             due = _to_day(row["due_on"])
             text = (
                 f"{name}: asked us for information {days} days ago{', and the clock stands still' * row['is_stopped']}."
             )
-            action = "Answer" + (f" by {write_day(due)}" if due else "") + (": it is overdue." if is_late else ".")
+            action = "Answer" + (f" by {format_day(due)}" if due else "") + (": it is overdue." if is_late else ".")
             add((2 if is_late else 3) + rests, "answer_owed", text, action, sites, days)
         elif row["state"] == "granted_with_conditions":
             n = row["n_conditions_open"]
@@ -492,7 +487,7 @@ def _list_urgent(
         item = Item(*(row[name] for name in ITEM))
         left = (row["in_force_until"].date() - as_of).days
         closes = (item.site_id,) if item.site_id else tuple(standings)
-        text = f"{describe_item(study, item)}: {write_day(row['in_force_until'].date())} is its last day."
+        text = f"{describe_item(study, item)}: {format_day(row['in_force_until'].date())} is its last day."
         action = f"Renew it, or {_name_sites(study, closes)} will be suspended."
         add(2.5, "ending", text, action, closes, -left)
     late_incidents = incidents.loc[(incidents["state"] != "closed") & incidents["overdue_since"].notna()]
@@ -503,7 +498,7 @@ def _list_urgent(
         add(1.5, "incident_overdue", text, "See the register for whose step is next.", sites)
     for row in deadlines.loc[deadlines["is_overdue"] & (deadlines["kind"] == "duty")].to_dict("records"):
         late = (as_of - row["on"].date()).days
-        text = f"{row['title']}: was due on {write_day(row['on'].date())}."
+        text = f"{row['title']}: was due on {format_day(row['on'].date())}."
         add(5, "duty_overdue", text, "Send it, and record that it was done.", (), late)
     for row in _find_longest(forecast).to_dict("records"):
         item = Item(row["approval"], row["site_id"], row["body_id"])
@@ -615,12 +610,12 @@ def _list_risks(
         ending = own.loc[own["in_force_until"] <= pd.Timestamp(gate.on + timedelta(days=DAYS_OF_WARNING))]
         for row in ending.to_dict("records"):
             name = describe_item(study, Item(*(row[column] for column in ITEM)))
-            risks.append(f"{name} ends on {write_day(row['in_force_until'].date())}")
+            risks.append(f"{name} ends on {format_day(row['in_force_until'].date())}")
         return tuple(risks)
     if gate.on > study.data_collection_starts_on:
-        risks.append(f"not open, and data collection began on {write_day(study.data_collection_starts_on)}")
+        risks.append(f"not open, and data collection began on {format_day(study.data_collection_starts_on)}")
     elif probability < 0.8:
-        risks.append(f"{100 * probability:.0f} % chance of being open by {write_day(study.data_collection_starts_on)}")
+        risks.append(f"{100 * probability:.0f} % chance of being open by {format_day(study.data_collection_starts_on)}")
     n_late = int(lacking["overdue_since"].notna().sum())
     if n_late:
         risks.append(f"{n_late} overdue")

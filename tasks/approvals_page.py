@@ -13,7 +13,9 @@ from typing import Any
 import pandas as pd
 
 from study.approval_steps import ITEM, NO_END, derive_steps
+from study.approvals import STATE_WORDS as APPROVAL_STATE_WORDS
 from study.approvals import derive_approvals
+from study.calendar import format_day
 from study.deadlines import describe_item, describe_place
 from study.forecast import Forecast, derive_forecast_history
 from study.gate import Reason
@@ -27,6 +29,7 @@ from study.position import (
     DAYS_BACK,
     DAYS_OF_A_MOVE,
     DAYS_OF_WARNING,
+    STATE_WORDS,
     STATES,
     Change,
     Position,
@@ -49,26 +52,9 @@ from study.timeline import (
     list_quarters,
     list_wave_plans,
 )
-from tasks.pages import format_counted, format_day, format_list, format_moment_for_people, render_page
+from tasks.pages import format_counted, format_list, format_moment_for_people, render_page
 
-_STATE_WORDS = {
-    "open": "open",
-    "partly_open": "partly open",
-    "waiting": "waiting",
-    "suspended": "suspended",
-    "blocked": "blocked",
-}
-_APPROVAL_WORDS = {
-    "not_sought": "not sent in",
-    "submitted": "sent in",
-    "valid": "being reviewed",
-    "information_requested": "information asked for",
-    "granted": "granted, not in force yet",
-    "granted_with_conditions": "granted with conditions",
-    "refused": "refused",
-    "withdrawn": "withdrawn",
-    "expired": "ran out",
-}
+_APPROVAL_WORDS = APPROVAL_STATE_WORDS | {"granted": "granted, not in force yet"}
 _CHANGE_WORDS = {
     "closed": "Suspended",
     "closed_in_part": "Closed under a body",
@@ -137,7 +123,7 @@ def write_approvals_page(
         written_at=format_moment_for_people(written_at),
         head=events.head,
         n_draws=forecast.n_draws,
-        words=_STATE_WORDS,
+        words=STATE_WORDS,
         days_back=DAYS_BACK,
         days_of_warning=DAYS_OF_WARNING,
         days_of_a_move=DAYS_OF_A_MOVE,
@@ -270,7 +256,7 @@ class _Page:
         """Which sites are in each state, where they are too many for their figure, and why sites are at risk."""
         position = self.position
         rows = [
-            (_STATE_WORDS[state].capitalize(), format_list(site.name for site in sites))
+            (STATE_WORDS[state].capitalize(), format_list(site.name for site in sites))
             for state in ("suspended", "blocked", "partly_open", "waiting")
             if not _name_few(sites := position.find_sites(state))
         ]
@@ -471,7 +457,7 @@ class _Page:
         standing = site.standings[self.position.activity]
         if standing.state == "open":
             return f"open since {_day(standing.since)}"
-        words = _STATE_WORDS[standing.state]
+        words = STATE_WORDS[standing.state]
         words += f" since {_day(standing.since)}" if standing.since else ""
         if standing.n_open_bodies:
             words += f" ({standing.n_open_bodies} of {len(standing.bodies)} bodies open)"
@@ -500,7 +486,7 @@ class _Page:
             n_days = sum((end - start).days + 1 for start, end in _join_runs(stopped))
             parts.append(f"a clock stood still on {format_counted(n_days, 'day')}")
         for kind, from_on, until_on in spells[["kind", "from_on", "until_on"]].itertuples(index=False, name=None):
-            parts.append(f"{_STATE_WORDS[kind]} {_day(from_on)} to {_day(until_on)}")
+            parts.append(f"{STATE_WORDS[kind]} {_day(from_on)} to {_day(until_on)}")
         if site.standings[self.position.activity].state != "open":
             parts.append(f"today: {self._write_expectation(site)}")
         return "; ".join(parts or ["Nothing was sent in yet"]) + "."
@@ -906,7 +892,7 @@ class _Page:
     def describe_chasers(self, chasers: pd.DataFrame) -> list[dict[str, Any]]:
         """Chasers that are due; those of one rung and approval at many places are one row."""
         due = chasers.loc[chasers["state"] == "due"]
-        alike = ["due_on", "reminder", "approval", "modification", "duty", "incident_id", "to", "channel"]
+        alike = ["due_on", "chaser", "approval", "modification", "duty", "incident_id", "to", "channel"]
         rows = []
         for _, own in due.groupby(alike, sort=False):
             row = own.iloc[0]

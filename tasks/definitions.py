@@ -374,7 +374,7 @@ def _find_notes(study: Study, place: str) -> list[str]:
     if not study.pathway.activities:
         notes.append(
             f"sites_config/{study.study_id}/{PATHWAY_FILE}: the file is missing, so no site counts as open for "
-            "anything. Add it with what each activity needs."
+            "anything, and every questionnaire that comes in is kept apart. Add it with what each activity needs."
         )
     n_by_site = {site.site_id: sum(not body.confirmed for body in site.bodies) for site in study.sites}
     n_bodies = sum(len(site.bodies) for site in study.sites)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from study.calendar import LONDON
+from study.calendar import LONDON, format_day
 from study.datasets import (
     NOT_ALLOCATED,
     RECORD_KEY,
@@ -68,11 +68,6 @@ def format_list(words: Iterable[str]) -> str:
     """Words as a sentence lists them: "a, b and c"."""
     *rest, last = list(words) or [""]
     return f"{', '.join(rest)} and {last}" if rest else last
-
-
-def format_day(day: date) -> str:
-    """A date as people write it: 9 March 2015."""
-    return f"{day.day} {day:%B %Y}"
 
 
 def format_moment_for_people(moment: datetime) -> str:
@@ -143,13 +138,15 @@ def write_release_report(
     dispositions: pd.DataFrame,
     files: pd.DataFrame,
     queries: pd.DataFrame,
+    kept_apart: Mapping[str, Any],
     data_files: Mapping[str, bytes],
 ) -> bytes:
     """The page that comes with a release: attendance, dispositions, scores, what sites sent.
 
     `tables`: participants, responses, scores. `dispositions`, `files`, `queries`: as from the folds of `study.state`,
-    as of the release's date. `slice_name`: of a part of the study, "" for the whole. Every number on the page is
-    counted here from these frames; what has no rows is said in a sentence.
+    as of the release's date. `kept_apart`: from `study.incidents.count_quarantined`. `slice_name`: of a part of the
+    study, "" for the whole. Every number on the page is counted here from these; what has no rows is said in a
+    sentence.
     """
     participants, responses, scores = tables["participants"], tables["responses"], tables["scores"]
     received = files[files["occurred_on"] <= pd.Timestamp(as_of)]
@@ -174,6 +171,7 @@ def write_release_report(
         n_files=len(received),
         n_open=int(by_site["n_open"].sum()),
         n_quarantined=int(by_site["n_quarantined"].sum()),
+        kept_apart=kept_apart,
         active_sites=by_site.loc[~is_silent, "site"].tolist(),
         silent_sites=[site.name for site, silent in zip(study.sites, is_silent, strict=True) if silent],
         arms=_describe_arms(participants, study),

@@ -320,6 +320,7 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
             dispositions=assembled.dispositions,
             files=assembled.files,
             queries=assembled.queries,
+            kept_apart=assembled.quarantined,
             data_files=data,
         ),
     }

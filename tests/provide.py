@@ -1,7 +1,8 @@
 """What tests need from outside Python, found or fetched before they run: `python -m tests.provide`.
 
-PostgreSQL's server programs, the browser Chromium, LibreOffice and a reader of PDF come from the system's packages, where this runs as
-root on a system with apt-get; axe-core, which judges whether a page is accessible, from a package that bundles it.
+PostgreSQL's server programs, the browser Chromium, LibreOffice and a reader of PDF come from the system's packages,
+where this runs as root on a system with apt-get; axe-core, which judges whether a page is accessible, from a package
+that bundles it.
 Nothing here fails: what is missing is named with the way to get it, and its tests skip, or fail where CI is set.
 """
 

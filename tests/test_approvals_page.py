@@ -20,6 +20,8 @@ from study.protocol import Study
 from study.state import Events
 from tasks.approvals_page import write_approvals_page
 from tests.approval_histories import make_study, step
+from tests.conftest import give_up
+from tests.services import ServiceMissing
 from tests.test_pages import browser, look_at, read_text
 from tests.test_position import (
     LATE_INCIDENT,
@@ -236,11 +238,9 @@ def test_everyone_can_use_the_page_and_it_fits_a_phone(
         assert int(str(judged[width]["passes"])) > 10
 
 
-def test_paper_shows_what_the_screen_folds(
-    played: str, browser: Path, tmp_path: Path, give_up: Callable[[str], NoReturn]
-) -> None:
+def test_paper_shows_what_the_screen_folds(played: str, browser: Path, tmp_path: Path) -> None:
     if shutil.which("pdftotext") is None:
-        give_up("Not on this machine: pdftotext (apt-get install poppler-utils).")
+        give_up(ServiceMissing("pdftotext is not on this machine. Install it: apt-get install poppler-utils."))
     (tmp_path / "page.html").write_text(played, "utf-8")
     command = [
         str(browser), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",

@@ -89,7 +89,7 @@ def test_story_holds_what_it_is_for() -> None:
 
 
 def test_a_story_that_no_ledger_would_hold_is_refused(tmp_path: Path) -> None:
-    """What the story tells is checked as what anybody tells. A grant without its sending in is refused, with its day."""
+    """What the story tells is checked as what anybody tells: a grant without its sending in is refused."""
     workspace = create_workspace("ipc", settings=Settings(data_folder=tmp_path, _env_file=None), name=NAME)
     (grant,) = (e.event for e in story() if e.event.key.endswith("luton_borough_council:::1:decided"))
     with pytest.raises(ReplayRefused, match=r"2017-03-31 is refused: .*no record that it was submitted"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from study.calendar import is_working_day
 from study.chasing import derive_approval_chasers
 from study.events import DutyDone, Event, IncidentAssessed, IncidentOpened, ModificationIntroduced, ModificationSupplied
-from study.pathway import Reminder
+from study.pathway import Chaser
 from study.protocol import Study
 from tests.approval_histories import PATHWAY, make_study, step, tell
 from tests.test_modifications import ROUTES
@@ -30,9 +30,9 @@ source = "Made up."
 """
 
 
-def remind(name: str, about: str, counts_from: str, days: int, unit: str = "working", **fields: Any) -> Reminder:
+def remind(name: str, about: str, counts_from: str, days: int, unit: str = "working", **fields: Any) -> Chaser:
     usual = {"to": "project_manager", "channel": "email", "template": name}
-    return Reminder(id=name, about=about, counts_from=counts_from, days=days, unit=unit, **{**usual, **fields})
+    return Chaser(id=name, about=about, counts_from=counts_from, days=days, unit=unit, **{**usual, **fields})
 
 
 OFFICE = {"to": "approving_office"}
@@ -45,9 +45,9 @@ OURS = [remind("answer", "applicant", "turn", 5)]
 BASE = make_study(PATHWAY + DUTIES + ROUTES)
 
 
-def make(reminders: Iterable[Reminder], **dates: date) -> Study:
-    """The trial, which lasts from 2017-01-01 to 2019-05-31, with these reminders."""
-    pathway = BASE.pathway.model_copy(update={"reminders": tuple(reminders)})
+def make(chasers: Iterable[Chaser], **dates: date) -> Study:
+    """The trial, which lasts from 2017-01-01 to 2019-05-31, with these chasers."""
+    pathway = BASE.pathway.model_copy(update={"chasers": tuple(chasers)})
     return BASE.model_copy(update={"pathway": pathway, **dates})
 
 
@@ -58,7 +58,7 @@ def plan(study: Study, on: str, *told: Event, sent: Iterable[str] = ()) -> pd.Da
 def show(chasers: pd.DataFrame, *columns: str) -> list[str]:
     """One line a rung: "due first 2017-03-01 2017-03-29", and what else is asked for."""
     return [
-        " ".join((row["state"], row["reminder"], *(f"{row[day]:%Y-%m-%d}" for day in ("anchor_on", "due_on")))).strip()
+        " ".join((row["state"], row["chaser"], *(f"{row[day]:%Y-%m-%d}" for day in ("anchor_on", "due_on")))).strip()
         + "".join(f" {row[column]}" for column in columns)
         for row in chasers.to_dict("records")
     ]
@@ -125,7 +125,7 @@ def test_a_chaser_says_who_what_since_when_and_by_which_rule() -> None:
         "about": "authority",
         "n_days_late": 5,
         "rule": "Council approval, Luton Council (Luton) has been with the authority since 2017-03-01. Approving "
-        "office is reminded by email 20 working days after that day (first).",
+        "office is chased by email 20 working days after that day (first).",
     }
     assert (row["approval"], row["site_id"], row["body_id"], row["duty"]) == ("council", "luton", "luton_council", "")
 
@@ -345,7 +345,7 @@ def test_what_has_lapsed_is_one_thing_and_not_two() -> None:
     rec = chasers.loc[chasers["approval"] == "rec"]
     assert show(rec) == ["due close 2018-01-30 2018-01-16", "coming answer 2018-01-31 2018-02-07"]
     (row,) = plan(make([*EXPIRY, *OURS]), "2018-02-07", *LASTING).query("approval == 'rec'").to_dict("records")
-    assert (row["state"], row["reminder"]) == ("due", "answer")
+    assert (row["state"], row["chaser"]) == ("due", "answer")
     resumed = [*LASTING, step("renewed", "2018-02-03", in_force_from="2018-02-20")]
     assert plan(make([*EXPIRY, *OURS]), "2018-02-07", *resumed).query("approval == 'rec'").empty
 
@@ -356,7 +356,7 @@ CAG = [step("submitted", "2017-01-02", "cag"), step("granted", "2017-03-10", "ca
 @pytest.mark.parametrize(
     ("told", "on", "expected"),
     [
-        # the form is due 4 weeks before the anniversary, and the reminder comes 4 weeks before the form
+        # the form is due 4 weeks before the anniversary, and the chaser comes 4 weeks before the form
         (CAG, "2018-01-12", ["coming form 2018-02-10 2018-01-15"]),
         (CAG, "2018-01-15", ["due form 2018-02-10 2018-01-15"]),
         ([*CAG, step("renewed", "2018-01-15", "cag")], "2018-01-15", ["coming form 2019-02-10 2019-01-14"]),
@@ -463,8 +463,7 @@ def test_modifications_are_chased_where_somebody_must_decide() -> None:
     objected = step("refused", "2017-03-10", "trust", modification="M1")
     refused = plan(study, "2017-03-20", *told, objected)
     assert (
-        "answer"
-        in refused.loc[(refused["approval"] == "trust") & (refused["modification"] == "M1"), "reminder"].tolist()
+        "answer" in refused.loc[(refused["approval"] == "trust") & (refused["modification"] == "M1"), "chaser"].tolist()
     )
 
 

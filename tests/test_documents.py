@@ -90,19 +90,42 @@ def find_shown_commands(name: str, program: str) -> list[str]:
 
 # Commands ------------------------------------------------------------------------------------------------------------
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group has commands
+
+def list_commands(group: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command by its name, such as "check" or "approvals show"."""
+    for word, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from list_commands(command, f"{name}{word} ")
+        else:
+            yield f"{name}{word}", command
+
+
+COMMANDS: dict[str, Any] = dict(list_commands(typer.main.get_command(app)))
+GROUPS = {name.split(" ")[0] for name in COMMANDS if " " in name}
+
+
+def split_command(words: list[str]) -> tuple[str, list[str]]:
+    """The name of the command that these words call, and what is given to it."""
+    n = 2 if words[0] in GROUPS else 1
+    return " ".join(words[:n]), words[n:]
 
 
 def find_command_faults(text: str) -> list[str]:
     """What of a shown `summative ...` the program does not know. "..." and a bare `summative` stand for any command."""
     words = shlex.split(text)[1:]
-    if not words or words[0] in ("...", "--help"):
+    if not words or words[0] in ("...", "--help") or (words[0] in GROUPS and words[1:] in ([], ["--help"])):
         return []
-    if words[0] not in COMMANDS:
-        return [f"{text}: there is no command {words[0]}"]
-    parameters = COMMANDS[words[0]].params
-    options = {name: option for option in parameters for name in option.opts if name.startswith("-")}
-    n_arguments, rest, faults = 0, iter(words[1:]), []
+    called, given = split_command(words)
+    if called not in COMMANDS:
+        return [f"{text}: there is no command {called}"]
+    parameters = COMMANDS[called].params
+    options = {
+        name: option
+        for option in parameters
+        for name in [*option.opts, *option.secondary_opts]
+        if name.startswith("-")
+    }
+    n_arguments, rest, faults = 0, iter(given), []
     for word in rest:
         if not word.startswith("-"):
             n_arguments += 1
@@ -112,7 +135,7 @@ def find_command_faults(text: str) -> list[str]:
             next(rest, None)
     arguments = [parameter for parameter in parameters if parameter.param_type_name == "argument"]
     if n_arguments > len(arguments):
-        faults.append(f"{text}: more words than {words[0]} takes")
+        faults.append(f"{text}: more words than {called} takes")
     return faults
 
 
@@ -125,7 +148,10 @@ def test_every_command_shown_exists(name: str) -> None:
 
 def test_every_command_of_the_program_is_shown_to_its_users() -> None:
     shown = {
-        shlex.split(text)[1] for name in WITH_COMMANDS for text in find_shown_commands(name, "summative") if " " in text
+        split_command(shlex.split(text)[1:])[0]
+        for name in WITH_COMMANDS
+        for text in find_shown_commands(name, "summative")
+        if " " in text
     }
     shown |= {word for text in find_shown_commands("README.md", "make") for word in text.split()[1:]}
     assert set(COMMANDS) - shown == set()
@@ -137,8 +163,8 @@ def test_complete_commands_are_accepted_by_the_program() -> None:
         for line in block.text.splitlines() if block.language in ("", "console") else []:
             words = shlex.split(line) if line.startswith("summative ") else []
             if words and words[1] != "...":
-                command = COMMANDS[words[1]]
-                assert command.make_context(words[1], list(words[2:])) is not None, line
+                called, given = split_command(words[1:])
+                assert COMMANDS[called].make_context(called, given) is not None, line
 
 
 @cache
@@ -157,7 +183,7 @@ def test_every_make_target_shown_exists(name: str) -> None:
 def test_make_calls_commands_that_exist() -> None:
     called = re.findall(r"bin\)?/summative (\S+)", "\n".join(read_targets().values()).replace("$(BIN)", "bin"))
     assert called
-    assert set(called) <= set(COMMANDS)
+    assert set(called) <= set(COMMANDS) | GROUPS
 
 
 # Paths and links -----------------------------------------------------------------------------------------------------
@@ -397,14 +423,8 @@ def test_words_are_found(source: str, n_found: int) -> None:
 
 TERMS = [
     (row[0], name)
-    for heading in (
-        "The study",
-        "People",
-        "Questionnaires",
-        "Returns and queries",
-        "The ledger",
-        "Running and releasing",
-    )
+    for heading in re.findall(r"^## (.+)$", read("GLOSSARY.md"), re.MULTILINE)
+    if heading != "Words that are not used"
     for row in read_glossary(heading)
     for name in re.findall(r"`([^`]+)`", row[2])
 ]

@@ -1,4 +1,4 @@
-"""Priors, documents, duties, reminders and incident rules in approvals.toml: each fault has its message."""
+"""Priors, documents, duties, chasers and incident rules in approvals.toml: each fault has its message."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ counts_from = "study_end"
 offset = "90 days"
 source = "Made up."
 
-[[reminders]]
+[[chasers]]
 id = "waiting"
 about = "authority"
 of = ["council", "trust"]
@@ -65,7 +65,7 @@ to = "approving_office"
 channel = "email"
 template = "approval_waiting"
 
-[[reminders]]
+[[chasers]]
 id = "duty_near"
 about = "duty"
 of = ["yearly"]
@@ -76,7 +76,7 @@ to = "project_manager"
 channel = "email"
 template = "duty_near"
 
-[[reminders]]
+[[chasers]]
 id = "assess"
 about = "incident"
 counts_from = "due"
@@ -205,46 +205,46 @@ def test_the_sections_pass_as_they_are() -> None:
         ),
         ('id = "closing"', 'id = "yearly"', 'duties has "yearly" twice. Give each entry its own id, or remove one.'),
         ('owner = "project_manager"\n', "", "duties.yearly.owner is missing. Add owner ="),
-        # reminders
+        # chasers
         (
             'of = ["council", "trust"]',
             'of = ["council", "trusts"]',
-            'reminders.waiting.of names approval "trusts", which is not under [[approvals]]. Add or correct it. '
+            'chasers.waiting.of names approval "trusts", which is not under [[approvals]]. Add or correct it. '
             'Did you mean "trust"?',
         ),
         (
             'of = ["yearly"]',
             'of = ["rec"]',
-            'reminders.duty_near.of names duty "rec", which is not under [[duties]]. Add or correct it. '
+            'chasers.duty_near.of names duty "rec", which is not under [[duties]]. Add or correct it. '
             "Known: yearly, closing.",
         ),
         (
             'about = "incident"',
             'about = "incident"\nof = ["rec"]',
-            "reminders.assess.of names rec, but an incident is no approval. Remove it.",
+            "chasers.assess.of names rec, but an incident is no approval. Remove it.",
         ),
         (
             'counts_from = "turn"\ndays = 20',
             'counts_from = "turn"\ndays = -20',
-            "reminders.waiting counts from the day on which a turn began, which is known only for the turn of an",
+            "chasers.waiting counts from the day on which a turn began, which is known only for the turn of an",
         ),
         (
             'counts_from = "due"\ndays = -14',
             'counts_from = "turn"\ndays = 14',
-            "reminders.duty_near counts from the day on which a turn began, which is known only for the turn of an "
+            "chasers.duty_near counts from the day on which a turn began, which is known only for the turn of an "
             'applicant, an authority or an incident, and only afterwards. Use counts_from = "due", or days from 0.',
         ),
-        ("days = 20", "days = 1001", "reminders.waiting.days is 1001. It must be a whole number of days, -1000 to"),
-        ('channel = "email"', 'channel = "fax"', 'reminders.waiting.channel is "fax". It must be "email" or'),
+        ("days = 20", "days = 1001", "chasers.waiting.days is 1001. It must be a whole number of days, -1000 to"),
+        ('channel = "email"', 'channel = "fax"', 'chasers.waiting.channel is "fax". It must be "email" or'),
         (
             'about = "authority"',
             'about = "authorities"',
-            'reminders.waiting.about is "authorities". It must be "authority", "applicant", "expiry", "review", "duty" '
+            'chasers.waiting.about is "authorities". It must be "authority", "applicant", "expiry", "review", "duty" '
             'or "incident". Correct it. Did you mean "authority"?',
         ),
-        ('id = "duty_near"', 'id = "waiting"', 'reminders has "waiting" twice. Give each entry its own id, or remove'),
-        ('template = "duty_near"\n', "", "reminders.duty_near.template is missing. Add template ="),
-        ('template = "duty_near"', 'tempalte = "duty_near"', "reminders.duty_near.tempalte"),
+        ('id = "duty_near"', 'id = "waiting"', 'chasers has "waiting" twice. Give each entry its own id, or remove'),
+        ('template = "duty_near"\n', "", "chasers.duty_near.template is missing. Add template ="),
+        ('template = "duty_near"', 'tempalte = "duty_near"', "chasers.duty_near.tempalte"),
         # incident rules
         (
             'category = "identifier_leak"',
@@ -298,7 +298,7 @@ def test_shipped_pathways_hold_the_sections(name: str, tmp_path: Path) -> None:
     decided = {pathway.find_route(prior.route).approval for prior in pathway.priors if prior.step == "decision"}  # type: ignore[union-attr]  # a prior without a route does not pass
     needed = {approval for activity in ("approach", "recruit") for approval in pathway.find_needs(activity) or ()}
     assert needed <= decided
-    assert {reminder.about for reminder in pathway.reminders} == {
+    assert {chaser.about for chaser in pathway.chasers} == {
         *("authority", "applicant", "expiry", "review", "duty", "incident")
     }
     assert {rule.category for rule in pathway.incident_rules} == {
@@ -319,5 +319,5 @@ def test_shipped_pathways_hold_the_sections(name: str, tmp_path: Path) -> None:
 def test_a_new_study_has_the_sections_of_ipc(tmp_path: Path) -> None:
     scaffold_study("trial", "A trial", tmp_path)
     new, ipc = load_study("trial", tmp_path, INSTRUMENTS).pathway, load_study("ipc", SITES_CONFIG, INSTRUMENTS).pathway
-    for section in ("priors", "documents", "duties", "reminders", "incident_rules"):
+    for section in ("priors", "documents", "duties", "chasers", "incident_rules"):
         assert getattr(new, section) == getattr(ipc, section), section
