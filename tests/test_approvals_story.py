@@ -2,6 +2,7 @@
 page for every site and day of three years."""
 
 import re
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from rich.console import Console
+from typer.testing import CliRunner
 
+from desk.approval_views import approvals_app
+from flows.approvals import describe_position
 from rehearsal.approvals_story import NAME, Played, Told, derive_postings, derive_story, play, read_story, record_told
 from rehearsal.replay import ReplayRefused
 from study.approval_steps import STEPS
@@ -34,7 +39,7 @@ from study.timeline import derive_site_bars
 from tasks.approvals import APPROVALS_CALENDAR, APPROVALS_PAGE, follow_approvals
 from tasks.approvals_page import write_approvals_page
 from tasks.definitions import load_study
-from tasks.settings import Settings
+from tasks.settings import Settings, read_settings
 from tasks.workspace import create_workspace
 from tests.approval_histories import NOON, tell
 
@@ -91,7 +96,8 @@ def test_story_holds_what_it_is_for() -> None:
 def test_a_story_that_no_ledger_would_hold_is_refused(tmp_path: Path) -> None:
     """What the story tells is checked as what anybody tells: a grant without its sending in is refused."""
     workspace = create_workspace("ipc", settings=Settings(data_folder=tmp_path, _env_file=None), name=NAME)
-    (grant,) = (e.event for e in story() if e.event.key.endswith("luton_borough_council:::1:decided"))
+    key = "approval:council_governance:luton:luton_borough_council:::1:decided"
+    (grant,) = (entry.event for entry in story() if entry.event.key == key)
     with pytest.raises(ReplayRefused, match=r"2017-03-31 is refused: .*no record that it was submitted"):
         record_told(workspace, [grant], END)
     assert workspace.ledger.head().seq == 0
@@ -248,6 +254,62 @@ def test_position_of_an_earlier_day_is_what_it_was(played: Played) -> None:
     assert following is not None
     assert following.position.count("open") == 0
     assert following.forecast.sites["median_on"].notna().all()
+
+
+# The terminal and the run's page
+
+
+@pytest.fixture
+def type_in(played: Played, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """`summative approvals` as a person types it about the played study; the words of the answer."""
+    monkeypatch.setenv("SUMMATIVE_DATA_FOLDER", str(played.workspace.settings.data_folder))
+    monkeypatch.setattr("desk.approval_views.out", Console(width=240, highlight=False))
+    read_settings.cache_clear()
+
+    def run(command: str, *words: str) -> str:
+        result = CliRunner().invoke(approvals_app, [command, NAME, *words])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    yield run
+    read_settings.cache_clear()
+
+
+def test_terminal_says_what_the_page_says(played: Played, type_in: Callable[..., str]) -> None:
+    said = type_in("show", "--as-of", "2017-09-05")
+    assert "│ Luton │ suspended since 2017-09-01 │ 1 │" in said
+    following = follow_approvals(played.workspace, date(2017, 9, 5))
+    assert following is not None
+    assert said.count("│ open since") == following.position.count("open")
+    luton = type_in("show", "--as-of", "2017-09-05", "--site", "luton")
+    assert "Research governance approval of the council │ Luton Borough Council │ expired │ ours │ 2017-09-01" in luton
+    assert "linking records: suspended since 2017-09-01" in luton
+
+
+def test_terminal_tells_the_forecast_of_a_day_and_what_came_of_it(type_in: Callable[..., str]) -> None:
+    said = type_in("forecasts", "--site", "luton", "--on", "2017-03-01")
+    assert said.count("│ luton │") == 1
+    assert "│ 2017-06-21 │" in said  # the day on which it opened
+    known, now = type_in("show", "--known", "2017-03-01"), type_in("show", "--as-of", "2017-03-01")
+    assert "2017-03-01. State for" in known
+    assert known != now  # steps that were recorded later than they happened
+
+
+def test_terminal_lists_deadlines_and_chasers(type_in: Callable[..., str]) -> None:
+    said = type_in("deadlines", "--as-of", "2017-09-29", "--days", "90")
+    assert "2017-11-30" in said  # the impact assessment ends
+    told = type_in("chasers", "--as-of", "2017-05-30")
+    assert "approving office" in told
+    assert "due on 2017-05-30" in told
+
+
+def test_runs_page_counts_what_the_position_counts(played: Played) -> None:
+    following = follow_approvals(played.workspace, date(2017, 9, 5))
+    assert following is not None
+    text = describe_position(following.study, following.position, "out/ipc")
+    assert text.count("| suspended |") == following.position.count("suspended") == 1
+    assert "17 sites: 16 open, 1 suspended;" in text
+    assert "LUT-P" not in text
 
 
 def test_playing_again_changes_nothing(played: Played, tmp_path: Path) -> None:
