@@ -131,8 +131,8 @@ def test_a_site_says_what_it_lacks_and_under_which_bodies_it_is_open(played: str
     assert "No date: something it needs was refused and has not been sent in again." in blocked
     assert "Approaching people and recruiting: suspended since 10 Jul 2017" in read_site(played, "luton")
     waiting = read_site(played, "tower_hamlets")
-    assert "Sponsor's green light The site not sent in Study team" in waiting
-    assert "Section 251 support The study information asked for; clock stopped Study team 20 Jun 2017 42 of 60" in (
+    assert "Sponsor's green light The site not sought yet Study team" in waiting
+    assert "Section 251 support The study information requested; clock stopped Study team 20 Jun 2017 42 of 60" in (
         read_section(played, "sites")
     )
 

@@ -411,8 +411,8 @@ def test_a_duty_is_named_in_its_key_and_rule() -> None:
     row = plan(make(OF_DUTY), "2017-06-19").to_dict("records")[0]
     assert row["key"] == "chase:duty:report::near:2017-07-01"
     assert row["rule"] == (
-        "Progress report (to: Funder) is due on 2017-07-01. Project manager is reminded by email 14 days before that "
-        "day (near; moved from 2017-06-17, no working day)."
+        "Progress report (to: Funder) is due on 2017-07-01. Project manager is chased by email 14 days before that day "
+        "(near; moved from 2017-06-17, no working day)."
     )
     assert plan(make([remind("near", "duty", "due", -14, of=("other",))]), "2017-06-19").empty
 
@@ -436,7 +436,7 @@ def test_incidents_until_they_are_assessed() -> None:
     ]
     (row,) = plan(study, "2017-07-13", OPENED).to_dict("records")
     assert (row["key"], row["to"]) == ("chase:incident:luton-I0001:assess:2017-07-17", "sponsor")
-    assert row["rule"].startswith("Incident luton-I0001, Luton, is to be assessed by 2017-07-17. Sponsor is reminded")
+    assert row["rule"].startswith("Incident luton-I0001, Luton, is to be assessed by 2017-07-17. Sponsor is chased")
     assert show(plan(study, "2017-07-13", OPENED, ASSESSED))[0].startswith("due assess")
     assert show(plan(study, "2017-07-14", OPENED, ASSESSED)) == []
 

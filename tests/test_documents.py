@@ -81,10 +81,13 @@ def find_spans(name: str) -> list[str]:
     return [re.sub(r"\s+", " ", span) for span in re.findall(r"`([^`]+)`", text)]
 
 
+def list_lines(block: Block) -> list[str]:
+    """The lines of a block; one that ends in a backslash goes on in the next."""
+    return re.sub(r" \\\n +", " ", block.text).splitlines()
+
+
 def find_shown_commands(name: str, program: str) -> list[str]:
-    lines = [
-        line for block in find_blocks(name) if block.language in ("", "console") for line in block.text.splitlines()
-    ]
+    lines = [line for block in find_blocks(name) if block.language in ("", "console") for line in list_lines(block)]
     return [text for text in [*lines, *find_spans(name)] if text.split(" ")[0] == program]
 
 
@@ -120,10 +123,7 @@ def find_command_faults(text: str) -> list[str]:
         return [f"{text}: there is no command {called}"]
     parameters = COMMANDS[called].params
     options = {
-        name: option
-        for option in parameters
-        for name in [*option.opts, *option.secondary_opts]
-        if name.startswith("-")
+        name: option for option in parameters for name in [*option.opts, *option.secondary_opts] if name.startswith("-")
     }
     n_arguments, rest, faults = 0, iter(given), []
     for word in rest:
@@ -160,11 +160,11 @@ def test_every_command_of_the_program_is_shown_to_its_users() -> None:
 def test_complete_commands_are_accepted_by_the_program() -> None:
     """Indented ones are meant to be typed: nothing that they need is left out."""
     for block in [block for name in ("README.md", "CONTRIBUTING.md") for block in find_blocks(name)]:
-        for line in block.text.splitlines() if block.language in ("", "console") else []:
+        for line in list_lines(block) if block.language in ("", "console") else []:
             words = shlex.split(line) if line.startswith("summative ") else []
             if words and words[1] != "...":
                 called, given = split_command(words[1:])
-                assert COMMANDS[called].make_context(called, given) is not None, line
+                assert COMMANDS[called].make_context(called, list(given)) is not None, line
 
 
 @cache

@@ -412,9 +412,9 @@ def open_world() -> World:
 def test_calibration(name: str) -> None:
     world, rng = open_world(), np.random.default_rng(3)
     scores = []
-    for _ in range(12):
+    for _ in range(30):
         truths = world.play(FAMILIES[name], rng)
         scores += [compute_score(world, truths, as_of, 400) for as_of in MOMENTS.values()]
     total = Score(*(int(count) for count in np.sum(scores, axis=0)))
-    assert total.n_sites > 400
+    assert total.n_sites > 1000
     assert 0.65 <= total.n_covered / total.n_sites <= 0.92

@@ -155,7 +155,7 @@ def perform(ledger: Ledger, person: str, act: str, standing: dict[str, str], tim
         event: Event = void(standing[person])
     elif act == "leave":
         event = DispositionRecorded(
-            **screened(person, "x").model_dump(exclude={"cohort"}), scope="study", reason="withdrew"
+            **screened(person, "x").model_dump(exclude={"cohort", "body_id"}), scope="study", reason="withdrew"
         )
     else:
         event = screened(person, COHORTS[act == "tell other"])
