@@ -29,7 +29,7 @@ check: .venv/test
 	$(BIN)/mypy
 
 bench: .venv/test
-	@for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	@failed=0; for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || failed=1; done; exit $$failed
 
 .venv/run: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Summative needs Python 3.11 or later: set PYTHON=/path/to/python3.11")'
