@@ -149,7 +149,8 @@ def record(
     in_force_from: Annotated[str, typer.Option(help="If the letter says another day than the decision.")] = "",
     expires: Annotated[str, typer.Option(help="The last day of force, if the letter states one.")] = "",
     request: Annotated[
-        int | None, typer.Option("--request", "--number", min=1, help="Which request or renewal. Left out: see above.")
+        int | None,
+        typer.Option("--request", "--number", min=1, help="Which request or renewal; left out, the open or next one."),
     ] = None,
     withdrawn_by: Annotated[str, typer.Option(help='Who withdrew it: "applicant" or "authority".')] = "",
     correct: Annotated[

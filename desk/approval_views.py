@@ -56,7 +56,11 @@ def _show_sites(following: Following) -> None:
     for site in position.sites:
         standing = site.standings[position.activity]
         state = STATE_WORDS[standing.state] + (f" since {standing.since}" if standing.since else "")
-        opened = "opened " + str(site.opened_on) if site.opened_on else _write(site.median_on) or site.hindrance
+        opened = (
+            "opened " + str(site.opened_on)
+            if site.opened_on
+            else _write(site.median_on) or site.hindrance.replace("_", " ")
+        )
         table.add_row(
             site.name, state, *(str(n or "") for n in (site.n_lacking, site.n_ours, site.n_theirs, site.n_overdue)),
             opened, "" if site.opened_on else _write(site.p80_on), "yes" if site.risks else "",
@@ -129,7 +133,8 @@ def list_forecasts(
     if len(told):
         n_covered, n_days = int(told["is_covered"].sum()), int(told["days_late"].median())
         out.print(
-            f"Of {len(told)} forecasts of sites that have opened since, {n_covered} had them open by the 80 % date; "
+            f"Of {len(told)} forecast{'s' * (len(told) != 1)} of sites that have opened since, {n_covered} had them "
+            "open by the 80 % date; "
             f"the middle one was {abs(n_days)} days too {'early' if n_days > 0 else 'late'}.",
             soft_wrap=True,
         )

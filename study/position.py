@@ -455,9 +455,8 @@ def _list_urgent(
             add((0 if lapsed else 1) + rests, told, text, "Decide whether and how it is sent in again.", sites, days)
         elif row["state"] == "information_requested":
             due = _to_day(row["due_on"])
-            text = (
-                f"{name}: asked us for information {days} days ago{', and the clock stands still' * row['is_stopped']}."
-            )
+            when = f"{days} day{'s' * (days != 1)} ago" if days else "today"
+            text = f"{name}: asked us for information {when}{', and the clock stands still' * row['is_stopped']}."
             action = "Answer" + (f" by {format_day(due)}" if due else "") + (": it is overdue." if is_late else ".")
             add((2 if is_late else 3) + rests, "answer_owed", text, action, sites, days)
         elif row["state"] == "granted_with_conditions":

@@ -7,8 +7,9 @@ was told otherwise is a row of the ledger too. A mistake is voided, or voided an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from study.approval_entries import (
     RECORDED_KINDS,
@@ -102,12 +103,13 @@ def record_step(
     def decide(events: Events) -> list[Event]:
         steps = derive_steps(study, events, today)
         event = complete_entry(study, events, steps, entry, requested_by)
+        standing = [pair for pair in list_standing(events, tuple(STEPS)) if pair[0].key == event.key]
+        event = _keep_letter(event, standing)
         if corrects is None:
             faults = find_entry_faults(study, events, steps, event, today)
             if faults:
                 raise EntryFault(*faults)
             return [event]
-        standing = [pair for pair in list_standing(events, tuple(STEPS)) if pair[0].key == event.key]
         if not standing:
             text = "nothing is on record to correct. Leave --correct out, or give its --number."
             raise EntryFault(f"{entry.item}: {text}")
@@ -126,6 +128,15 @@ def record_step(
         return [void, event]
 
     return record_events(workspace, decide, [letter] if letter is not None else [])[-1]
+
+
+def _keep_letter(event: ApprovalEvent, standing: Sequence[tuple[Event, Mapping[str, Any]]]) -> ApprovalEvent:
+    """A step told again, or corrected, keeps the letter that is on record of it, unless it brings one of its own."""
+    for stands, _ in standing:
+        if isinstance(stands, ApprovalEvent):
+            kept = {name: getattr(stands, name) for name in ("letter", "letter_sha256") if not getattr(event, name)}
+            return event.model_copy(update=kept)
+    return event
 
 
 def describe_conflict(workspace: Workspace, recorded: Recorded) -> str:

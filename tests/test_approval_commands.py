@@ -167,3 +167,15 @@ def test_a_table_is_imported_by_a_map(tmp_path: Path) -> None:
     assert "row 2: council_governance (luton, luton_borough_council): submitted on 2017-02-13" in said
     assert 'line 3: "Nobody" is no body of ipc.' in said
     assert "1 were on record already" in run("import", str(table), "--map", str(mapped))[1]
+
+
+def test_a_corrected_step_keeps_its_letter(tmp_path: Path) -> None:
+    """Told again without the file it is the same; with another date it keeps the letter that is on record."""
+    (tmp_path / "letter.pdf").write_bytes(PDF)
+    assert (
+        record("rec", "submitted", "2016-11-14", "--file", str(tmp_path / "letter.pdf"), "--letter", "IRAS 7")[0] == 0
+    )
+    assert "the same was recorded before" in record("rec", "submitted", "2016-11-14")[1]
+    assert record("rec", "submitted", "2016-11-15", "--correct", "wrong_date")[0] == 0
+    code, said = run("letter", "rec", "--to", str(tmp_path / "again.pdf"))
+    assert (code, (tmp_path / "again.pdf").read_bytes()) == (0, PDF), said
