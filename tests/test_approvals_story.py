@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from prefect.server.api.server import SubprocessASGIServer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -178,9 +179,10 @@ def test_page_shows_each_site_as_the_gate_has_it(day: date) -> None:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     settings = Settings(data_folder=tmp_path_factory.mktemp("story"), _env_file=None)
-    return play(settings, every=21)
+    yield play(settings, every=21)
+    SubprocessASGIServer().stop()  # else it ends after pytest has, and complains that nobody listens any more
 
 
 def test_rounds_follow_the_story(played: Played) -> None:
