@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from desk.options import ByOption, StudyArgument, err, open_study, out, parse_day, require_site
+from desk.options import ByOption, StudyArgument, err, find_site_id, open_study, out, parse_day
 from study.approval_entries import ENTRY_STEPS, Entry, EntryFault, find_item, parse_written_day
 from study.approval_steps import ITEM
 from study.approval_tracker import derive_tracker, describe_standing
@@ -30,7 +30,6 @@ from study.events import (
 )
 from study.instruments import find_suggestion
 from study.modifications import derive_document_versions, derive_modifications
-from study.protocol import Study
 from tasks.approval_recording import (
     FileRecorded,
     Recorded,
@@ -227,13 +226,6 @@ def letter(
 # Modifications, documents, duties -----------------------------------------------------------------------------------
 
 
-def _find_site_id(study: Study, site: str) -> str:
-    for entry in study.sites:
-        if site.casefold() in (entry.site_id.casefold(), entry.name.casefold(), entry.code.casefold()):
-            return entry.site_id
-    return site
-
-
 def _make(kind: type[Event], **fields: Any) -> Event:
     try:
         return kind(**fields)
@@ -282,7 +274,7 @@ def supply(
     with _telling_faults():
         event = _make(
             ModificationSupplied,
-            occurred_on=_require_day(on), requested_by=by, site_id=_find_site_id(workspace.study, site),
+            occurred_on=_require_day(on), requested_by=by, site_id=find_site_id(workspace, site),
             modification=reference, letter=letter,
         )  # fmt: skip
         recorded = record_change(workspace, event)
@@ -330,7 +322,7 @@ def duty(
         data = _read_file(file) if file else None
         event = _make(
             DutyDone,
-            occurred_on=_require_day(on), requested_by=by, site_id=_find_site_id(workspace.study, site), duty=duty,
+            occurred_on=_require_day(on), requested_by=by, site_id=find_site_id(workspace, site), duty=duty,
             due_on=_require_day(due, "--due"), letter=letter,
         )  # fmt: skip
         recorded = record_change(workspace, event, file=data)
@@ -345,7 +337,7 @@ def versions(
 ) -> None:
     """Which version of each document is in force at each site on a day."""
     workspace = open_study(study)
-    require_site(workspace, site)
+    site = find_site_id(workspace, site)
     today = london_day(workspace.clock())
     day = parse_day(on) or today
     found = derive_document_versions(workspace.study, workspace.read_events(), max(day, today))

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from desk.approval_commands import approvals_app
-from desk.options import StudyArgument, open_study, out, parse_day, require_site
+from desk.options import StudyArgument, find_site_id, open_study, out, parse_day
 from study.approvals import derive_approvals
 from study.calendar import find_day_bounds, london_day
 from study.chasing import derive_approval_chasers
@@ -29,10 +29,9 @@ KnownOption = Annotated[
 ]
 
 
-def _open(study: str, site: str, as_of: str, known: str) -> tuple[Workspace, date, Events]:
+def _open(study: str, as_of: str, known: str) -> tuple[Workspace, date, Events]:
     """The workspace, the day asked for, and the ledger as it is to be seen."""
     workspace = open_study(study)
-    require_site(workspace, site)
     events, known_on = workspace.read_events(), parse_day(known)
     if known_on:
         events = events.select(known_at=find_day_bounds(known_on)[1])
@@ -42,12 +41,13 @@ def _open(study: str, site: str, as_of: str, known: str) -> tuple[Workspace, dat
 @approvals_app.command(name="show")
 def show(study: StudyArgument, site: SiteOption = "", as_of: AsOfOption = "", known: KnownOption = "") -> None:
     """Where every site stands, when it is expected to open, and what to do first; of one site, all that it lacks."""
-    workspace, day, events = _open(study, site, as_of, known)
+    workspace, day, events = _open(study, as_of, known)
+    site_id = find_site_id(workspace, site)
     following = follow_approvals(workspace, day, events)
     if following is None:
         out.print(f"{workspace.study.title} needs no approvals: its approvals.toml names none.")
         return
-    _show_site(following, site) if site else _show_sites(following)
+    _show_site(following, site_id) if site_id else _show_sites(following)
 
 
 def _show_sites(following: Following) -> None:
@@ -112,7 +112,7 @@ def list_forecasts(
 ) -> None:
     """How what was expected of each site's opening moved, as it was recorded; and what came of it."""
     workspace, day = open_study(study), parse_day(on)
-    require_site(workspace, site)
+    site = find_site_id(workspace, site)
     history = derive_forecast_history(workspace.read_events())
     history = history[history["site_id"] == site] if site else history
     if day:
@@ -150,7 +150,7 @@ def list_deadlines(
     known: KnownOption = "",
 ) -> None:
     """What falls due, ends or is overdue: decisions, answers, expiries, reviews, duties, assessments of incidents."""
-    workspace, day, events = _open(study, "", as_of, known)
+    workspace, day, events = _open(study, as_of, known)
     found = derive_deadlines(workspace.study, events, day, within_days=days)
     table = Table("On", "What", "Site", "Whose", "Overdue")
     for row in found.to_dict("records"):
@@ -162,7 +162,7 @@ def list_deadlines(
 @approvals_app.command(name="chasers")
 def list_chasers(study: StudyArgument, as_of: AsOfOption = "", known: KnownOption = "") -> None:
     """Who is to be chased today for approvals, duties and renewals, by which rule. Nothing is sent by this."""
-    workspace, day, events = _open(study, "", as_of, known)
+    workspace, day, events = _open(study, as_of, known)
     found = derive_approval_chasers(workspace.study, events, day)
     table = Table("Due", "Who", "How", "Why")
     due = found[found["state"] == "due"]

@@ -30,11 +30,11 @@ from desk.options import (
     StudyArgument,
     err,
     find_program,
+    find_site_id,
     open_study,
     out,
     parse_day,
     parse_sites,
-    require_site,
     use_prefect,
 )
 from rehearsal.approvals_story import STUDY as PLAYED
@@ -337,8 +337,7 @@ def run_round(study: StudyArgument, by: ByOption) -> None:
 def receive(study: StudyArgument, by: ByOption, sites: SitesOption = "") -> None:
     """Receive what sites have put into their drop-boxes, without waiting for the next round."""
     chosen, workspace = parse_sites(sites), open_study(study)
-    for site in chosen:
-        require_site(workspace, site)
+    chosen = [find_site_id(workspace, site) for site in chosen]
     with use_prefect():
         from flows.returns import receive_returns_now
 
@@ -407,7 +406,7 @@ def ledger(
 ) -> None:
     """What was recorded: who, when, what, from which file and row."""
     workspace = open_study(study)
-    require_site(workspace, site)
+    site = find_site_id(workspace, site)
     rows = workspace.ledger.history(
         kind=kind or None,
         site_id=site or None,
@@ -448,7 +447,7 @@ def queries(
 ) -> None:
     """Questions to sites about their data: open ones, oldest first."""
     workspace = open_study(study)
-    require_site(workspace, site)
+    site = find_site_id(workspace, site)
     found = derive_queries(workspace.read_events())
     found = found[found["site_id"] == site] if site else found
     found = found.sort_values(["raised_on", "query_id"]) if everything else find_open_queries(found)
@@ -492,7 +491,7 @@ def close_query(
 def blank_return(study: StudyArgument, site: Annotated[str, typer.Argument(help="The site's id.")]) -> None:
     """Write the workbook that a site fills in, into its outbox."""
     workspace = open_study(study)
-    require_site(workspace, site)
+    site = find_site_id(workspace, site)
     box = workspace.drop_box(site)
     box.prepare()
     name = f"{workspace.study.study_id}-{site}-return.xlsx"

@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from desk.options import ByOption, StudyArgument, open_study, out, parse_day, require_site
+from desk.options import ByOption, StudyArgument, find_site_id, open_study, out, parse_day
 from study.calendar import london_day
 from study.events import (
     Event,
@@ -60,7 +60,7 @@ def list_incidents(
 ) -> None:
     """Incidents that are not closed: what happened, what they hold back, what is next and by whom."""
     workspace = open_study(study)
-    require_site(workspace, site)
+    site = find_site_id(workspace, site)
     register = derive_incidents(workspace.study, workspace.read_events(), london_day(workspace.clock()))
     if site:
         register = register[register["site_id"] == site]
@@ -118,7 +118,7 @@ def record(
 ) -> None:
     """Enter an incident that somebody noticed: a deviation, a breach of consent, an identifier that leaked."""
     workspace = open_study(study)
-    require_site(workspace, site)
+    site = find_site_id(workspace, site)
     day = _find_day(workspace, on)
     told = _make(
         IncidentOpened, occurred_on=day, requested_by=by, site_id=site, incident_id="new", category=category,

@@ -50,14 +50,19 @@ def open_study(name: str) -> Workspace:
     return create_workspace(name.partition(".")[0], settings=settings, name=name)
 
 
-def require_site(workspace: Workspace, site_id: str) -> None:
-    """Refuse the name of a site that the study does not have; none given is fine."""
-    own = [site.site_id for site in workspace.study.sites]
-    if site_id and site_id not in own:
-        hint = find_suggestion(site_id.casefold(), own)
+def find_site_id(workspace: Workspace, site: str) -> str:
+    """The id of a site that a person names by id, name or code; none named is fine. Refuses what the study lacks."""
+    folded = site.casefold()
+    for own in workspace.study.sites:
+        if folded in (own.site_id.casefold(), own.name.casefold(), own.code.casefold()):
+            return own.site_id
+    known = [own.site_id for own in workspace.study.sites]
+    if site:
+        hint = find_suggestion(folded, known)
         raise typer.BadParameter(
-            f'{workspace.study.study_id} has no site "{site_id}".{hint} Its sites: {", ".join(own)}.'
+            f'{workspace.study.study_id} has no site "{site}".{hint} Its sites: {", ".join(known)}.'
         )
+    return ""
 
 
 @contextmanager

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from rehearsal.replay import Progress, ReplayClock, ReplayRefused, delete_replay, derive_study_days, hold
-from study.approval_entries import foresee
-from study.approval_steps import STEPS, Item, derive_steps, list_items, list_modification_items
+from study.approval_entries import ENTRY_STEPS, foresee
+from study.approval_steps import Item, derive_steps, list_items, list_modification_items
 from study.approvals import find_recording_faults
 from study.calendar import is_working_day, next_working_day
 from study.duties import find_duty_faults
@@ -47,11 +47,6 @@ STUDY = "ipc"
 NAME = "ipc.rehearsal"
 STORY_FILE = PROJECT / "rehearsal" / "ipc_story.toml"
 REQUESTED_BY = "rehearsal"
-
-# The step's word in the story, as a person would say it, to the class of its event.
-_KINDS = {step: kind for kind, step in STEPS.items() if step != "submitted"} | {
-    kind.kind.removeprefix("approval_"): kind for kind, step in STEPS.items() if step == "submitted"
-}
 
 
 class Told(NamedTuple):
@@ -82,16 +77,14 @@ def derive_story(study: Study, story: Mapping[str, Any] | None = None) -> list[T
     story = story or read_story()
     rng = np.random.default_rng(story["seed"])
     events = [*_tell_frame(story), *_tell_steps(study, story)]
-    events += _draw_steps(
-        study, story, {_find_item(event) for event in events if isinstance(event, ApprovalEvent)}, rng
-    )
+    events += _draw_steps(study, story, {Item.of(event) for event in events if isinstance(event, ApprovalEvent)}, rng)
     last, lag = story["ends_on"], story["most_days_until_recorded"]
     told: list[Told] = []
     latest: dict[Item, date] = {}
     for event in sorted(events, key=lambda event: event.occurred_on):
         known_on = event.occurred_on + timedelta(days=int(rng.integers(0, lag + 1)))
         if isinstance(event, ApprovalEvent):
-            item = _find_item(event)
+            item = Item.of(event)
             known_on = max(known_on, latest.get(item, known_on))
             latest[item] = known_on
         if isinstance(event, ModificationIntroduced | ModificationSupplied):
@@ -99,10 +92,6 @@ def derive_story(study: Study, story: Mapping[str, Any] | None = None) -> list[T
         if known_on <= last:
             told.append(Told(known_on, event))
     return sorted(told, key=lambda entry: entry.known_on)
-
-
-def _find_item(event: ApprovalEvent) -> Item:
-    return Item(event.approval, event.site_id, event.body_id, event.person_id, event.modification)
 
 
 def _tell_frame(story: Mapping[str, Any]) -> Iterator[Event]:
@@ -127,7 +116,7 @@ def _tell_steps(study: Study, story: Mapping[str, Any]) -> Iterator[Event]:
         body_id = entry.get("body", "")
         if entry["step"] == "resubmitted":
             fields = {"attempt": 2, **fields}
-        yield _KINDS[entry["step"]](
+        yield ENTRY_STEPS[entry["step"]](
             occurred_on=entry["on"],
             requested_by=REQUESTED_BY,
             site_id=homes[body_id] if body_id else "",
@@ -169,12 +158,12 @@ def _draw_course(
     if shares[0] < draw["share_asked"]:
         asked_on = _find_office_day(sent_on, shares[1] * (decided_on - sent_on).days)
         answered_on = _find_office_day(asked_on, 14 * days[2])
-        yield _KINDS["requested"](occurred_on=asked_on, **fields)
-        yield _KINDS["answered"](occurred_on=answered_on, **fields)
+        yield ENTRY_STEPS["requested"](occurred_on=asked_on, **fields)
+        yield ENTRY_STEPS["answered"](occurred_on=answered_on, **fields)
         decided_on = _find_office_day(decided_on, (answered_on - asked_on).days)
     if "days_in_force" in draw:
         fields["expires_on"] = decided_on + timedelta(days=draw["days_in_force"])
-    yield _KINDS["granted"](occurred_on=decided_on, **fields)
+    yield ENTRY_STEPS["granted"](occurred_on=decided_on, **fields)
 
 
 def _find_office_day(day: date, n_days: float) -> date:

@@ -66,6 +66,11 @@ class Item(NamedTuple):
     person_id: str = ""
     modification: str = ""
 
+    @classmethod
+    def of(cls, told: Any) -> Item:
+        """The item that an event is about, or a row that has its columns as names."""
+        return cls(*(getattr(told, name) for name in ITEM))
+
     def __str__(self) -> str:
         place = ", ".join(part for part in (self.site_id, self.body_id, self.person_id, self.modification) if part)
         return f"{self.approval} ({place})" if place else self.approval

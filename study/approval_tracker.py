@@ -200,7 +200,7 @@ def find_told(events: Events) -> Told:
     rows: dict[str, Mapping[str, Any]] = {}
     for event, row in list_standing(events, tuple(STEPS)):
         assert isinstance(event, ApprovalEvent)
-        steps.setdefault((Item(*(getattr(event, name) for name in ITEM)), event.attempt), []).append(event)
+        steps.setdefault((Item.of(event), event.attempt), []).append(event)
         rows[event.key] = row
     return Told(steps, rows)
 
@@ -390,7 +390,7 @@ def _drop_faulty(
 
 
 def _name(event: ApprovalEvent) -> str:
-    item = Item(*(getattr(event, name) for name in ITEM))
+    item = Item.of(event)
     return f'{item}, "{STEPS[type(event)].replace("_", " ")}"'
 
 

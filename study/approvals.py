@@ -372,7 +372,7 @@ def find_recording_faults(
     the ledger answers "conflict" and keeps what stands.
     """
     faults = find_telling_faults(study, events, event, today)
-    item = Item(event.approval, event.site_id, event.body_id, event.person_id, event.modification)
+    item = Item.of(event)
     if find_place_faults(study, item):
         return faults
     if steps is None:
@@ -383,7 +383,7 @@ def find_recording_faults(
 
 def find_telling_faults(study: Study, events: Events, event: ApprovalEvent, today: date) -> list[str]:
     """What is wrong with a step in itself, whatever else is on record of its item: place, date, route, term."""
-    item = Item(event.approval, event.site_id, event.body_id, event.person_id, event.modification)
+    item = Item.of(event)
     faults = find_place_faults(study, item)
     if not faults:
         if event.modification:

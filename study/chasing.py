@@ -154,7 +154,7 @@ def _list_item_obligations(study: Study, events: Events, as_of: date) -> Iterato
     ready = _Readiness(study, needed)
     rows: list[Any] = list(needed.itertuples(index=False))
     for row in rows:
-        item = Item(*(getattr(row, column) for column in ITEM))
+        item = Item.of(row)
         parts = ":".join(item)
         for about, anchors in _list_owed(study, ready, item, row):
             yield _Obligation(

@@ -49,7 +49,7 @@ from study.approval_steps import (
 )
 from study.calendar import find_holidays, is_working_day
 from study.events import ForecastRecorded, Voided
-from study.gate import derive_open_days
+from study.gate import derive_open_days, find_run_start
 from study.pathway import Prior
 from study.protocol import Study
 from study.state import Events
@@ -815,14 +815,11 @@ def _find_opened(
     questions = pd.DataFrame({"site_id": [site.site_id for site in study.sites]}).assign(activity=activity)
     questions = questions.assign(body_id="", person_id="")
     first = min([study.starts_on, as_of, *(one.granted_on for one in attempts if one.granted_on is not None)])
-    answers = derive_open_days(study, events, questions, first, as_of)
-    is_open = answers.to_numpy()
-    n_days = (~is_open[:, ::-1]).argmax(axis=1)  # days back to the last one on which it was not open
-    n_days = np.where(is_open.all(axis=1), is_open.shape[1], n_days)
+    answers = derive_open_days(study, events, questions, first, as_of).to_numpy()
     return {
-        site.site_id: pd.Timestamp(as_of - timedelta(days=int(n) - 1))
-        for site, n in zip(study.sites, n_days, strict=True)
-        if n
+        site.site_id: pd.Timestamp(find_run_start(own, first))
+        for site, own in zip(study.sites, answers, strict=True)
+        if own[-1]
     }
 
 

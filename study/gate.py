@@ -9,7 +9,7 @@ A person's letters are asked for where the activity names them; nobody named is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ class Gate:
     @cached_property
     def _rows(self) -> dict[Item, Any]:
         rows = self.approvals.itertuples(index=False)
-        return {Item(*(getattr(row, column) for column in ITEM)): row for row in rows}
+        return {Item.of(row): row for row in rows}
 
     def ask(self, activity: str, site_id: str, body_id: str = "", person_id: str = "") -> Answer:
         """Whether an activity may be done; without `body_id` under every body of the site."""
@@ -108,6 +108,12 @@ def derive_open_days(study: Study, events: Events, questions: pd.DataFrame, firs
         for item in items:
             answer &= in_force.get(item, never)
     return pd.DataFrame(answers, index=questions.index, columns=days)
+
+
+def find_run_start(answers: Any, first: date) -> date:
+    """The first day of the run of yes that the last day is in; `answers`: those of successive days from `first`."""
+    closed = np.flatnonzero(~answers)
+    return first + timedelta(days=int(closed[-1]) + 1 if len(closed) else 0)
 
 
 def _find_days_in_force(

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from study.approval_steps import DAY, ITEM, Item, derive_steps, list_items
@@ -26,7 +25,7 @@ from study.approvals import derive_approvals
 from study.calendar import find_day_bounds, format_day
 from study.deadlines import describe_item
 from study.forecast import Forecast, derive_forecast_history
-from study.gate import Gate, Reason, derive_open_days
+from study.gate import Gate, Reason, derive_open_days, find_run_start
 from study.pathway import Approval
 from study.protocol import Study
 from study.state import Events, derive_participants
@@ -257,9 +256,9 @@ def _derive_standings(
         hindrance = hindrances.get(site_id, "") if activity == group else ""
         since: date | None = None
         if answers[0][-1]:
-            state, since = "open", _find_run_start(answers[0], first)
+            state, since = "open", find_run_start(answers[0], first)
         elif lost:
-            state, since = "suspended", max(_find_run_start(~own, first) for own in lost)
+            state, since = "suspended", max(find_run_start(~own, first) for own in lost)
         elif any(reason.state in _OVER for reason in reasons) or hindrance in (*_OVER, "no_route"):
             state = "blocked"
         else:
@@ -271,12 +270,6 @@ def _derive_standings(
 def _ask_anybody(study: Study, events: Events, questions: pd.DataFrame, first: date, last: date) -> pd.DataFrame:
     answers = derive_open_days(study, events, questions, first, last)
     return answers.groupby([questions[name] for name in _QUESTION[:3]], sort=False).any()
-
-
-def _find_run_start(answers: Any, first: date) -> date:
-    """The first day of the run of yes that the last day is in."""
-    closed = np.flatnonzero(~answers)
-    return first + timedelta(days=int(closed[-1]) + 1 if len(closed) else 0)
 
 
 # What is lacking ----------------------------------------------------------------------------------------------------

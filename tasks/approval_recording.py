@@ -351,7 +351,7 @@ def describe_event(event: Event) -> str:
     """One recorded step in a line: "rec: granted on 2017-02-11"."""
     what = event.kind.removeprefix("approval_").replace("_", " ")
     if isinstance(event, ApprovalEvent):
-        item = Item(*(getattr(event, name) for name in ITEM))
+        item = Item.of(event)
         attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
         number = getattr(event, "request", getattr(event, "renewal", 1))
         nth = f" (number {number})" if number > 1 else ""

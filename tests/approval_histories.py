@@ -3,21 +3,8 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from study.events import (
-    ApprovalConditionMet,
-    ApprovalEvent,
-    ApprovalFoundValid,
-    ApprovalGranted,
-    ApprovalGrantedWithConditions,
-    ApprovalInformationAnswered,
-    ApprovalInformationRequested,
-    ApprovalRefused,
-    ApprovalRenewed,
-    ApprovalResubmitted,
-    ApprovalSubmitted,
-    ApprovalWithdrawn,
-    Event,
-)
+from study.approval_entries import ENTRY_STEPS
+from study.events import ApprovalEvent, Event
 from study.protocol import Study, parse_study
 from study.state import ROW_TYPES, Events, Head, decode_rows, format_moment
 from tests.test_protocol import DEVON, TRIAL
@@ -193,19 +180,6 @@ def make_study(pathway: str = PATHWAY) -> Study:
     return parse_study({path: text.encode() for path, text in files.items()}, "trial")
 
 
-_STEPS: dict[str, type[ApprovalEvent]] = {
-    "submitted": ApprovalSubmitted,
-    "resubmitted": ApprovalResubmitted,
-    "valid": ApprovalFoundValid,
-    "requested": ApprovalInformationRequested,
-    "answered": ApprovalInformationAnswered,
-    "granted": ApprovalGranted,
-    "granted_with_conditions": ApprovalGrantedWithConditions,
-    "condition_met": ApprovalConditionMet,
-    "refused": ApprovalRefused,
-    "withdrawn": ApprovalWithdrawn,
-    "renewed": ApprovalRenewed,
-}
 ROUTES = {"rec": "form", "cag": "full", "adass": "adass_form", "council": "council_form", "trust": "local_pack"}
 ROUTES |= {"access": "passport", "green_light": "sponsor_check"}
 PLACES: dict[str, dict[str, str]] = {
@@ -226,7 +200,7 @@ def step(name: str, on: str | date, approval: str = "rec", **fields: Any) -> App
         fields = {"route": ROUTES[approval], **fields}
     if name == "withdrawn":
         fields = {"withdrawn_by": "applicant", **fields}
-    return _STEPS[name](**fields)
+    return ENTRY_STEPS[name](**fields)
 
 
 def tell(*told: Event) -> Events:

@@ -28,7 +28,7 @@ from study.position import STATES, Position, SitePosition, derive_lacking, deriv
 from study.protocol import Study
 from study.state import Events
 from tasks.definitions import load_study
-from tests.approval_histories import _STEPS, make_study, step, tell
+from tests.approval_histories import ENTRY_STEPS, make_study, step, tell
 
 BY = "Siân Ó Briain"
 TODAY = date(2017, 7, 12)
@@ -55,7 +55,7 @@ def record(
     fields = {"approval": approval, "site_id": site_id, "body_id": body_id, "occurred_on": on, "requested_by": BY}
     if name in ("submitted", "resubmitted"):
         fields["route"] = more.pop("route", _ROUTES[approval])
-    return _STEPS[name](**fields, **more)
+    return ENTRY_STEPS[name](**fields, **more)
 
 
 def tell_in_time(told: Iterable[Event], late: dict[str, date] | None = None) -> Events:
