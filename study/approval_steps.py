@@ -11,12 +11,12 @@ unless the body has a step of its own. Where silence grants, the day on which an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import date
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from study.calendar import add_working_days, find_holidays
+from study.calendar import add_days, find_holidays
 from study.events import (
     ApprovalConditionMet,
     ApprovalEvent,
@@ -230,10 +230,7 @@ def find_silent_grant(study: Study, route_id: str, submitted_on: date) -> date |
     clock = find_clock(study.pathway, route_id, submitted_on, None)
     if clock is None or not clock.silence_grants:
         return None
-    days = clock.days or 0
-    if clock.unit == "calendar":
-        return submitted_on + timedelta(days=days)
-    return add_working_days(submitted_on, days, find_holidays(study.bank_holidays))
+    return add_days(submitted_on, clock.days or 0, clock.unit, find_holidays(study.bank_holidays))
 
 
 def find_clock(pathway: Pathway, route: str, submitted_on: date | None, valid_on: date | None) -> Clock | None:

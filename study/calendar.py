@@ -71,6 +71,11 @@ def add_working_days(day: date, n_days: int, holidays: Container[date] = ENGLAND
     return day
 
 
+def add_days(day: date, n_days: int, unit: str, holidays: Container[date] = ENGLAND) -> date:
+    """The n-th "working" or "calendar" day after `day` (before it, if negative)."""
+    return add_working_days(day, n_days, holidays) if unit == "working" else day + timedelta(days=n_days)
+
+
 def count_working_days(after: date, until: date, holidays: Container[date] = ENGLAND) -> int:
     """Working days later than `after`, up to and including `until`; 0 if `until` is not later.
 

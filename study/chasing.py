@@ -19,13 +19,13 @@ Judgement calls:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import date, timedelta
+from datetime import date
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from study.approval_steps import DAY, ITEM, Item
-from study.calendar import add_working_days, find_holidays, move_to_working_day
+from study.calendar import add_days, find_holidays, move_to_working_day
 from study.deadlines import derive_needed, describe_item, describe_place
 from study.duties import derive_duties
 from study.incidents import derive_incidents
@@ -97,10 +97,7 @@ def _list_rungs(study: Study, obligation: _Obligation) -> Iterator[_Rung]:
         if chaser.counts_from not in obligation.anchors:
             continue
         anchor_on, _ = obligation.anchors[chaser.counts_from]
-        if chaser.unit == "working":
-            counted_on = add_working_days(anchor_on, chaser.days, holidays)
-        else:
-            counted_on = anchor_on + timedelta(days=chaser.days)
+        counted_on = add_days(anchor_on, chaser.days, chaser.unit, holidays)
         due_on = move_to_working_day(counted_on, "later", holidays)
         if due_on <= obligation.last_on:
             yield _Rung(counted_on, place, due_on, chaser, obligation)

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from study.calendar import add_working_days, find_holidays
+from study.calendar import add_days, find_holidays
 from study.events import (
     ConsentRecorded,
     IncidentActionDone,
@@ -127,9 +127,7 @@ def compute_assess_by(study: Study, category: str, found_on: date) -> date | Non
     rule = study.pathway.find_incident_rule(category)
     if rule is None:
         return None
-    if rule.unit == "working":
-        return add_working_days(found_on, rule.assess_days, find_holidays(study.bank_holidays))
-    return found_on + timedelta(days=rule.assess_days)
+    return add_days(found_on, rule.assess_days, rule.unit, find_holidays(study.bank_holidays))
 
 
 def derive_incident_ids(place: str, n_already: int, n_new: int) -> list[str]:
