@@ -1,9 +1,9 @@
 """Configuration as part of history: which version of each part a study followed on a date, and what changed since.
 
-A part is the protocol (`study.toml`), the pathway of its approvals (`approvals.toml`), a site's file, or an
-instrument's folder packed into one document. Each version is stored by the SHA-256 of its bytes and adopted by a
-`ConfigurationAdopted` event. A part that the study gave up is adopted as the empty document, so that giving up is
-history too.
+A part is the protocol (`study.toml`), the pathway of its approvals (`approvals.toml`), the rules of its fieldwork
+(`fieldwork.toml`), a site's file, or an instrument's folder packed into one document. Each version is stored by the
+SHA-256 of its bytes and adopted by a `ConfigurationAdopted` event. A part that the study gave up is adopted as the
+empty document, so that giving up is history too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from study.protocol import PATHWAY_FILE, SITES_FOLDER, STUDY_FILE
+from study.protocol import FIELDWORK_FILE, PATHWAY_FILE, SITES_FOLDER, STUDY_FILE
+
+_BESIDE = {"pathway": PATHWAY_FILE, "fieldwork": FIELDWORK_FILE}
+"""The files beside study.toml that a study may have, by part."""
 
 GIVEN_UP = sha256(b"").hexdigest()
 """The version of a part that the study no longer has: no bytes."""
@@ -70,7 +73,8 @@ def unpack_folder(data: bytes) -> dict[str, bytes]:
 def list_parts(
     study_id: str, study_files: Mapping[str, bytes], instrument_files: Mapping[str, Mapping[str, bytes]]
 ) -> list[ConfigurationPart]:
-    """Every part of a study's configuration: protocol, pathway if there is one, sites and instruments by name."""
+    """Every part of a study's configuration: protocol, pathway and fieldwork where there are, sites and instruments by
+    name."""
     sites = [
         ConfigurationPart("site", _find_site_id(path), data)
         for path, data in sorted(study_files.items())
@@ -78,8 +82,9 @@ def list_parts(
     ]
     instruments = [ConfigurationPart("instrument", id_, pack_folder(files)) for id_, files in instrument_files.items()]
     protocol = [ConfigurationPart("protocol", study_id, study_files[STUDY_FILE])]
-    if PATHWAY_FILE in study_files:
-        protocol.append(ConfigurationPart("pathway", study_id, study_files[PATHWAY_FILE]))
+    for part, file in _BESIDE.items():
+        if file in study_files:
+            protocol.append(ConfigurationPart(part, study_id, study_files[file]))
     return [*protocol, *sites, *sorted(instruments)]
 
 
@@ -98,7 +103,7 @@ def find_in_force(adopted: pd.DataFrame, on: date) -> pd.DataFrame:
 def find_changes(
     in_force: pd.DataFrame,
     parts: Iterable[ConfigurationPart],
-    kinds: Iterable[str] = ("protocol", "pathway", "site", "instrument"),
+    kinds: Iterable[str] = ("protocol", "pathway", "fieldwork", "site", "instrument"),
 ) -> list[ConfigurationChange]:
     """What must be adopted so that the parts given are in force: new and changed ones, and those of `kinds` given up.
 
@@ -130,8 +135,8 @@ def assemble_files(parts: Mapping[tuple[str, str], bytes]) -> StudyFiles:
             continue
         if part == "protocol":
             files.study[STUDY_FILE] = data
-        elif part == "pathway":
-            files.study[PATHWAY_FILE] = data
+        elif part in _BESIDE:
+            files.study[_BESIDE[part]] = data
         elif part == "site":
             files.study[f"{SITES_FOLDER}/{name}.toml"] = data
         elif part == "instrument":

@@ -219,7 +219,7 @@ class ConfigurationAdopted(Event):
     kind = "configuration_adopted"
     key_form = "configuration:{part}:{name}:{occurred_on}:{follows:.12}>{sha256:.12}"
 
-    part: Literal["protocol", "pathway", "site", "instrument", "templates", "assumptions"]
+    part: Literal["protocol", "pathway", "fieldwork", "site", "instrument", "templates", "assumptions"]
     name: Code
     sha256: Sha256
     follows: Sha256OrBlank = ""
@@ -245,15 +245,76 @@ def _add_body(payload: Payload) -> Payload:
     return {**payload, "body_id": ""}
 
 
+class IdentifiersIssued(SiteEvent):
+    """A block of new identifiers was given to a site: the `n` numbers that begin with `first`."""
+
+    kind = "identifiers_issued"
+    key_form = "identifiers:{site_id}:{first}"
+
+    first: Ordinal
+    n: Ordinal
+
+
+class ParticipantApproached(ParticipantEvent):
+    """A site told a person of the study for the first time."""
+
+    kind = "participant_approached"
+    key_form = "approached:{participant_id}"
+
+    cohort: Code
+    body_id: IdentifierOrBlank = ""
+
+
+class ApproachAnswered(ParticipantEvent):
+    """What came of an approach. `reason`: why the person declined or is not eligible, as the study lists reasons."""
+
+    kind = "approach_answered"
+    key_form = "approach_answered:{participant_id}"
+
+    outcome: Literal["agreed", "declined", "not_eligible", "no_answer"]
+    reason: CodeOrBlank = ""
+
+
 class ConsentRecorded(ParticipantEvent):
-    """Consent to the named scopes; `occurred_on` is the day of signing. Basis "assumed": a replay's declared guess."""
+    """Consent to the named scopes; `occurred_on` is the day of signing. Basis "assumed": a replay's declared guess.
+
+    `route`: who consented (blank: the log does not say). `taken_by`: a role. `capacity`: whether capacity was assessed,
+    which a consultee's advice needs. `sixteen_in`: the month of the 16th birthday, "2018-03", of a child. `copy_filed`:
+    whether the site has filed the form. `form`: the version of the questionnaire that the person wants.
+    """
 
     kind = "consent_recorded"
+    kind_version = 2
     key_form = "consent:{participant_id}:{form_version}"
 
     form_version: Code
     scopes: Codes
     basis: Literal["signed", "assumed"]
+    route: Literal["self", "consultee", "parent", ""] = ""
+    taken_by: CodeOrBlank = ""
+    capacity: Literal["assessed", "not_assessed", ""] = ""
+    sixteen_in: Annotated[str, StringConstraints(pattern=r"^(\d{4}-(0[1-9]|1[0-2]))?$")] = ""
+    copy_filed: Literal["yes", "no", ""] = ""
+    form: CodeOrBlank = ""
+
+
+@upcaster("consent_recorded", 1)
+def _add_route(payload: Payload) -> Payload:
+    """Version 1 knew the form's version and the scopes alone."""
+    blank = dict.fromkeys(("route", "taken_by", "capacity", "sixteen_in", "copy_filed", "form"), "")
+    return {**payload, **blank}
+
+
+class ConsentCopyChecked(ParticipantEvent):
+    """Somebody looked for a filed consent form, the n-th time (`check`): it was seen, is missing, or has a fault."""
+
+    kind = "consent_copy_checked"
+    key_form = "consent_copy:{participant_id}:{form_version}:{check}"
+
+    form_version: Code
+    check: Ordinal = 1
+    finding: Literal["seen", "missing", "faulty"]
+    role: CodeOrBlank = ""
 
 
 class ParticipantAllocated(ParticipantEvent):
@@ -363,6 +424,283 @@ class QueryClosed(SiteEvent):
 
     query_id: Code
     reason: QueryReason
+
+
+class QueryAnswered(SiteEvent):
+    """A site's answer to a query, the n-th. It settles nothing by itself: the data do, or whoever manages them."""
+
+    kind = "query_answered"
+    key_form = "query_answered:{query_id}:{answer_number}"
+
+    query_id: Code
+    answer_number: Ordinal = 1
+    answer: Literal["corrected", "confirmed", "cannot_say"]
+
+
+class ActivityReported(SiteEvent):
+    """A count of a site's work for a month, as reported to the evaluation or to NHS England; `version` counts up."""
+
+    kind = "activity_reported"
+    key_form = "activity:{site_id}:{figure}:{month}:{reported_to}:{version}"
+
+    figure: Code
+    month: Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+    reported_to: Literal["evaluation", "nhs_england"]
+    version: Ordinal = 1
+    count: Count
+
+
+class DataErased(Event):
+    """Tombstone: a file that held answers was erased, for a person or because it held what it must not.
+
+    `replaced_by`: the file that holds what others still need of it, "" where nothing is left. `reference`: of the
+    decision, which a named `role` took.
+    """
+
+    kind = "data_erased"
+    key_form = "erased:{sha256}"
+
+    sha256: Sha256
+    replaced_by: Sha256OrBlank = ""
+    reason: Literal["withdrawal_of_data", "identifier_leak"]
+    role: Code
+    reference: Code
+    n_records: Count = 0
+
+
+# Packs
+#
+# What goes to a site in one sending is a pack: claimed in one append together with the returns that it asks for, then
+# put into the site's outbox, then recorded as delivered. A claim that must not go out any more is voided, with the
+# returns that it would have released.
+
+
+class PackClaimed(SiteEvent):
+    """A pack was made up and is about to be put into the site's outbox. `sha256`: the workbook, as kept."""
+
+    kind = "pack_claimed"
+    key_form = "pack:{pack_id}"
+
+    pack_id: Code
+    purpose: Literal["wave", "blank", "replacement"]
+    waves: Codes = ()
+    n_returns: Count = 0
+    n_queries: Count = 0
+    first_number: Count = 0
+    n_numbers: Count = 0
+    sha256: Sha256
+    file_name: Code
+    protocol_version: Code
+
+
+class ReturnReleased(ParticipantEvent):
+    """A questionnaire was sent to a site, in a pack; `occurred_on` is the day. `copy_number`: from 2 on, a replacement.
+
+    The dates are those that the pack told: what moves them later does not change what was sent.
+    """
+
+    kind = "return_released"
+    key_form = "released:{participant_id}:{respondent}:{wave}:{copy_number}"
+
+    pack_id: Code
+    respondent: Code
+    wave: Code
+    copy_number: Ordinal = 1
+    form: Code
+    instruments: Codes
+    opens_on: date
+    due_on: date
+    late_until: date
+
+
+class PackDelivered(SiteEvent):
+    """A pack lies in the site's outbox."""
+
+    kind = "pack_delivered"
+    key_form = "pack_delivered:{pack_id}"
+
+    pack_id: Code
+
+
+class HoldLifted(ParticipantEvent):
+    """A named role lifted one hold on one wave for one participant, with the reference of the decision."""
+
+    kind = "hold_lifted"
+    key_form = "hold_lifted:{participant_id}:{wave}:{hold}"
+
+    wave: Code
+    hold: Code
+    role: Code
+    reason: Code
+    reference: Code
+
+
+# Messages
+#
+# A message is queued with everything that it chases, claimed, handed to the mail server and recorded as sent: each a
+# row of its own. A message that was being handed over when the program died is uncertain: a person looks and says what
+# became of it, and nothing is ever sent again by itself. What must not go out any more is voided, with the steps that
+# it would have taken. Addresses stand in no row; `address_code` tells two apart.
+
+
+class MessageQueued(Event):
+    """A message is to go out on `occurred_on`. `content_sha256`: its wording, as kept. `person_id`: of the contacts."""
+
+    kind = "message_queued"
+    key_form = "message:{message_id}"
+
+    message_id: Code
+    category: Literal["digest", "stop_notice", "escalation", "pack_notice", "alert"]
+    person_id: IdentifierOrBlank = ""
+    role: Code
+    channel: Literal["email"]
+    template: Code
+    content_sha256: Sha256
+    address_code: Code
+    n_obligations: Count = 0
+
+
+class ObligationChased(Event):
+    """A step of a ladder was taken, for one obligation: in a message that was queued, or by a call that was logged.
+
+    `chase`: what makes it this step of this obligation. `step` is the id of the chaser in the study's configuration.
+    """
+
+    kind = "obligation_chased"
+    key_form = "{chase}"
+
+    chase: Reference
+    about: Code
+    step: Code
+    message_id: CodeOrBlank = ""
+    channel: Literal["email", "telephone", "outbox"]
+    due_on: date
+
+
+class MessageEvent(Event):
+    """A later step of a message; `attempt` counts the tries to send it."""
+
+    message_id: Code
+    attempt: Ordinal = 1
+
+
+class MessageClaimed(MessageEvent):
+    """A run took the message to send it, having made sure that nothing newer forbids it."""
+
+    kind = "message_claimed"
+    key_form = "message_claimed:{message_id}:{attempt}"
+
+
+class MessageTransmitting(MessageEvent):
+    """The message is being handed to the mail server from now on."""
+
+    kind = "message_transmitting"
+    key_form = "message_transmitting:{message_id}:{attempt}"
+
+
+class MessageSent(MessageEvent):
+    """The mail server took the message."""
+
+    kind = "message_sent"
+    key_form = "message_sent:{message_id}:{attempt}"
+
+
+class MessageFailed(MessageEvent):
+    """The mail server did not take the message: for good, or for now. `status`: its code, such as 550 or 5.1.1."""
+
+    kind = "message_failed"
+    key_form = "message_failed:{message_id}:{attempt}"
+
+    persistence: Literal["permanent", "temporary"]
+    status: CodeOrBlank = ""
+
+
+class MessageResolved(MessageEvent):
+    """A person looked for an uncertain message and says whether it went out."""
+
+    kind = "message_resolved"
+    key_form = "message_resolved:{message_id}:{attempt}"
+
+    outcome: Literal["was_sent", "was_not_sent"]
+
+
+class MessageBounced(MessageEvent):
+    """A message came back: for good (a wrong address), or it was delayed. `status`: the code of the report."""
+
+    kind = "message_bounced"
+    key_form = "message_bounced:{message_id}:{persistence}:{status}"
+
+    persistence: Literal["permanent", "temporary"]
+    status: CodeOrBlank = ""
+
+
+class ReplyReceived(Event):
+    """Somebody answered a message by mail. What they wrote stays in the mailbox."""
+
+    kind = "reply_received"
+    key_form = "reply:{reply_code}"
+
+    reply_code: Code
+    message_id: CodeOrBlank = ""
+    person_id: IdentifierOrBlank = ""
+    is_automatic: bool = False
+
+
+class ReplyHandled(Event):
+    """A person has dealt with a reply."""
+
+    kind = "reply_handled"
+    key_form = "reply_handled:{reply_code}"
+
+    reply_code: Code
+
+
+class CallLogged(SiteEvent):
+    """Somebody telephoned a site, or was telephoned; the n-th call of that day. `about`: what it was about."""
+
+    kind = "call_logged"
+    key_form = "call:{site_id}:{occurred_on}:{call}"
+
+    call: Ordinal = 1
+    person_id: IdentifierOrBlank = ""
+    direction: Literal["out", "in"]
+    about: Codes
+    outcome: Literal["reached", "promised", "left_message", "not_reached"]
+    promised_on: date | None = None
+
+
+class ChasingPaused(Event):
+    """Chasing rests: of a site (blank: the study), of a participant (blank: all), of what it is `about` (empty: all).
+
+    Until the last day of it, `until`, or until it is resumed. `pause` names it.
+    """
+
+    kind = "chasing_paused"
+    key_form = "chasing_paused:{pause}"
+
+    pause: Code
+    about: Codes = ()
+    until: date | None = None
+    reason: Code
+
+
+class ChasingResumed(Event):
+    """A pause is over from this day on."""
+
+    kind = "chasing_resumed"
+    key_form = "chasing_resumed:{pause}"
+
+    pause: Code
+
+
+STEPS_OF_SENDING = frozenset(
+    kind.kind
+    for kind in (
+        PackDelivered, MessageQueued, ObligationChased, MessageClaimed, MessageTransmitting, MessageSent, MessageFailed,
+    )
+)  # fmt: skip
+"""Kinds that our own sending leaves, and that change nothing about who may be written to. A run that has folded the
+ledger passes over them when it looks for news about a site or a person."""
 
 
 # The study as a whole

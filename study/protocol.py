@@ -1,7 +1,8 @@
 """A study's protocol and its sites: what may be stated, and every fault of the statement found at once.
 
-A study is a folder of TOML: `study.toml`, one file per site under `sites/`, and `approvals.toml` (the pathway of its
-approvals; a study without it may do nothing that a gate asks about). `parse_study` turns their bytes into a
+A study is a folder of TOML: `study.toml`, one file per site under `sites/`, `approvals.toml` (the pathway of its
+approvals; a study without it may do nothing that a gate asks about) and `fieldwork.toml` (what is released, chased and
+counted; a study without it releases and chases nothing). `parse_study` turns their bytes into a
 frozen `Study`, or raises `DefinitionFaults` with one sentence per fault: place, fault, expectation, next step. It reads
 bytes and nothing else, so a study as it stood in March is rebuilt from the files that were in force in March.
 
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, StrictBool, StringConstraints, ValidationError
 
@@ -49,18 +50,20 @@ from study.definition_fields import (
     Line,
     PeriodText,
 )
+from study.fieldwork import FIELDWORK_SECTIONS, Fieldwork, find_fieldwork_faults
 from study.instruments import DefinitionFaults, find_suggestion
 from study.pathway import PATHWAY_SECTIONS, Pathway, find_pathway_faults
 
 STUDY_FILE = "study.toml"
 PATHWAY_FILE = "approvals.toml"
+FIELDWORK_FILE = "fieldwork.toml"
 SITES_FOLDER = "sites"
 ANCHORS = ("screened", "consented", "allocated")
 EARLIEST_YEAR, LATEST_YEAR = 1950, 2100  # anything else is a slip of the hand
 
 Respondent = Literal["self", "proxy", "carer", "manager"]
 Form = Literal["standard", "easy_read"]
-Scope = Literal["treatment", "questionnaires", "study"]
+Scope = Literal["treatment", "questionnaires", "linkage", "post", "data", "study"]
 Allocation = Literal["randomised", "matched", "waiting_list", "neighbouring_area", "none"]
 
 SiteId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")]
@@ -114,7 +117,12 @@ class WindowDates:
 
 
 class Wave(DefinitionModel):
-    """An occasion on which questionnaires are collected, counted from an event of the participant."""
+    """An occasion on which questionnaires are collected, counted from an event of the participant.
+
+    A wave that an amendment added has a day, `applies_from`, and says to whom it applies: to those whose window opens
+    on or after that day ("opening"), or to those who joined the study on or after it ("joining": consented, or where
+    no consent is kept, screened).
+    """
 
     id: Code = Field(description=CODE_IN_QUOTES)
     label: Line = Field(description=LINE_WORDS)
@@ -123,6 +131,8 @@ class Wave(DefinitionModel):
     anchor: Code = Field(description=f"{', '.join(ANCHORS)} or the id of an earlier wave, in quotes")
     offset: PeriodText = Field(description=PERIOD_WORDS)
     window: Code = Field(description="the id of a window, in quotes")
+    applies_from: Day | None = Field(default=None, description=DAY_WORDS)
+    applies_to: Literal["opening", "joining"] = Field(default="opening", description='"opening" or "joining"')
 
 
 class ScheduledInstrument(DefinitionModel):
@@ -168,7 +178,9 @@ class DispositionReason(DefinitionModel):
         description='"completion", "loss" (the person left), "exclusion" (the study team took them out) or "death"'
     )
     scopes: tuple[Scope, ...] = Field(
-        min_length=1, description='a list of what may end for this reason: "treatment", "questionnaires", "study"'
+        min_length=1,
+        description='a list of what may end for this reason: "treatment", "questionnaires", "linkage", "post" (letters '
+        'to the person), "data" (use of what was given already), "study"',
     )
 
 
@@ -278,6 +290,7 @@ class Study(_StudySection):
     assumptions: tuple[Assumption, ...]
     sites: tuple[Site, ...]
     pathway: Pathway = Pathway()
+    fieldwork: Fieldwork = Fieldwork()
 
     def find_wave(self, text: str) -> Wave | None:
         """The wave with this id, label or alias, whatever the case; None for an unscheduled occasion."""
@@ -384,7 +397,8 @@ def _find_by_text(entries: Iterable[_Labelled], text: str) -> _Labelled | None:
 
 
 def parse_study(files: Mapping[str, bytes], folder_name: str | None = None) -> Study:
-    """Parse a study's folder: `study.toml`, `approvals.toml` (may be absent) and `sites/<site_id>.toml`.
+    """Parse a study's folder: `study.toml`, `sites/<site_id>.toml`, and, where there are, `approvals.toml` and
+    `fieldwork.toml`.
 
     `files` is paths to contents; other files are left alone.
 
@@ -429,6 +443,7 @@ class _Reader:
         self.section: _StudySection | None = None
         self.entries: dict[str, list[tuple[str, Any]]] = {}  # section -> (path, model); faulty entries are not in it
         self.sites: list[tuple[str, Site]] = []
+        self.document_ids: list[str] = []
 
     def read(self) -> Study | None:
         if STUDY_FILE not in self.files:
@@ -448,12 +463,19 @@ class _Reader:
             self.check_consent()
         self.check_sites()
         pathway = self.read_pathway()
+        fieldwork = self.read_fieldwork()
         if self.faults or self.section is None:
             return None
         models = {section: tuple(model for _, model in entries) for section, entries in self.entries.items()}
         # Validated entry by entry above; construct once more as a whole so that Study's own types hold too.
         return Study.model_validate(
-            {**dict(self.section), **models, "sites": tuple(site for _, site in self.sites), "pathway": pathway},
+            {
+                **dict(self.section),
+                **models,
+                "sites": tuple(site for _, site in self.sites),
+                "pathway": pathway,
+                "fieldwork": fieldwork,
+            },
         )
 
     def read_pathway(self) -> Pathway:
@@ -463,8 +485,19 @@ class _Reader:
         reader = _PathwayReader(self.files, self.folder_name)
         reader.folder = self.folder
         entries = reader.read_entries({body.id for _, site in self.sites for body in site.bodies})
+        self.document_ids = reader.find_declared("documents")
         self.faults += reader.faults
         return Pathway.model_validate(entries)
+
+    def read_fieldwork(self) -> Fieldwork:
+        """The rules of the fieldwork, as far as they can be read; none if the study has no file for them."""
+        if FIELDWORK_FILE not in self.files:
+            return Fieldwork()
+        reader = _FieldworkReader(self.files, self.folder_name)
+        reader.folder = self.folder
+        entries = reader.read_entries(self)
+        self.faults += reader.faults
+        return Fieldwork.model_validate(entries)
 
     # Reading --------------------------------------------------------------------------------------------------------
 
@@ -860,6 +893,34 @@ class _PathwayReader(_Reader):
         routed = {str(route.get("approval")) for route in plain}
         approval_ids, route_ids, duty_ids = map(self.find_declared, ("approvals", "routes", "duties"))
         for text in find_pathway_faults(self.entries, approval_ids, route_ids, routed, duty_ids, body_ids):
+            self.fault(text)
+        return {section: tuple(entry for _, entry in entries) for section, entries in self.entries.items()}
+
+
+class _FieldworkReader(_Reader):
+    """Reads the file of the fieldwork, with the same messages."""
+
+    def __init__(self, files: Mapping[str, bytes], folder_name: str | None) -> None:
+        super().__init__(files, folder_name)
+        self.file = FIELDWORK_FILE
+        self.sections = FIELDWORK_SECTIONS
+
+    def read_entries(self, of: _Reader) -> dict[str, tuple[Any, ...]]:
+        """`of`: the reader of the study, for what the rules may name."""
+        raw = self.parse_toml(FIELDWORK_FILE)
+        if raw is None:
+            return {}
+        self.raw = raw
+        self.check_top_level(list(self.sections))
+        self.read_sections()
+        for text in find_fieldwork_faults(
+            self.entries,
+            wave_ids=of.find_declared("waves") if of.raw else [],
+            scope_ids=of.find_declared("consent_scopes") if of.raw else [],
+            site_ids=[site.site_id for _, site in of.sites],
+            document_ids=of.document_ids,
+            respondents=of.section.respondents if of.section else get_args(Respondent),
+        ):
             self.fault(text)
         return {section: tuple(entry for _, entry in entries) for section, entries in self.entries.items()}
 

@@ -21,13 +21,16 @@ from study.calendar import LONDON, add_months
 from study.configuration import ConfigurationPart, assemble_files, list_parts
 from study.instruments import DefinitionFaults, Instrument, find_suggestion, parse_instrument
 from study.pack_layout import ABOUT_TITLE, LISTS_TITLE, derive_return_layout, fold_title
-from study.protocol import PATHWAY_FILE, SITES_FOLDER, STUDY_FILE, Study, parse_study
+from study.protocol import FIELDWORK_FILE, PATHWAY_FILE, SITES_FOLDER, STUDY_FILE, Study, parse_study
 from tasks.settings import PROJECT, read_settings
 
 NEW_STUDY_FOLDER = PROJECT / "templates" / "new_study"
 
 _STUDY_ID = re.compile(r"[a-z][a-z0-9_]{1,39}")
 _TITLE = re.compile(r"[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*")
+
+
+_OF_STUDY = (STUDY_FILE, PATHWAY_FILE, FIELDWORK_FILE)
 
 
 class StudyNotFound(LookupError):
@@ -169,12 +172,12 @@ def _read_files(folder: Path) -> dict[str, bytes]:
 
 
 def _read_study_files(folder: Path) -> dict[str, bytes]:
-    """The files that a study is parsed from: study.toml, approvals.toml and sites/*.toml."""
+    """The files that a study is parsed from: study.toml, approvals.toml, fieldwork.toml and sites/*.toml."""
     sites = folder / SITES_FOLDER
     files = _read_files(folder)
     of_sites = _read_files(sites) if sites.is_dir() else {}
     return {
-        **{name: data for name, data in files.items() if name in (STUDY_FILE, PATHWAY_FILE)},
+        **{name: data for name, data in files.items() if name in _OF_STUDY},
         **{f"{SITES_FOLDER}/{name}": data for name, data in of_sites.items() if name.endswith(".toml")},
     }
 
@@ -284,13 +287,13 @@ def _find_stray_files(folder: Path) -> tuple[list[str], list[str]]:
             continue
         name = path.relative_to(folder).as_posix()
         parent = path.parent.relative_to(folder).as_posix()
-        if name in (STUDY_FILE, PATHWAY_FILE) or (parent == SITES_FOLDER and path.suffix == ".toml"):
+        if name in _OF_STUDY or (parent == SITES_FOLDER and path.suffix == ".toml"):
             continue
         place = f"sites_config/{folder.name}/{name}"
         if path.suffix.lower() == ".toml" or parent == SITES_FOLDER:
             faults.append(
                 f"{place}: nothing reads this file. A site is {SITES_FOLDER}/<site_id>.toml, the protocol is "
-                f"{STUDY_FILE}, the pathway {PATHWAY_FILE}: rename, move or remove it."
+                f"{STUDY_FILE}, the pathway {PATHWAY_FILE}, the fieldwork {FIELDWORK_FILE}: rename, move or remove it."
             )
         else:
             notes.append(f"{place}: nothing reads this file.")

@@ -408,12 +408,18 @@ class Writing:
         return int(self._connection.execute(query).scalar_one())
 
     def newest_seq(
-        self, participant_ids: Iterable[str] = (), site_ids: Iterable[str] = (), kinds: Iterable[str] = ()
+        self,
+        participant_ids: Iterable[str] = (),
+        site_ids: Iterable[str] = (),
+        kinds: Iterable[str] = (),
+        passing_over: Iterable[str] = (),
     ) -> int:
         """The last row that names any of these participants or sites, or is of any of these kinds; 0 if none does.
 
-        Who decided on the state at head H claims only if nothing that the decision rests on is newer than H.
+        Who decided on the state at head H claims only if nothing that the decision rests on is newer than H. Rows of
+        the kinds in `passing_over` do not count.
         """
+        passed = _row.kind.not_in(sorted(passing_over)) if passing_over else sa.true()
         newest = 0
         for column, wanted in (
             (_row.participant_id, participant_ids),
@@ -421,7 +427,7 @@ class Writing:
             (_row.kind, kinds),
         ):
             for part in _divide(wanted):
-                query = sa.select(sa.func.max(_row.seq)).where(_row.study == self._study, column.in_(part))
+                query = sa.select(sa.func.max(_row.seq)).where(_row.study == self._study, column.in_(part), passed)
                 newest = max(newest, self._connection.execute(query).scalar() or 0)
         return newest
 

@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     s3_region: str = Field(default="eu-west-2", description="Region of the bucket (London).")
     s3_access_key: str = Field(default="", description="Empty: boto3's own search (profile, role, environment).")
     s3_secret_key: SecretStr = Field(default=SecretStr(""), description="Goes with the access key.")
+    contacts: Path = Field(
+        default=Path("contacts"),
+        description="Folder of the people at the sites, a file <study>.toml each; keep it outside the repository.",
+    )
     sites_config: Path = Field(default=PROJECT / "sites_config", description="Folder of studies.")
     instruments: Path = Field(default=PROJECT / "instruments", description="Folder of instruments.")
     settle_seconds: int = Field(

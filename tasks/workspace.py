@@ -65,6 +65,12 @@ class Workspace:
         """Decoded events of the ledger; may be deleted at any time."""
         return self.folder / "cache"
 
+    @property
+    def contacts_file(self) -> Path:
+        """Names and addresses of the people at the sites; a rehearsal has made-up ones in its own folder."""
+        own = self.folder / "contacts.toml"
+        return own if own.is_file() else self.settings.contacts / f"{self.study.study_id}.toml"
+
     def reload_definitions(self) -> None:
         """Read protocol, sites and instruments again. Raises DefinitionFaults, and keeps the old ones, if wrong."""
         study = load_study(self.study.study_id, self.settings.sites_config, self.settings.instruments)

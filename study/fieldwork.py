@@ -1,0 +1,320 @@
+"""How a study's fieldwork is run, as data: what is released when, who answers, what is chased and how, what is counted.
+
+The rules are the file `fieldwork.toml` beside the protocol, and are adopted with the rest of the configuration. A study
+without it collects what sites send by themselves: nothing is released and nobody is chased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any, Literal, get_args
+
+from pydantic import Field, StrictBool, StrictInt
+
+from study.calendar import Period
+from study.definition_fields import (
+    CODE_IN_QUOTES,
+    DAY_WORDS,
+    LINE_WORDS,
+    PERIOD_WORDS,
+    Code,
+    Day,
+    DefinitionModel,
+    Line,
+    PeriodText,
+)
+from study.instruments import find_suggestion
+
+ConsentRoute = Literal["self", "consultee", "parent"]
+CONSENT_ROUTES: tuple[str, ...] = get_args(ConsentRoute)
+Obligation = Literal["return", "consent_copy", "reconsent", "query", "activity_figures"]
+OBLIGATIONS: tuple[str, ...] = get_args(Obligation)
+"""What a site can owe the study, besides approvals."""
+
+_DAYS_WORDS = "a whole number of days, -1000 to 1000"
+_NUMBER_WORDS = "a whole number, without quotes"
+_YES_NO_WORDS = "true or false, without quotes"
+_SOURCE_WORDS = f"where the figure comes from, as {LINE_WORDS}"
+_SITES_WORDS = "a list of ids of sites"
+
+
+class Release(DefinitionModel):
+    """How the questionnaires of a wave go out.
+
+    `mode`: "automatic" (the daily round sends what may go) or "on_request" (a coordinator does). A pack may go to its
+    site `lead` before the window opens, so that it is there in time. More than `at_once` returns of one site at once
+    need a coordinator's word: a site that joins late, or an imported backlog, starts no flood.
+    """
+
+    wave: Code = Field(description="the id of a wave, in quotes")
+    mode: Literal["automatic", "on_request"] = Field(description='"automatic" or "on_request"')
+    lead: PeriodText = Field(default=Period(), description=PERIOD_WORDS)
+    at_once: StrictInt = Field(default=100, ge=1, le=100_000, description=_NUMBER_WORDS)
+
+
+class RespondentRule(DefinitionModel):
+    """For whom a respondent is expected to answer: those whose consent came by one of these `routes` (none named: by
+    any) and covers all of these `scopes`. A respondent without a rule is expected of everybody."""
+
+    respondent: Literal["self", "proxy", "carer", "manager"] = Field(
+        description='"self", "proxy", "carer" or "manager"'
+    )
+    routes: tuple[ConsentRoute, ...] = Field(default=(), description='a list of "self", "consultee" and "parent"')
+    scopes: tuple[Code, ...] = Field(default=(), description="a list of ids of consent_scopes")
+
+
+class ApproachReason(DefinitionModel):
+    """Why somebody who was approached did not join."""
+
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
+    outcome: Literal["declined", "not_eligible"] = Field(description='"declined" or "not_eligible"')
+
+
+class IdentifierRule(DefinitionModel):
+    """How new participant identifiers are made: `form`, with the site's {code}, a {number} of so many `digits` and a
+    {check} digit (Damm's scheme: one wrong digit, or two that changed places, are found). `block`: so many at a time.
+    """
+
+    form: Line = Field(
+        description="text in quotes with {code}, {number} and {check}, such as '{code}-P{number}{check}'"
+    )
+    digits: StrictInt = Field(ge=2, le=8, description="a whole number, 2 to 8")
+    block: StrictInt = Field(ge=1, le=1000, description="a whole number, 1 to 1000")
+
+
+class ConsentRule(DefinitionModel):
+    """What is asked of consent that sites hold.
+
+    The form is to be filed within `copy_within` (working days) of signing. `reconsent_after`: a consent is to be given
+    anew after so long (left out: never). Until `sixteen_in` is over a parent may consent for a child. Data already
+    given may be withdrawn within `data_withdrawal_within` of giving them (left out: as long as the study lasts).
+    """
+
+    needed_scope: Code = Field(description="the id of the consent scope that questionnaires need, in quotes")
+    linkage_scope: Code | None = Field(default=None, description="the id of a consent scope, in quotes")
+    copy_within: StrictInt = Field(ge=0, le=1000, description="a whole number of working days, 0 to 1000")
+    reconsent_after: PeriodText | None = Field(default=None, description=PERIOD_WORDS)
+    reconsent_notice: PeriodText = Field(default=Period(days=28), description=PERIOD_WORDS)
+    data_withdrawal_within: PeriodText | None = Field(default=None, description=PERIOD_WORDS)
+    document: Code | None = Field(
+        default=None, description="the id of the document of approvals.toml whose versions consent forms are, in quotes"
+    )
+    source: Line = Field(description=_SOURCE_WORDS)
+
+
+class LadderStep(DefinitionModel):
+    """One step of a ladder of chasers for what a site owes.
+
+    `about`: "return" (a questionnaire of one of `waves`, or of any), "consent_copy" (a signed form to be filed),
+    "reconsent", "query" or "activity_figures". It falls due `days` working days after (negative: before) `counts_from`:
+    "released" (the pack went out), "due" (the day that it is owed by) or "closes" (the window's last day). `to`: the
+    role that is written to; `tells`: a role that is told as well. A step by "telephone" stands on the coordinator's
+    list until the call is logged. A step that `encloses_copy` sends the questionnaire a second time.
+    """
+
+    id: Code = Field(description=CODE_IN_QUOTES)
+    about: Obligation = Field(description=", ".join(f'"{name}"' for name in OBLIGATIONS))
+    waves: tuple[Code, ...] = Field(default=(), description="a list of ids of waves")
+    counts_from: Literal["released", "due", "closes"] = Field(description='"released", "due" or "closes"')
+    days: StrictInt = Field(ge=-1000, le=1000, description=_DAYS_WORDS)
+    to: Code = Field(description="the role that is chased, such as site_researcher, in quotes")
+    channel: Literal["email", "telephone"] = Field(description='"email" or "telephone"')
+    template: Code = Field(description=CODE_IN_QUOTES)
+    tells: Code | None = Field(default=None, description="the role that is told, such as project_manager, in quotes")
+    encloses_copy: StrictBool = Field(default=False, description=_YES_NO_WORDS)
+
+
+class QuietPeriod(DefinitionModel):
+    """Days on which nobody is chased: Christmas, the weeks before an election, a site's own leave. `sites`: only these;
+    `about`: only for these. Stop notices go out all the same."""
+
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
+    from_on: Day = Field(description=DAY_WORDS)
+    until_on: Day = Field(description=DAY_WORDS)
+    sites: tuple[str, ...] = Field(default=(), description=_SITES_WORDS)
+    about: tuple[Code, ...] = Field(default=(), description='a list of what is owed, such as "return"')
+
+    def covers(self, on: date) -> bool:
+        return self.from_on <= on <= self.until_on
+
+
+class ChasingRule(DefinitionModel):
+    """At most `weekly_digests` a week to one person (Monday to Sunday, one a day at most in any case), and whose answer
+    is expected within `answer_days` of a step, for the figures of what each step brings."""
+
+    weekly_digests: StrictInt = Field(ge=1, le=7, description="a whole number, 1 to 7")
+    answer_days: StrictInt = Field(ge=1, le=365, description="a whole number of days, 1 to 365")
+    coordinator: Code = Field(description="the role that runs the fieldwork, such as fieldwork_coordinator, in quotes")
+    manager: Code = Field(description="the role that is told of what is stuck, such as project_manager, in quotes")
+
+
+class Figure(DefinitionModel):
+    """A count that each site reports for every month: to the evaluation, and as it told NHS England, to compare.
+
+    It is owed `due` after the month's last day.
+    """
+
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
+    due: PeriodText = Field(description=PERIOD_WORDS)
+    from_month: str = Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description='a month in quotes, such as "2017-07"')
+    until_month: str = Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description='a month in quotes, such as "2018-11"')
+
+
+class Target(DefinitionModel):
+    """So many are to be reached by a day, over all sites or at one; from `from_on` on, in even steps."""
+
+    measure: Literal["approached", "agreed", "consented", "baseline", "follow_up"] = Field(
+        description='"approached", "agreed", "consented", "baseline" or "follow_up"'
+    )
+    site: str = Field(default="", description="the id of a site in quotes; left out: all of them together")
+    n: StrictInt = Field(ge=1, le=1_000_000, description=_NUMBER_WORDS)
+    from_on: Day = Field(description=DAY_WORDS)
+    by: Day = Field(description=DAY_WORDS)
+    source: Line = Field(description=_SOURCE_WORDS)
+
+
+class Burden(DefinitionModel):
+    """How many minutes of a site's time something takes, by assumption."""
+
+    work: Literal["approach", "consent", "pack", "questionnaire", "digest", "call", "query", "activity_figures"] = (
+        Field(description='what is done: "approach", "consent", "pack", "questionnaire", "digest", "call", "query" ...')
+    )
+    minutes: StrictInt = Field(ge=0, le=1000, description="a whole number of minutes, 0 to 1000")
+    source: Line = Field(description=_SOURCE_WORDS)
+
+
+class Fieldwork(DefinitionModel):
+    """How the fieldwork of a study is run."""
+
+    releases: tuple[Release, ...] = ()
+    respondents: tuple[RespondentRule, ...] = ()
+    approach_reasons: tuple[ApproachReason, ...] = ()
+    identifiers: tuple[IdentifierRule, ...] = ()
+    consent: tuple[ConsentRule, ...] = ()
+    ladder: tuple[LadderStep, ...] = ()
+    quiet_periods: tuple[QuietPeriod, ...] = ()
+    chasing: tuple[ChasingRule, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    targets: tuple[Target, ...] = ()
+    burdens: tuple[Burden, ...] = ()
+
+    @property
+    def identifier_rule(self) -> IdentifierRule | None:
+        return next(iter(self.identifiers), None)
+
+    @property
+    def consent_rule(self) -> ConsentRule | None:
+        return next(iter(self.consent), None)
+
+    @property
+    def chasing_rule(self) -> ChasingRule | None:
+        """None: nobody is chased for what sites owe."""
+        return next(iter(self.chasing), None)
+
+    def find_release(self, wave_id: str) -> Release | None:
+        """How a wave goes out; None: it is not sent out by the product."""
+        return next((release for release in self.releases if release.wave == wave_id), None)
+
+    def find_respondent_rule(self, respondent: str) -> RespondentRule | None:
+        return next((rule for rule in self.respondents if rule.respondent == respondent), None)
+
+    def find_approach_reason(self, text: str) -> ApproachReason | None:
+        """The reason with this id or label, whatever the case."""
+        folded = text.strip().casefold()
+        return next((r for r in self.approach_reasons if folded in (r.id.casefold(), r.label.casefold())), None)
+
+    def find_step(self, step_id: str) -> LadderStep | None:
+        return next((step for step in self.ladder if step.id == step_id), None)
+
+    def find_figure(self, figure_id: str) -> Figure | None:
+        return next((figure for figure in self.figures if figure.id == figure_id), None)
+
+    def find_minutes(self, work: str) -> int:
+        """Minutes by assumption; 0 where none is stated."""
+        return next((burden.minutes for burden in self.burdens if burden.work == work), 0)
+
+
+# section: (model, the field that names an entry, must there be one)
+FIELDWORK_SECTIONS: dict[str, tuple[type[DefinitionModel], str, bool]] = {
+    "releases": (Release, "wave", False),
+    "respondents": (RespondentRule, "respondent", False),
+    "approach_reasons": (ApproachReason, "id", False),
+    "identifiers": (IdentifierRule, "", False),
+    "consent": (ConsentRule, "", False),
+    "ladder": (LadderStep, "id", False),
+    "quiet_periods": (QuietPeriod, "id", False),
+    "chasing": (ChasingRule, "", False),
+    "figures": (Figure, "id", False),
+    "targets": (Target, "", False),
+    "burdens": (Burden, "work", False),
+}
+_ONLY_ONE = ("identifiers", "consent", "chasing")
+
+
+def find_fieldwork_faults(
+    entries: Mapping[str, Sequence[tuple[str, Any]]],
+    wave_ids: Collection[str],
+    scope_ids: Collection[str],
+    site_ids: Collection[str],
+    document_ids: Collection[str],
+    respondents: Collection[str],
+) -> Iterator[str]:
+    """What does not fit together in the rules of the fieldwork: sentences that begin with the path of the entry.
+
+    `entries`: section to (path, model), faulty entries left out. The others: what the protocol, the sites and the
+    pathway declare.
+    """
+
+    def unknown(words: Collection[str], known: Collection[str], where: str, called: str) -> Iterator[str]:
+        for word in words:
+            if word not in known:
+                hint = find_suggestion(word, known) or f" Known: {', '.join(known) or 'none'}."
+                yield f'{where} names {called} "{word}", which the study does not have. Correct or remove it.{hint}'
+
+    for section in _ONLY_ONE:
+        for path, _ in entries[section][1:]:
+            yield f"{path}: there is one [[{section}]] already. Make them one."
+    for path, release in entries["releases"]:
+        yield from unknown([release.wave], wave_ids, f"{path}.wave", "wave")
+        if release.lead.months < 0 or release.lead.days < 0:
+            yield f'{path}.lead is "{release.lead}". Give the time before the window opens as "0 days" or more.'
+    for path, rule in entries["respondents"]:
+        yield from unknown([rule.respondent], respondents, f"{path}.respondent", "respondent")
+        yield from unknown(rule.scopes, scope_ids, f"{path}.scopes", "consent scope")
+    for path, rule in entries["identifiers"]:
+        for part in ("{code}", "{number}", "{check}"):
+            if rule.form.count(part) != 1:
+                yield f'{path}.form is "{rule.form}". It must hold {part} once. Correct it.'
+    for path, rule in entries["consent"]:
+        scopes = [rule.needed_scope, *([rule.linkage_scope] if rule.linkage_scope else [])]
+        yield from unknown(scopes, scope_ids, path, "consent scope")
+        if rule.document:
+            yield from unknown([rule.document], document_ids, f"{path}.document", "document")
+    for path, step in entries["ladder"]:
+        yield from unknown(step.waves, wave_ids, f"{path}.waves", "wave")
+        if step.waves and step.about != "return":
+            yield f'{path}.waves is for steps about "return" only. Remove it.'
+        if step.counts_from != "due" and step.about != "return":
+            yield f'{path}.counts_from is "{step.counts_from}"; what is no return counts from "due". Correct it.'
+        if step.encloses_copy and step.about != "return":
+            yield f'{path}.encloses_copy is for steps about "return" only. Remove it.'
+        if step.about != "return" and step.days < 0:
+            yield f"{path}.days is {step.days}: what is no return is chased when it is overdue. Give 0 or more."
+    if entries["ladder"] and not entries["chasing"]:
+        yield "there is a ladder but no [[chasing]]. Add it: it says how often a person may be written to."
+    for path, period in entries["quiet_periods"]:
+        yield from unknown(period.sites, site_ids, f"{path}.sites", "site")
+        yield from unknown(period.about, [*OBLIGATIONS, "approval"], f"{path}.about", "obligation")
+        if period.until_on < period.from_on:
+            yield f"{path}.until_on ({period.until_on}) is before from_on ({period.from_on}). Correct one of them."
+    for path, figure in entries["figures"]:
+        if figure.until_month < figure.from_month:
+            yield f"{path}.until_month ({figure.until_month}) is before from_month ({figure.from_month}). Correct one."
+    for path, target in entries["targets"]:
+        yield from unknown([target.site] if target.site else [], site_ids, f"{path}.site", "site")
+        if target.by <= target.from_on:
+            yield f"{path}.by ({target.by}) is not after from_on ({target.from_on}). Correct one of them."
