@@ -12,9 +12,9 @@ from rich.table import Table
 
 from desk.approval_commands import approvals_app
 from desk.options import StudyArgument, find_site_id, open_study, out, parse_day
+from study.approval_chasing import derive_approval_chasers
 from study.approvals import derive_approvals
 from study.calendar import find_day_bounds, london_day
-from study.chasing import derive_approval_chasers
 from study.deadlines import derive_deadlines
 from study.forecast import derive_forecast_history
 from study.position import STATE_WORDS, derive_lacking, name_activities, name_body

@@ -1,268 +1,478 @@
-"""Who is chased for what, when and by which rule: the plan of chasers for approvals, duties and incidents.
+"""Who is chased today for what is owed to the study, what comes next, and what rests and why.
 
-The plan is drawn up afresh each day from what is owed that day, so whatever ends an obligation ends its chasers: a
-decision, an answer, a renewal, a duty that was done, an assessment. Nothing is scheduled ahead, and nothing is sent.
+What sites owe is returns, copies of consent forms, renewed consent, answers to queries and activity figures; what
+bodies owe is approvals (`study/approval_chasing.py`). The plan is drawn up afresh each day from what is owed that day,
+so whatever ends an obligation ends its chasers. Nothing is scheduled ahead.
 
 Judgement calls:
 
-- The day of a chaser that falls on a weekend or a bank holiday moves to the next working day.
-- Of the rungs of one ladder that are due, only the highest counts: after a backlog, nobody gets three letters at once.
-- An authority is not chased for what it can't give yet: its days count from the later of the day on which its turn
-  began and the day on which the last of the approvals in `granted_after` came into force. Nor is a body chased where
-  silence grants.
-- What was never sent in counts from the day from which nothing else holds it up: the start of the study, the day on
-  which the last of the approvals that it waits for came into force, or the introduction of a modification.
-- With the study's last day the chasing of approvals ends; what is in force until then need not be renewed. Duties and
-  incidents are owed beyond it.
+- A step of a ladder is taken once for one obligation: its key holds no date, so a date that is corrected chases nobody
+  twice. Of the steps that are due only the highest counts, and none below one that was taken is gone back to.
+- What reached a site after its day counts from when it did: a pack that went out late, or months of figures that were
+  over before the site began, start no flood of overdue letters. A notice ahead of a day is worth nothing after it, nor
+  on the day on which the pack itself goes out.
+- A return is chased while its site may collect it: under a body whose approval lapsed nobody is asked for
+  questionnaires, nor for consent copies, queries or figures; the approval that lapsed is chased as ever.
+- Queries and consent copies go on when a participant withdraws or dies, since the data were given; they end when the
+  data themselves are withdrawn. Whoever answered a query has done their part: it is looked at here.
+- A promise on the telephone lets what it was about rest at that site, to the end of the promised day.
+- A step by telephone is never mailed: the coordinator is told of the call, and it stands on the list until it is
+  logged. A role that a step `tells` is told in its own digest, once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Sequence
 from datetime import date
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from study.approval_steps import DAY, ITEM, Item
-from study.calendar import add_days, find_holidays, move_to_working_day
-from study.deadlines import derive_needed, describe_item, describe_place
-from study.duties import derive_duties
-from study.incidents import derive_incidents
-from study.pathway import Chaser
+from study.approval_chasing import derive_approval_rungs
+from study.approval_steps import DAY, ITEM
+from study.calendar import HolidayCalendar, add_period, find_holidays, format_day, is_working_day
+from study.consent import derive_consents
+from study.events import (
+    CallLogged,
+    ChasingPaused,
+    ChasingResumed,
+    ConsentRecorded,
+    ObligationChased,
+    ParticipantApproached,
+    ParticipantScreened,
+    QueryAnswered,
+)
+from study.fieldwork import OBLIGATIONS, LadderStep
+from study.gate import derive_open_days
+from study.incidents import find_activity
+from study.participation import DATA, QUESTIONNAIRES, derive_stops, is_stopped
 from study.protocol import Study
-from study.state import Events
+from study.queries import find_open_queries
+from study.releasing import derive_owed_figures
+from study.state import Events, derive_queries
+from study.waves import derive_expected_returns
 
-CHASER_STATES = ("due", "coming")
-_COLUMNS = [
-    *("key", "chaser", "about", *ITEM, "duty", "incident_id", "to", "channel", "template", "anchor_on", "due_on"),
-    *("state", "rule", "n_days_late"),
+CHASER_STATES = ("due", "resting", "coming", "chased")
+APPROVAL, TOLD = "approval", "told"
+URGENCY = (
+    *("incident", "authority", "applicant", "expiry", "review", "duty", "consent_copy", "reconsent", "return"),
+    *("query", "activity_figures"),
+)
+"""What a chaser may be about, the most urgent first."""
+
+_APPROVALS = ("authority", "applicant", "expiry", "review")
+_IDS = ["participant_id", "respondent", "wave", "form_version", "query_id", "figure", "month"]
+_OWED_COLUMNS = ["about", "obligation", "site_id", "body_id", *_IDS, "owed_on", "had_on", "ends_on", "last_on"]
+COLUMNS = [
+    *("key", "chaser", "about", *ITEM, "duty", "incident_id", *_IDS, "to", "channel", "template", "anchor_on"),
+    *("due_on", "state", "rests_because", "rests_until", "rule", "n_days_late", "owed_on", "n_days_overdue"),
+    *("ends_on", "obligation", "subject", "fact", "encloses_copy", "is_told"),
 ]
-_Anchors = dict[str, tuple[date, str]]
+_DAYS = ("anchor_on", "due_on", "rests_until", "owed_on", "ends_on")
+_COUNTS = ("n_days_late", "n_days_overdue")
+_FLAGS = ("encloses_copy", "is_told")
+_FAR = pd.Timestamp("2200-12-31")
+_COLLECTING = ("collect_baseline", "collect_follow_up")
 
 
-class _Obligation(NamedTuple):
-    """Something that is owed on a day. `anchors`: by `counts_from`, the day that rungs count from and what it is.
+def derive_chasers(study: Study, events: Events, as_of: date) -> pd.DataFrame:
+    """Every chaser that is due at the end of a day, rests, or comes next if nothing changes.
 
-    `ladder`: the same for all that is owed of one thing. `name`: how keys name it. `of`: what a chaser may be kept
-    to. `last_on`: the last day on which anybody is chased for it.
+    One row per obligation and step, and one per role that is told of a step. Columns: key (`chase` of
+    ObligationChased), chaser (the step's id), about (of URGENCY), approval, site_id, body_id, person_id, modification,
+    duty, incident_id, participant_id, respondent, wave, form_version, query_id, figure, month ('' where that does not
+    apply), to (a role), channel ("email", "telephone"), template, anchor_on, due_on (the day on which it is to go),
+    state ("due", "resting": it is due and something forbids it today, "coming"), rests_because (words) and rests_until
+    (its last day; NaT: open), rule (a sentence), n_days_late (since due_on), owed_on (the day by which the thing itself
+    is owed; NaT for some approvals), n_days_overdue (since owed_on), ends_on (of a return the window's last day, of a
+    consent the last day on which it counts), obligation, subject and fact (what is owed, in words), encloses_copy and
+    is_told (not who is chased, but who is told of it). The most urgent first, then by day and key.
     """
-
-    about: str
-    of: str
-    ladder: str
-    name: str
-    subject: str
-    anchors: _Anchors
-    ids: Mapping[str, str]
-    last_on: date = date.max
+    rungs = derive_rungs(study, events, as_of)
+    return rungs.loc[rungs["state"] != "chased"].reset_index(drop=True)
 
 
-class _Rung(NamedTuple):
-    counted_on: date
-    place: int
-    due_on: date
-    chaser: Chaser
-    obligation: _Obligation
+def derive_rungs(study: Study, events: Events, as_of: date) -> pd.DataFrame:
+    """The chasers of `derive_chasers`, and of each thing that is still owed the highest step that was taken (state
+    "chased"; "resting" things that were chased among them, with their reason)."""
+    events = events.select(as_of=as_of)
+    taken = events.frame(ObligationChased)[["key", "step"]]
+    of_approvals = derive_approval_rungs(study, events, as_of)
+    of_approvals["owed_on"] = of_approvals["anchor_on"].where(of_approvals["about"].isin(["expiry", "review", "duty"]))
+    parts = [of_approvals.reindex(columns=COLUMNS)]
+    if study.fieldwork.chasing_rule is not None and as_of <= study.ends_on:
+        owed = derive_owed(study, events, as_of)
+        parts.append(_derive_steps(study, owed, taken, as_of).reindex(columns=COLUMNS))
+    rungs = _complete(pd.concat([part for part in parts if len(part)] or parts, ignore_index=True), as_of)
+    told = _derive_told(study, rungs)
+    rungs = pd.concat([rungs, told.loc[~told["key"].isin(taken["key"])]], ignore_index=True)
+    rungs = _rest(study, events, rungs, as_of)
+    order = {about: place for place, about in enumerate(URGENCY)}
+    states = {state: place for place, state in enumerate(CHASER_STATES)}
+    rungs["order"], rungs["stage"] = rungs["about"].map(order), rungs["state"].map(states)
+    rungs = rungs.sort_values(["stage", "order", "due_on", "key"], ignore_index=True)
+    return rungs[COLUMNS]
 
 
-def derive_approval_chasers(study: Study, events: Events, as_of: date, sent: Collection[str] = ()) -> pd.DataFrame:
-    """The rungs that are due at the end of a day, and those that come if nothing changes: due ones first, then by day.
+def _complete(rungs: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """The columns that not every part has, each of its kind."""
+    for column in COLUMNS:
+        if column in _DAYS:
+            rungs[column] = rungs[column].astype(DAY)
+        elif column in _FLAGS:
+            rungs[column] = rungs[column].eq(True)
+        elif column not in _COUNTS:
+            rungs[column] = rungs[column].fillna("").astype("str")
+    day = pd.Timestamp(as_of)
+    for column, since in (("n_days_late", "due_on"), ("n_days_overdue", "owed_on")):
+        rungs[column] = (day - rungs[since]).dt.days.clip(lower=0).fillna(0).astype("int64")
+    return rungs
 
-    `sent`: keys of what was sent already, which is left out. Columns: key (the same from day to day, as long as the day
-    that it counts from stands), chaser, about, approval, site_id, body_id, person_id, modification, duty, incident_id
-    ('' where that does not apply), to (a role), channel, template, anchor_on (the day that it counts from), due_on (the
-    day on which it is to go), state ("due" or "coming"), rule (a sentence: what is owed, since or until when, who is
-    chased by which rung) and n_days_late (calendar days since due_on; 0 for what is coming).
+
+# What is owed ---------------------------------------------------------------------------------------------------------
+
+
+def derive_owed(study: Study, events: Events, as_of: date) -> pd.DataFrame:
+    """What sites owe the study at the end of a day and may be asked for: one row an obligation.
+
+    Columns: about (of OBLIGATIONS), obligation (how keys name it), site_id, body_id (of the participant; '' unknown),
+    participant_id, respondent, wave, form_version, query_id, figure, month, owed_on (the day by which it is owed),
+    had_on (since when the site can see to it), ends_on (of a return the window's last day, of a consent the last day on
+    which it counts) and last_on (the last day on which anybody is asked for it). What is owed under an approval that is
+    not in force is left out.
     """
-    ladders: dict[str, list[_Rung]] = {}
-    for obligation in (
-        *_list_item_obligations(study, events, as_of),
-        *_list_duty_obligations(study, events, as_of),
-        *_list_incident_obligations(study, events, as_of),
-    ):
-        ladders.setdefault(obligation.ladder, []).extend(_list_rungs(study, obligation))
-    rows = [_describe_rung(rung, as_of) for rungs in ladders.values() for rung in _choose(rungs, as_of)]
-    frame = pd.DataFrame([row for row in rows if row["key"] not in sent], columns=_COLUMNS)
-    kinds = {**dict.fromkeys(_COLUMNS, "str"), "anchor_on": DAY, "due_on": DAY, "n_days_late": "int64"}
-    frame = frame.astype(kinds)
-    return frame.sort_values(["state", "due_on", "key"], ascending=[False, True, True], ignore_index=True)
+    events = events.select(as_of=as_of)
+    stops = derive_stops(study, events, as_of)
+    expected = derive_expected_returns(study, events, as_of)
+    bodies = expected.drop_duplicates("participant_id").set_index("participant_id")["body_id"]
+    screened = events.frame(ParticipantScreened).set_index("participant_id")["body_id"]
+    bodies = pd.concat([bodies, screened])
+    bodies = bodies[~bodies.index.duplicated()]
+    parts = [
+        _derive_owed_returns(expected, stops),
+        *_derive_owed_consent(study, events, stops, as_of),
+        _derive_owed_queries(study, events, stops),
+        _derive_owed_figures(study, events, as_of),
+    ]
+    for part in parts:
+        part["last_on"] = part["last_on"].fillna(_FAR).clip(upper=pd.Timestamp(study.ends_on)) if len(part) else pd.NaT
+    owed = pd.concat([part.reindex(columns=_OWED_COLUMNS) for part in parts if len(part)] or [_no_obligations()])
+    for column in ("owed_on", "had_on", "ends_on", "last_on"):
+        owed[column] = owed[column].astype(DAY)
+    texts = ["about", "obligation", "site_id", "body_id", *_IDS]
+    owed[texts] = owed[texts].fillna("").astype("str")
+    unknown = owed["body_id"].eq("") & owed["participant_id"].ne("")
+    owed.loc[unknown, "body_id"] = owed.loc[unknown, "participant_id"].map(bodies).fillna("").astype("str")
+    owed = owed.loc[(owed["last_on"] >= pd.Timestamp(as_of)) & owed["owed_on"].notna()]
+    owed = owed.drop_duplicates("obligation")
+    return owed.loc[_may_be_asked(study, events, owed, as_of)].reset_index(drop=True)
 
 
-def _list_rungs(study: Study, obligation: _Obligation) -> Iterator[_Rung]:
-    holidays = find_holidays(study.bank_holidays)
-    for place, chaser in enumerate(study.pathway.chasers):
-        if chaser.about != obligation.about or (chaser.of and obligation.of not in chaser.of):
-            continue
-        if chaser.counts_from not in obligation.anchors:
-            continue
-        anchor_on, _ = obligation.anchors[chaser.counts_from]
-        counted_on = add_days(anchor_on, chaser.days, chaser.unit, holidays)
-        due_on = move_to_working_day(counted_on, "later", holidays)
-        if due_on <= obligation.last_on:
-            yield _Rung(counted_on, place, due_on, chaser, obligation)
+def _no_obligations() -> pd.DataFrame:
+    return pd.DataFrame(columns=_OWED_COLUMNS)
 
 
-def _choose(rungs: Iterable[_Rung], as_of: date) -> Iterable[_Rung]:
-    """The highest rung that is due, and of those that come the highest of each day."""
-    return {max(rung.due_on, as_of): rung for rung in sorted(rungs, key=lambda rung: rung[:2])}.values()
+def _derive_owed_returns(expected: pd.DataFrame, stops: pd.DataFrame) -> pd.DataFrame:
+    """Questionnaires that are out and not, or not wholly, in."""
+    is_owed = expected["status"].isin(["released", "partial"]) & expected["released_on"].notna()
+    owed = expected.loc[is_owed & ~is_stopped(stops, expected["participant_id"], QUESTIONNAIRES)].copy()
+    owed["about"], owed["owed_on"], owed["last_on"] = "return", owed["due_on"], owed["late_until"]
+    owed["had_on"], owed["ends_on"] = owed["released_on"], owed["closes_on"]
+    owed["obligation"] = "return:" + owed["participant_id"] + ":" + owed["respondent"] + ":" + owed["wave"]
+    return owed
 
 
-def _describe_rung(rung: _Rung, as_of: date) -> dict[str, Any]:
-    chaser, obligation = rung.chaser, rung.obligation
-    anchor_on, fact = obligation.anchors[chaser.counts_from]
-    n_days = abs(chaser.days)
-    unit = f"{'working ' if chaser.unit == 'working' else ''}day{'' if n_days == 1 else 's'}"
-    when = f"{n_days} {unit} {'before' if chaser.days < 0 else 'after'} that day" if n_days else "on that day"
-    moved = f"; moved from {rung.counted_on}, no working day" if rung.due_on != rung.counted_on else ""
-    return {
-        "key": f"chase:{obligation.name}:{chaser.id}:{anchor_on}",
-        "chaser": chaser.id,
-        "about": chaser.about,
-        **dict.fromkeys((*ITEM, "duty", "incident_id"), ""),
-        **obligation.ids,
-        "to": chaser.to,
-        "channel": chaser.channel,
-        "template": chaser.template,
-        "anchor_on": anchor_on,
-        "due_on": rung.due_on,
-        "state": "due" if rung.due_on <= as_of else "coming",
-        "rule": f"{obligation.subject} {fact} {anchor_on}. {chaser.to.replace('_', ' ').capitalize()} is chased by "
-        f"{chaser.channel} {when} ({chaser.id}{moved}).",
-        "n_days_late": max((as_of - rung.due_on).days, 0),
+def _derive_owed_consent(study: Study, events: Events, stops: pd.DataFrame, as_of: date) -> list[pd.DataFrame]:
+    """Forms that nobody says are filed, and consent that is to be given anew."""
+    rule = study.fieldwork.consent_rule
+    if rule is None:
+        return []
+    consents = derive_consents(study, events, as_of)
+    name = consents["participant_id"] + ":" + consents["form_version"]
+    is_erased = is_stopped(stops, consents["participant_id"], DATA)
+    is_left = is_stopped(stops, consents["participant_id"], QUESTIONNAIRES)
+    copies = consents.loc[~consents["copy"].isin(["held", "seen"]) & ~is_erased].assign(about="consent_copy")
+    copies["obligation"] = "consent_copy:" + name
+    copies["owed_on"], copies["had_on"] = copies["copy_due_on"], copies["signed_on"]
+    renewals = consents.loc[consents["reconsent_due_on"].notna() & ~is_left & ~is_erased].assign(about="reconsent")
+    renewals["obligation"] = "reconsent:" + name
+    notice = rule.reconsent_notice
+    ahead = {
+        day: pd.Timestamp(add_period(day.date(), type(notice)(-notice.months, -notice.days)))
+        for day in renewals["reconsent_due_on"].unique()
     }
+    renewals["owed_on"] = renewals["reconsent_due_on"].map(ahead)
+    renewals["had_on"], renewals["ends_on"] = renewals["signed_on"], renewals["reconsent_due_on"]
+    return [part.assign(last_on=pd.NaT) for part in (copies, renewals)]
 
 
-# Approvals ----------------------------------------------------------------------------------------------------------
-
-_TURN_FACTS = {
-    "information_requested": "has waited for our answer to a request for information since",
-    "granted_with_conditions": "was granted with conditions, some of which are not met, on",
-    "refused": "was refused on",
-    "expired": "has not been in force since",
-    "not_sought": "has not been sent in, and nothing else has held it up since",
-}
-
-
-def _list_item_obligations(study: Study, events: Events, as_of: date) -> Iterator[_Obligation]:
-    if as_of > study.ends_on:
-        return
-    needed = derive_needed(study, events, as_of)
-    ready = _Readiness(study, needed)
-    rows: list[Any] = list(needed.itertuples(index=False))
-    for row in rows:
-        item = Item.of(row)
-        parts = ":".join(item)
-        for about, anchors in _list_owed(study, ready, item, row):
-            yield _Obligation(
-                about=about,
-                of=item.approval,
-                ladder=f"review:{parts}" if about == "review" else f"approval:{parts}",
-                name=f"approval:{parts}:{row.attempt}",
-                subject=describe_item(study, row),
-                anchors=anchors,
-                ids=item._asdict(),
-                last_on=study.ends_on,
-            )
+def _derive_owed_queries(study: Study, events: Events, stops: pd.DataFrame) -> pd.DataFrame:
+    """Open queries that the site has not answered."""
+    queries = find_open_queries(derive_queries(events))
+    queries = queries.loc[~queries["query_id"].isin(events.frame(QueryAnswered)["query_id"])]
+    queries = queries.loc[~is_stopped(stops, queries["participant_id"], DATA)].copy()
+    rule = study.fieldwork.chasing_rule
+    n_days = rule.query_within if rule else 0
+    queries["about"], queries["last_on"], queries["had_on"] = "query", pd.NaT, queries["raised_on"]
+    queries["obligation"] = "query:" + queries["query_id"]
+    queries["owed_on"] = _add_working_days(queries["raised_on"], n_days, study.bank_holidays)
+    return queries
 
 
-def _list_owed(study: Study, ready: _Readiness, item: Item, row: Any) -> Iterator[tuple[str, _Anchors]]:
-    """What is owed of one item: what it is about, and the days that count."""
-    turn_on, due_on = _to_date(row.turn_since), _to_date(row.due_on)
-    if row.turn == "authority":
-        ready_on = ready.find_day(item, "granted_after")
-        turn_on = None if turn_on is None or ready_on is None else max(turn_on, ready_on)
-        if turn_on is not None and pd.isna(row.implied_on):
-            yield (
-                "authority",
-                _join(turn_on, "has been with the authority since", due_on, "is due from the authority by"),
-            )
-    elif row.turn == "applicant" and pd.isna(row.resumes_on):
-        if row.state == "not_sought":
-            ready_on = ready.find_day(item, "submitted_after", "granted_after")
-            ready_on = None if ready_on is None else max(ready_on, study.starts_on)
-            turn_on = _to_date(row.introduced_on) if item.modification else ready_on
-        if turn_on is not None:
-            yield "applicant", _join(turn_on, _TURN_FACTS[row.state], due_on, "is to have our answer by")
-    last_on, review_on = _to_date(row.lasts_until), _to_date(row.review_due_on)
-    is_granted = row.state in ("granted", "expired") and pd.isna(row.resumes_on)
-    if is_granted and last_on is not None and last_on < study.ends_on:
-        yield "expiry", _join(None, "", last_on, "has its last day of force on")
-    if review_on is not None and review_on <= study.ends_on:
-        yield "review", _join(None, "", _to_date(row.review_form_due_on) or review_on, "owes its periodic review by")
+def _derive_owed_figures(study: Study, events: Events, as_of: date) -> pd.DataFrame:
+    """Months without figures; those that were over before a site began are owed as if they had ended when it did."""
+    site_ids = [site.site_id for site in study.sites]
+    owed = derive_owed_figures(study, events, as_of, site_ids)
+    begun = [
+        events.frame(kind)[["site_id", "occurred_on"]]
+        for kind in (ParticipantScreened, ParticipantApproached, ConsentRecorded)
+    ]
+    begun_on = pd.concat(begun).groupby("site_id")["occurred_on"].min()
+    owed["had_on"] = owed["site_id"].map(begun_on).astype(DAY)
+    allowed = {figure.id: figure.due for figure in study.fieldwork.figures}
+    ready = [
+        pd.NaT if pd.isna(on) else pd.Timestamp(add_period(on.date(), allowed[figure]))
+        for on, figure in zip(owed["had_on"], owed["figure"], strict=True)
+    ]
+    due = owed["due_on"].astype(DAY)
+    owed["owed_on"] = pd.concat([due, pd.Series(ready, owed.index, dtype=DAY)], axis="columns").max(axis="columns")
+    owed["about"], owed["last_on"] = "activity_figures", pd.NaT
+    owed["obligation"] = "activity_figures:" + owed["site_id"] + ":" + owed["figure"] + ":" + owed["month"]
+    return owed
 
 
-def _join(turn_on: date | None, turn_fact: str, due_on: date | None, due_fact: str) -> _Anchors:
-    days = {"turn": (turn_on, turn_fact), "due": (due_on, due_fact)}
-    return {name: (on, fact) for name, (on, fact) in days.items() if on is not None}
+def _may_be_asked(study: Study, events: Events, owed: pd.DataFrame, as_of: date) -> pd.Series[bool]:
+    """Whether the approvals that each obligation rests on are in force: of a return, for collecting at its wave under
+    its body; of anything else of a participant, for collecting at all under it; of a figure, anywhere at the site."""
+    activities = {wave: find_activity(study, wave) for wave in owed["wave"].unique()}
+    asked = pd.DataFrame({"activity": owed["wave"].map(activities), "site_id": owed["site_id"]})
+    asked["body_id"] = owed["body_id"]
+    asked["is_return"], asked["is_of_person"] = owed["about"] == "return", owed["participant_id"] != ""
+    distinct = asked.drop_duplicates().reset_index(drop=True)
+    questions = [
+        (activity, site.site_id, body_id)
+        for site in study.sites
+        for body_id in ("", *(body.id for body in site.bodies))
+        for activity in _COLLECTING
+    ]
+    strangers = set(distinct[["site_id", "body_id"]].itertuples(index=False, name=None))
+    strangers -= {(site_id, body_id) for _, site_id, body_id in questions}
+    questions += [(activity, *place) for place in sorted(strangers) for activity in _COLLECTING]
+    frame = pd.DataFrame(questions, columns=["activity", "site_id", "body_id"]).assign(person_id="")
+    is_open = dict(zip(questions, derive_open_days(study, events, frame, as_of, as_of).iloc[:, 0], strict=True))
+    answers = []
+    for activity, site_id, body_id, is_return, is_of_person in distinct.itertuples(index=False, name=None):
+        if is_return:
+            answers.append(is_open[activity, site_id, body_id])
+        elif is_of_person:
+            answers.append(any(is_open[one, site_id, body_id] for one in _COLLECTING))
+        else:
+            answers.append(any(found for (_, site, _), found in is_open.items() if site == site_id))
+    distinct["may"] = pd.Series(answers, distinct.index, dtype="bool")
+    may: pd.Series[bool] = asked.merge(distinct, how="left", on=list(asked.columns))["may"].set_axis(owed.index)
+    return may
 
 
-def _to_date(day: Any) -> date | None:
-    return None if pd.isna(day) else day.date()
+# Steps of the ladders -------------------------------------------------------------------------------------------------
 
 
-class _Readiness:
-    """From when on an item's turn can count: once the approvals that it waits for are in force."""
-
-    def __init__(self, study: Study, needed: pd.DataFrame) -> None:
-        self.study = study
-        self.begun: dict[str, dict[Item, date | None]] = {}
-        original = needed.loc[needed["modification"] == "", [*ITEM, "is_in_force", "first_in_force_on"]]
-        for *parts, is_in_force, first_on in original.itertuples(index=False, name=None):
-            item = Item(*parts)
-            self.begun.setdefault(item.approval, {})[item] = first_on.date() if is_in_force else None
-
-    def find_day(self, item: Item, *fields: str) -> date | None:
-        """When the last of the approvals that an item names in these fields first came into force (the first of days
-        if it names none); None while one of them is not in force. Those of the same site and body count; a modification
-        waits for none."""
-        approval = self.study.pathway.find_approval(item.approval)
-        latest = date.min
-        if approval is None or item.modification:
-            return latest
-        for other in (name for field in fields for name in getattr(approval, field)):
-            for place, begun_on in self.begun.get(other, {}).items():
-                if all("" in pair or pair[0] == pair[1] for pair in zip(item[1:4], place[1:4], strict=True)):
-                    if begun_on is None:
-                        return None
-                    latest = max(latest, begun_on)
-        return latest
+@lru_cache(maxsize=8)
+def _list_holidays(calendar: HolidayCalendar, first: int, last: int) -> tuple[np.datetime64, ...]:
+    """Bank holidays that fall on weekdays, from the first year to the last."""
+    holidays = find_holidays(calendar)
+    days = pd.date_range(f"{first}-01-01", f"{last}-12-31", freq="B")
+    return tuple(np.datetime64(day.date(), "D") for day in days if not is_working_day(day.date(), holidays))
 
 
-# Duties and incidents -----------------------------------------------------------------------------------------------
+def _add_working_days(days: pd.Series[Any], n_days: int, calendar: HolidayCalendar) -> pd.Series[Any]:
+    """`study.calendar.add_working_days` for many days at once, 0 moving on to a working day; NaT stays."""
+    found = pd.Series(pd.NaT, days.index, dtype=DAY)
+    known = days.notna()
+    if not known.any():
+        return found
+    stamps = days[known].to_numpy("datetime64[D]")
+    reach = abs(n_days) // 200 + 1
+    years = stamps.astype("datetime64[Y]").astype(int) + 1970
+    holidays = _list_holidays(calendar, int(years.min()) - reach, int(years.max()) + reach)
+    roll = "backward" if n_days > 0 else "forward"
+    found[known] = np.busday_offset(stamps, n_days, roll=roll, holidays=list(holidays)).astype("datetime64[us]")
+    return found
 
 
-def _list_duty_obligations(study: Study, events: Events, as_of: date) -> Iterator[_Obligation]:
-    duties = derive_duties(study, events, as_of)
-    rows: list[Any] = list(duties.loc[duties["state"] != "done"].itertuples(index=False))
-    for row in rows:
-        place = describe_place(study, row.site_id)
-        name = f"duty:{row.duty}:{row.site_id}"
-        yield _Obligation(
-            about="duty",
-            of=row.duty,
-            ladder=f"{name}:{row.n}",
-            name=name,
-            subject=f"{row.label}{f', {place},' if place else ''} (to: {row.to})",
-            anchors=_join(None, "", row.due_on.date(), "is due on"),
-            ids={"duty": row.duty, "site_id": row.site_id},
-        )
+def _derive_steps(study: Study, owed: pd.DataFrame, taken: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """The step of each obligation that is due, the next that comes, and the highest that was taken."""
+    parts = []
+    for place, step in enumerate(study.fieldwork.ladder):
+        part = owed.loc[owed["about"] == step.about]
+        part = part.loc[part["wave"].isin(step.waves)] if step.waves else part
+        if len(part):
+            parts.append(_date_step(study, step, part, as_of).assign(place=place))
+    if not parts:
+        return pd.DataFrame(columns=COLUMNS)
+    rungs = pd.concat(parts, ignore_index=True)
+    rungs["key"] = "chase:" + rungs["obligation"] + ":" + rungs["chaser"]
+    rungs["is_taken"] = rungs["key"].isin(taken["key"])
+    rungs = rungs.loc[rungs["is_taken"] | (rungs["is_good"] & (rungs["due_on"] <= rungs["last_on"]))]
+    rungs = rungs.sort_values(["obligation", "due_on", "place"], ignore_index=True)
+    rungs["rank"] = rungs.groupby("obligation").cumcount()
+    highest = rungs["rank"].where(rungs["is_taken"]).groupby(rungs["obligation"]).transform("max").fillna(-1)
+    rungs = rungs.loc[rungs["rank"] >= highest]
+    is_due = rungs["due_on"] <= pd.Timestamp(as_of)
+    rungs["state"] = np.where(rungs["is_taken"], "chased", np.where(is_due, "due", "coming"))
+    last = rungs.loc[rungs["state"] == "due"].drop_duplicates("obligation", keep="last")
+    following = rungs.loc[rungs["state"] == "coming"].drop_duplicates("obligation", keep="first")
+    rungs = pd.concat([rungs.loc[rungs["state"] == "chased"], last, following], ignore_index=True)
+    return _describe_steps(study, rungs)
 
 
-def _list_incident_obligations(study: Study, events: Events, as_of: date) -> Iterator[_Obligation]:
-    if all(chaser.about != "incident" for chaser in study.pathway.chasers):
-        return
-    incidents = derive_incidents(study, events, as_of)
-    rows: list[Any] = list(incidents.loc[incidents["state"] == "open"].itertuples(index=False))
-    for row in rows:
-        place = describe_place(study, row.site_id)
-        name = f"incident:{row.incident_id}"
-        yield _Obligation(
-            about="incident",
-            of="",
-            ladder=name,
-            name=name,
-            subject=f"Incident {row.incident_id}{f', {place},' if place else ''}",
-            anchors=_join(row.found_on.date(), "was found on", _to_date(row.assess_by), "is to be assessed by"),
-            ids={"incident_id": row.incident_id, "site_id": row.site_id},
-        )
+def _date_step(study: Study, step: LadderStep, owed: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """One step for each of these obligations: anchor_on, due_on, and is_good (whether it is worth anything)."""
+    anchor = {"released": owed["had_on"], "due": owed["owed_on"], "closes": owed["ends_on"]}[step.counts_from]
+    if step.about == "return" and step.days >= 0:
+        anchor = pd.concat([anchor, owed["had_on"]], axis="columns").max(axis="columns").where(anchor.notna())
+    due_on = _add_working_days(anchor, step.days, study.bank_holidays)
+    is_good = due_on.notna()
+    if step.days < 0:
+        is_good &= (due_on > owed["had_on"]) & (anchor >= pd.Timestamp(as_of))
+    return owed.assign(
+        chaser=step.id,
+        to=step.to,
+        channel=step.channel,
+        template=step.template,
+        encloses_copy=step.encloses_copy,
+        anchor_on=anchor,
+        due_on=due_on,
+        is_good=is_good,
+        days=step.days,
+    )
+
+
+_ANCHORS = {"return": "is due by", "consent_copy": "is to be filed by", "reconsent": "is to be asked for from"}
+_ANCHORS |= {"query": "was to be answered by", "activity_figures": "were due by"}
+
+
+def _describe_steps(study: Study, rungs: pd.DataFrame) -> pd.DataFrame:
+    """Add subject, fact and rule in words."""
+    waves = {wave.id: wave.label for wave in study.waves}
+    figures = {figure.id: figure.label for figure in study.fieldwork.figures}
+    about = rungs["about"]
+    person = rungs["participant_id"]
+    words = {
+        "return": person + ", " + rungs["wave"].map(waves).fillna(rungs["wave"]) + ", " + rungs["respondent"],
+        "consent_copy": "Consent form " + rungs["form_version"] + " of " + person,
+        "reconsent": "Consent of " + person + " (form " + rungs["form_version"] + ")",
+        "query": "Query " + rungs["query_id"],
+        "activity_figures": rungs["figure"].map(figures).fillna(rungs["figure"]) + ", " + rungs["month"],
+    }
+    rungs["subject"] = ""
+    for name, text in words.items():
+        rungs.loc[about == name, "subject"] = text[about == name]
+    rungs["fact"] = about.map(_ANCHORS)
+    n_days = rungs["days"].abs().astype("str")
+    unit = np.where(rungs["days"].abs() == 1, " working day ", " working days ")
+    when = np.where(rungs["days"] == 0, "on", np.where(rungs["days"] < 0, "before", "after"))
+    counted = pd.Series(np.where(rungs["days"] == 0, "", n_days + unit), rungs.index, dtype="str")
+    role = rungs["to"].str.replace("_", " ").str.capitalize()
+    rungs["rule"] = (
+        rungs["subject"] + " " + rungs["fact"] + " " + rungs["owed_on"].dt.strftime("%Y-%m-%d") + ". " + role
+        + " is chased by " + rungs["channel"] + " " + counted + when + " " + rungs["anchor_on"].dt.strftime("%Y-%m-%d")
+        + " (" + rungs["chaser"] + ")."
+    )  # fmt: skip
+    return rungs
+
+
+def _derive_told(study: Study, rungs: pd.DataFrame) -> pd.DataFrame:
+    """Who is told of steps that are due or were taken: the role that a step `tells`, and the coordinator of a call.
+
+    A call that was made is told to nobody any more.
+    """
+    tells = {step.id: step.tells for step in study.fieldwork.ladder if step.tells}
+    reached = rungs.loc[rungs["state"].isin(["due", "chased"])]
+    parts = [reached.assign(role=reached["chaser"].map(tells)).dropna(subset="role")]
+    rule = study.fieldwork.chasing_rule
+    if rule is not None:
+        is_call = (reached["channel"] == "telephone") & (reached["state"] == "due")
+        parts.append(reached.loc[is_call].assign(role=rule.coordinator))
+    told = pd.concat(parts, ignore_index=True)
+    told["key"] = (told["key"] + ":told:" + told["role"]).astype("str")
+    told = told.assign(to=told["role"].astype("str"), channel="email", is_told=True, state="due")
+    return told[COLUMNS]
+
+
+# What rests -----------------------------------------------------------------------------------------------------------
+
+
+def find_kind(about: str) -> str:
+    """What a chaser is about, as pauses, quiet periods and calls name it."""
+    return APPROVAL if about in _APPROVALS else about
+
+
+def _rest(study: Study, events: Events, rungs: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """What is due and may not go today rests, with the reason; of several the one that lasts longest."""
+    kinds = rungs["about"].map({about: find_kind(about) for about in URGENCY})
+    is_held = rungs["state"].isin(["due", "chased"])
+    latest = pd.Series(pd.NaT, rungs.index, dtype=DAY)
+    because = pd.Series("", rungs.index, dtype="str")
+
+    def rest(rows: pd.Series[Any], until: pd.Timestamp, words: str) -> None:
+        longer = is_held & rows & ~(latest.fillna(pd.Timestamp.min) >= until)
+        latest[longer], because[longer] = until, words
+
+    for period in study.fieldwork.quiet_periods:
+        if period.covers(as_of):
+            rows = _match(rungs, kinds, period.sites, "", period.about)
+            rest(rows, pd.Timestamp(period.until_on), f"{period.label}, until {format_day(period.until_on)}")
+    for pause in list_pauses(events, as_of).to_dict("records"):
+        about = pause["about"].split(";") if pause["about"] else ()
+        rows = _match(rungs, kinds, [pause["site_id"]] if pause["site_id"] else (), pause["participant_id"], about)
+        until = _FAR if pd.isna(pause["until"]) else pause["until"]
+        words = "until it is resumed" if pd.isna(pause["until"]) else f"until {format_day(pause['until'])}"
+        rest(rows, until, f"Paused {words} ({pause['reason']})")
+    for site_id, about, until in list_promises(events, as_of):
+        words = f"Promised for {format_day(until.date())}"
+        rest(_match(rungs, kinds, [site_id], "", about) & ~rungs["about"].isin(["duty", "incident"]), until, words)
+    resting = because != ""
+    rungs["rests_because"], rungs["rests_until"] = because, latest.where(latest != _FAR)
+    rungs.loc[resting & (rungs["state"] == "due"), "state"] = "resting"
+    return rungs
+
+
+def _match(
+    rungs: pd.DataFrame, kinds: pd.Series[Any], sites: Sequence[str], participant_id: str, about: Sequence[str]
+) -> pd.Series[Any]:
+    rows = pd.Series(True, rungs.index)
+    if sites:
+        rows &= rungs["site_id"].isin(sites)
+    if participant_id:
+        rows &= rungs["participant_id"] == participant_id
+    if about:
+        rows &= kinds.isin(about)
+    return rows
+
+
+def list_pauses(events: Events, as_of: date) -> pd.DataFrame:
+    """The pauses that hold on a day: pause, site_id, participant_id, about (joined with ";"), until (NaT: open), reason
+    and since."""
+    view = events.select(as_of=as_of)
+    pauses = view.frame(ChasingPaused)
+    is_over = pauses["pause"].isin(view.frame(ChasingResumed)["pause"]) | (pauses["until"] < pd.Timestamp(as_of))
+    pauses = pauses.loc[~is_over].assign(since=pauses["occurred_on"])
+    return pauses[["pause", "site_id", "participant_id", "about", "until", "reason", "since"]].reset_index(drop=True)
+
+
+def list_promises(events: Events, as_of: date) -> list[tuple[str, tuple[str, ...], pd.Timestamp]]:
+    """Promises made on the telephone whose day is not over: the site, what they were about, the promised day."""
+    calls = events.select(as_of=as_of).frame(CallLogged)
+    held = calls.loc[(calls["outcome"] == "promised") & (calls["promised_on"] >= pd.Timestamp(as_of))]
+    columns = ["site_id", "about", "promised_on"]
+    return [
+        (site_id, tuple(about.split(";")), until)
+        for site_id, about, until in held[columns].itertuples(index=False, name=None)
+        if about
+    ]
+
+
+CALL_SUBJECTS = (*OBLIGATIONS, APPROVAL)
+"""What a call or a pause may be about."""

@@ -450,6 +450,22 @@ class ActivityReported(SiteEvent):
     count: Count
 
 
+class ErasureDecided(ParticipantEvent):
+    """A named role decided that what a person gave is erased: all of it, or what was collected from `given_from` on.
+
+    From then on no dataset holds it. The files follow, each with a tombstone of its own. `decision` counts decisions
+    about one person.
+    """
+
+    kind = "erasure_decided"
+    key_form = "erasure:{participant_id}:{decision}"
+
+    decision: Ordinal = 1
+    given_from: date | None = None
+    role: Code
+    reference: Code
+
+
 class DataErased(Event):
     """Tombstone: a file that held answers was erased, for a person or because it held what it must not.
 
@@ -476,7 +492,8 @@ class DataErased(Event):
 
 
 class PackClaimed(SiteEvent):
-    """A pack was made up and is about to be put into the site's outbox. `sha256`: the workbook, as kept."""
+    """A pack was made up and is about to be put into the site's outbox. `sha256`: the workbook, as kept;
+    `letters_sha256`: the letters to participants that go with it."""
 
     kind = "pack_claimed"
     key_form = "pack:{pack_id}"
@@ -489,6 +506,7 @@ class PackClaimed(SiteEvent):
     first_number: Count = 0
     n_numbers: Count = 0
     sha256: Sha256
+    letters_sha256: Sha256OrBlank = ""
     file_name: Code
     protocol_version: Code
 
@@ -592,10 +610,12 @@ class MessageClaimed(MessageEvent):
 
 
 class MessageTransmitting(MessageEvent):
-    """The message is being handed to the mail server from now on."""
+    """The message is being handed over from now on: to the mail server, or written to a folder of files."""
 
     kind = "message_transmitting"
     key_form = "message_transmitting:{message_id}:{attempt}"
+
+    way: Literal["smtp", "folder"]
 
 
 class MessageSent(MessageEvent):
@@ -613,6 +633,7 @@ class MessageFailed(MessageEvent):
 
     persistence: Literal["permanent", "temporary"]
     status: CodeOrBlank = ""
+    address_code: Code
 
 
 class MessageResolved(MessageEvent):
@@ -632,6 +653,7 @@ class MessageBounced(MessageEvent):
 
     persistence: Literal["permanent", "temporary"]
     status: CodeOrBlank = ""
+    address_code: Code
 
 
 class ReplyReceived(Event):

@@ -32,6 +32,9 @@ Obligation = Literal["return", "consent_copy", "reconsent", "query", "activity_f
 OBLIGATIONS: tuple[str, ...] = get_args(Obligation)
 """What a site can owe the study, besides approvals."""
 
+CONSENT_TAKERS = ("site_researcher", "site_lead", "care_coordinator")
+"""Roles that take consent where a study names none."""
+
 _DAYS_WORDS = "a whole number of days, -1000 to 1000"
 _NUMBER_WORDS = "a whole number, without quotes"
 _YES_NO_WORDS = "true or false, without quotes"
@@ -90,6 +93,8 @@ class ConsentRule(DefinitionModel):
     The form is to be filed within `copy_within` (working days) of signing. `reconsent_after`: a consent is to be given
     anew after so long (left out: never). Until `sixteen_in` is over a parent may consent for a child. Data already
     given may be withdrawn within `data_withdrawal_within` of giving them (left out: as long as the study lasts).
+    `not_withdrawals`: reasons for leaving that withdraw nothing, such as contact lost; linkage goes on after them.
+    `taken_by`: the roles that may take consent.
     """
 
     needed_scope: Code = Field(description="the id of the consent scope that questionnaires need, in quotes")
@@ -98,6 +103,10 @@ class ConsentRule(DefinitionModel):
     reconsent_after: PeriodText | None = Field(default=None, description=PERIOD_WORDS)
     reconsent_notice: PeriodText = Field(default=Period(days=28), description=PERIOD_WORDS)
     data_withdrawal_within: PeriodText | None = Field(default=None, description=PERIOD_WORDS)
+    not_withdrawals: tuple[Code, ...] = Field(default=(), description="a list of ids of disposition_reasons")
+    taken_by: tuple[Code, ...] = Field(
+        default=CONSENT_TAKERS, min_length=1, description="a list of roles, such as site_researcher, at least one"
+    )
     document: Code | None = Field(
         default=None, description="the id of the document of approvals.toml whose versions consent forms are, in quotes"
     )
@@ -143,9 +152,11 @@ class QuietPeriod(DefinitionModel):
 
 class ChasingRule(DefinitionModel):
     """At most `weekly_digests` a week to one person (Monday to Sunday, one a day at most in any case), and whose answer
-    is expected within `answer_days` of a step, for the figures of what each step brings."""
+    is expected within `answer_days` of a step, for the figures of what each step brings. A query is to be answered
+    within `query_within` working days."""
 
     weekly_digests: StrictInt = Field(ge=1, le=7, description="a whole number, 1 to 7")
+    query_within: StrictInt = Field(default=5, ge=0, le=100, description="a whole number of working days, 0 to 100")
     answer_days: StrictInt = Field(ge=1, le=365, description="a whole number of days, 1 to 365")
     coordinator: Code = Field(description="the role that runs the fieldwork, such as fieldwork_coordinator, in quotes")
     manager: Code = Field(description="the role that is told of what is stuck, such as project_manager, in quotes")
@@ -211,6 +222,11 @@ class Fieldwork(DefinitionModel):
         return next(iter(self.consent), None)
 
     @property
+    def consent_takers(self) -> tuple[str, ...]:
+        """The roles that may stand in a consent log as those who took the consent."""
+        return self.consent_rule.taken_by if self.consent_rule else CONSENT_TAKERS
+
+    @property
     def chasing_rule(self) -> ChasingRule | None:
         """None: nobody is chased for what sites owe."""
         return next(iter(self.chasing), None)
@@ -262,6 +278,7 @@ def find_fieldwork_faults(
     site_ids: Collection[str],
     document_ids: Collection[str],
     respondents: Collection[str],
+    reason_ids: Collection[str] = (),
 ) -> Iterator[str]:
     """What does not fit together in the rules of the fieldwork: sentences that begin with the path of the entry.
 
@@ -292,6 +309,7 @@ def find_fieldwork_faults(
     for path, rule in entries["consent"]:
         scopes = [rule.needed_scope, *([rule.linkage_scope] if rule.linkage_scope else [])]
         yield from unknown(scopes, scope_ids, path, "consent scope")
+        yield from unknown(rule.not_withdrawals, reason_ids, f"{path}.not_withdrawals", "disposition reason")
         if rule.document:
             yield from unknown([rule.document], document_ids, f"{path}.document", "document")
     for path, step in entries["ladder"]:

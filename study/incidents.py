@@ -30,6 +30,7 @@ from study.events import (
     IncidentDecided,
     IncidentEvent,
     IncidentOpened,
+    ParticipantApproached,
     ParticipantEvent,
     ParticipantScreened,
     ReturnAccepted,
@@ -48,11 +49,6 @@ _QUESTION = ["activity", "site_id", "body_id", "person_id"]
 
 COLLECTED: Literal["collected_while_not_open"] = "collected_while_not_open"
 APPROACH, RECRUIT, BASELINE, FOLLOW_UP = ACTIVITIES[:4]
-LOGGED: dict[type[ParticipantEvent], str] = {
-    ParticipantScreened: APPROACH,
-    ConsentRecorded: RECRUIT,
-}
-"""What an entry of the screening log says was done."""
 
 SPONSOR, STUDY_TEAM = "sponsor", "study team"
 
@@ -61,6 +57,13 @@ def find_activity(study: Study, wave: str) -> str:
     """What collecting a record at a wave is to the gate."""
     found = study.find_wave(wave)
     return BASELINE if found is not None and found.role != "follow_up" else FOLLOW_UP
+
+
+def find_logged(study: Study) -> dict[type[ParticipantEvent], str]:
+    """What an entry of a site's logs says was done, as the gate is asked about it. A study that asks for the approach
+    apart from the screening looks through records before it approaches anybody; elsewhere the two are one."""
+    first: type[ParticipantEvent] = ParticipantApproached if study.fieldwork.approach_reasons else ParticipantScreened
+    return {first: APPROACH, ConsentRecorded: RECRUIT}
 
 
 # Judging ------------------------------------------------------------------------------------------------------------
@@ -299,7 +302,7 @@ def _find_allowed_now(
     told = [sources.merge(held[["incident_id", "occurred_on"]], on="incident_id")]
     bodies = events.frame(ParticipantScreened)[["participant_id", "body_id"]]
     place = ["site_id", "source_sha256", "body_id"]
-    for kind, activity in LOGGED.items():
+    for kind, activity in find_logged(study).items():
         entries = events.frame(kind)[["participant_id", "site_id", "source_sha256", "occurred_on"]]
         entries = entries.merge(bodies, on="participant_id").drop(columns="participant_id")
         told.append(sources[sources["activity"] == activity].merge(entries, on=place))

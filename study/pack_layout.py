@@ -1,8 +1,11 @@
-"""One layout of a return workbook, for the code that writes it and the code that reads it.
+"""One layout of packs and returns, for the code that writes them and the code that reads them.
 
-A return has a sheet "About" (which study, site and sending it is), three logs (screening and consent, allocation,
-disposition) and one sheet per instrument. In every sheet but "About" row 1 holds labels for people, row 2 holds the
-codes that the reader relies on, and data begin in row 3. Sheets without entries may be left out of a return.
+A return has a sheet "About" (which study, site and sending it is), logs of people (screening and approach, consent,
+allocation, disposition), where the study asks for them figures of activity, answers to queries, and one sheet per
+instrument. In every sheet but "About" row 1 holds labels for people, row 2 holds the codes that the reader relies on,
+and data begin in row 3. Sheets without entries may be left out of a return. A pack may hold rows filled in beforehand
+(identifiers, what is due, months, queries): while a site adds nothing to such a row, it says nothing. A pack also has
+sheets for reading only; the reader passes over them.
 
 This module holds no file format: `tasks/workbooks.py` puts a layout into a workbook and takes it out again.
 """
@@ -19,21 +22,28 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 if TYPE_CHECKING:
+    from study.fieldwork import Figure
     from study.instruments import Instrument, Item
     from study.protocol import Study
 
 # Raised whenever a workbook written by the code before could be misread by the code after.
-LAYOUT_VERSION = "1"
+LAYOUT_VERSION = "2"
 
 ABOUT = "about"
 SCREENING = "screening"
+CONSENT = "consent"
 ALLOCATION = "allocation"
 DISPOSITION = "disposition"
+ACTIVITY = "activity"
+QUERIES = "queries"
+DUE = "due"
 BODY = "body"
-LOG_SHEETS = (SCREENING, ALLOCATION, DISPOSITION)
+LOG_SHEETS = (SCREENING, CONSENT, ALLOCATION, DISPOSITION)
+"""Logs of people."""
 ABOUT_TITLE = "About"
-# A sheet of drop-down lists that are too long for the cell itself. The reader passes over it.
-LISTS_TITLE = "Lists"
+# Sheets that the reader passes over: drop-down lists that are too long for the cell itself, and words to the site.
+LISTS_TITLE, README_TITLE = "Lists", "Read me"
+TITLES_PASSED_OVER = (LISTS_TITLE, README_TITLE)
 
 LABEL_ROW = 1
 CODE_ROW = 2
@@ -43,10 +53,33 @@ RECORD_KEYS = ("participant_id", "respondent", "form", "wave", "collected_on")
 DISPOSITION_SCOPES = {
     "treatment": "stopped the treatment only",
     "questionnaires": "no more questionnaires",
+    "linkage": "no more linkage to records",
+    "post": "no more letters",
+    "data": "what was given already is not to be used",
     "study": "left the whole study",
 }
+APPROACH_OUTCOMES = {
+    "agreed": "wants to take part",
+    "declined": "does not want to take part",
+    "not_eligible": "turned out not to be eligible",
+    "no_answer": "has not answered",
+}
+ROUTE_WORDS = {
+    "self": "for themselves",
+    "consultee": "a consultee advised",
+    "parent": "a parent consented for a child",
+}
+CAPACITY_WORDS = {"assessed": "capacity was assessed", "not_assessed": "capacity was not assessed"}
+COPY_WORDS = {"yes": "the form is filed", "no": "the form is not filed yet"}
+ANSWER_WORDS = {
+    "corrected": "it was wrong: corrected in this workbook",
+    "confirmed": "it is right as it is",
+    "cannot_say": "nobody can say any more",
+}
+# Codes that stand in several sheets: no sheet is known by them.
+_SHARED_CODES = frozenset({*RECORD_KEYS, "reason"})
 
-Kind = Literal["text", "date", "item"]
+Kind = Literal["text", "date", "month", "count", "item"]
 Severity = Literal["hard", "soft"]
 
 
@@ -58,14 +91,18 @@ class Choice:
     label: str
 
 
+_KIND_WORDS = {"date": "a date", "month": "a month such as 2018-03", "count": "a whole number, 0 or more"}
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a sheet.
 
-    ``kind``: "text" (identifiers and codes, always text), "date", or "item" (an answer, a number). ``choices`` are the
-    entries of its drop-down; unless ``only_choices``, another entry is let through after a word of warning. A number
-    item has no choices but ``minimum`` and ``maximum`` and, beside them, the codes of ``missing``. A workbook may lack
-    a column that ``is_optional``.
+    ``kind``: "text" (identifiers and codes, always text), "date", "month" (text, such as 2018-03), "count" (a whole
+    number from 0), or "item" (an answer, a number). ``choices`` are the entries of its drop-down; unless
+    ``only_choices``, another entry is let through after a word of warning. A number item has no choices but ``minimum``
+    and ``maximum`` and, beside them, the codes of ``missing``. A workbook may lack a column that ``is_optional``; what
+    ``is_locked`` is written by the study and read by people.
     """
 
     code: str
@@ -79,6 +116,7 @@ class Column:
     missing: tuple[Choice, ...] = ()
     advice: str = ""
     is_optional: bool = False
+    is_locked: bool = False
 
     @property
     def answers_in_words(self) -> str:
@@ -88,7 +126,7 @@ class Column:
         if self.minimum is not None and self.maximum is not None:
             number = "a whole number" if self.whole_numbers else "a number"
             return f"{number} from {self.minimum:g} to {self.maximum:g}"
-        return "a date" if self.kind == "date" else "text"
+        return _KIND_WORDS.get(self.kind, "text")
 
     @property
     def expected(self) -> str:
@@ -100,12 +138,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Sheet:
-    """One sheet of records. ``code`` is an instrument's id, or the name of a log."""
+    """One sheet of records. ``code`` is an instrument's id, or the name of a log. What stands on a sheet that
+    ``is_for_reading`` is never read back."""
 
     code: str
     title: str
     purpose: str
     columns: tuple[Column, ...]
+    is_for_reading: bool = False
 
     @cached_property
     def codes(self) -> tuple[str, ...]:
@@ -127,7 +167,7 @@ class Sheet:
     def telling_codes(self) -> frozenset[str]:
         """The codes by which this sheet is known, whatever its title: those which no other sheet has."""
         items = frozenset(column.code for column in self.columns if column.kind == "item")
-        return items or frozenset(self.codes) - set(RECORD_KEYS)
+        return items or frozenset(self.codes) - _SHARED_CODES
 
 
 @dataclass(frozen=True)
@@ -138,6 +178,7 @@ class AboutField:
     label: str
     kind: Literal["text", "date", "whole_number"]
     advice: str = ""
+    is_optional: bool = False
 
 
 ABOUT_FIELDS = (
@@ -150,15 +191,17 @@ ABOUT_FIELDS = (
         "Correction",
         "whole_number",
         "0 for a new sending. To correct one, keep its date and number and put 1, then 2 …",
+        is_optional=True,
     ),
     AboutField("layout_version", "Layout version", "text", "Please leave as it is."),
+    AboutField("pack_id", "Pack", "text", "Please leave as it is.", is_optional=True),
 )
 
 
 @dataclass(frozen=True)
 class Layout:
     """The workbook of one study: ``sheets`` in the order in which they stand, after "About". ``bodies``: the choices
-    of the column of that name, by site."""
+    of the column of that name, by site. ``reads_also``: older versions that are read the same way."""
 
     study_id: str
     study_title: str
@@ -166,6 +209,7 @@ class Layout:
     site_ids: tuple[str, ...]
     sheets: tuple[Sheet, ...]
     bodies: Mapping[str, tuple[Choice, ...]] = field(default_factory=dict)
+    reads_also: tuple[str, ...] = ()
 
     def list_sheets(self, site_id: str) -> tuple[Sheet, ...]:
         """The sheets as one site gets them: with the site's own bodies to choose from."""
@@ -230,9 +274,10 @@ class ReadSheet:
     """One sheet as it was read.
 
     ``frame``: ``row`` (int64, the row in Excel, from 1), then the layout's columns that were found, in the layout's
-    order, cells as objects: text columns stripped text ("" if blank), date columns `datetime.date` or None, item
-    columns None, float, bool, date or stripped text, as typed (a number typed as text is a number). Text and date
-    columns that the file lacks are there, blank; item columns that it lacks aren't. ``letters``: column code to letter.
+    order, cells as objects: text columns stripped text ("" if blank), date columns `datetime.date` or None, months as
+    "2018-03" or "", counts as int or None, item columns None, float, bool, date or stripped text, as typed (a number
+    typed as text is a number). All but item columns that the file lacks are there, blank. ``letters``: column code to
+    letter.
     """
 
     code: str
@@ -253,8 +298,9 @@ class ReadSheet:
 class Reading:
     """A workbook as it was read.
 
-    ``about``: study, site, layout_version (text), posted_on (date or None), sending_number, correction (int or None);
-    "" or None where missing. ``sheets`` by sheet code, only those in the file. ``problems`` in the order of the file.
+    ``about``: study, site, layout_version, pack_id (text), posted_on (date or None), sending_number, correction (int or
+    None); "" or None where missing. ``sheets`` by sheet code, only those in the file. ``problems`` in the order of the
+    file.
     """
 
     about: Mapping[str, object]
@@ -278,38 +324,18 @@ def fold_title(text: str) -> str:
 
 
 def derive_return_layout(study: Study, instruments: Mapping[str, Instrument]) -> Layout:
-    """The layout of a study's return workbook.
+    """The layout of a study's packs and returns.
 
     One sheet per instrument, in the order of ``study.instruments``. Sites are asked for a person's body only where some
-    site has several. Raises ValueError if two sheets would have one title or code, which a definition check should have
-    found before.
+    site has several, and for the approach where the study lists reasons for not joining. Consent that is signed has a
+    sheet of its own; consent that a replay assumes stands beside the screening. Raises ValueError if two sheets would
+    have one title or code, which a definition check should have found before.
     """
     waves = tuple(Choice(wave.id, wave.label) for wave in study.waves)
     bodies = {site.site_id: tuple(Choice(body.id, body.name) for body in site.bodies) for site in study.sites}
-    of_body = Column(
-        BODY,
-        "Under which body",
-        "text",
-        advice="The organisation that answers for the person. Blank if it is not known.",
-        is_optional=True,
-    )
-    logs = (
-        Sheet(
-            SCREENING,
-            "Screening and consent",
-            "One row for each person screened.",
-            (
-                _participant(study),
-                _coded("cohort", "Cohort", ((cohort.id, cohort.label) for cohort in study.cohorts)),
-                _dated("screened_on", "Screened on"),
-                _dated("consented_on", "Consented on", "Blank if the person has not consented."),
-                _coded(
-                    "consent_form_version", "Consent form version", ((f.version, f.label) for f in study.consent_forms)
-                ),
-                Column("consent_scopes", "What the consent covers", "text", advice=_scopes_in_words(study)),
-                *([of_body] if any(len(own) > 1 for own in bodies.values()) else []),
-            ),
-        ),
+    logs = [
+        _screening_sheet(study, asks_body=any(len(own) > 1 for own in bodies.values())),
+        *([_consent_sheet(study)] if study.consent_basis == "signed" else []),
         Sheet(
             ALLOCATION,
             "Allocation",
@@ -320,28 +346,25 @@ def derive_return_layout(study: Study, instruments: Mapping[str, Instrument]) ->
                 _dated("allocated_on", "Allocated on"),
             ),
         ),
-        Sheet(
-            DISPOSITION,
-            "Disposition",
-            "One row for each person who completed or left, and what it was that they left.",
-            (
-                _participant(study),
-                _coded("scope", "What was left", DISPOSITION_SCOPES.items()),
-                _coded("reason", "Reason", ((reason.id, reason.label) for reason in study.disposition_reasons)),
-                _dated("left_on", "On"),
-            ),
-        ),
-    )
-    sheets = logs + tuple(
+        _disposition_sheet(study),
+        *([_activity_sheet(study)] if study.fieldwork.figures else []),
+        _QUERIES_SHEET,
+        _due_sheet(study, waves),
+    ]
+    sheets = tuple(logs) + tuple(
         _instrument_sheet(study, instruments[instrument_id], waves) for instrument_id in study.instruments
     )
     for what, names in (
         ("code", [ABOUT, *(sheet.code for sheet in sheets)]),
-        ("title", [fold_title(title) for title in (ABOUT_TITLE, LISTS_TITLE, *(sheet.title for sheet in sheets))]),
+        (
+            "title",
+            [fold_title(title) for title in (ABOUT_TITLE, *TITLES_PASSED_OVER, *(sheet.title for sheet in sheets))],
+        ),
     ):
         doubles = sorted({name for name in names if names.count(name) > 1})
         if doubles:
             raise ValueError(f"study {study.study_id}: two sheets of the return have the {what} {', '.join(doubles)}.")
+    is_as_before = study.consent_basis == "assumed" and not study.fieldwork.approach_reasons
     return Layout(
         study_id=study.study_id,
         study_title=study.title,
@@ -349,6 +372,152 @@ def derive_return_layout(study: Study, instruments: Mapping[str, Instrument]) ->
         site_ids=tuple(site.site_id for site in study.sites),
         sheets=sheets,
         bodies=bodies,
+        reads_also=("1",) if is_as_before else (),
+    )
+
+
+def _screening_sheet(study: Study, *, asks_body: bool) -> Sheet:
+    of_body = Column(
+        BODY,
+        "Under which body",
+        "text",
+        advice="The organisation that answers for the person. Blank if it is not known.",
+        is_optional=True,
+    )
+    body = (of_body,) if asks_body else ()
+    person = (_participant(study), _coded("cohort", "Cohort", ((cohort.id, cohort.label) for cohort in study.cohorts)))
+    screened = _dated("screened_on", "Screened on")
+    reasons = study.fieldwork.approach_reasons
+    approach = (
+        _dated("approached_on", "Approached on", "Blank if the person has not been approached."),
+        _coded("outcome", "What came of it", APPROACH_OUTCOMES.items(), "Blank as long as nobody knows."),
+        _coded(
+            "reason",
+            "Reason",
+            ((reason.id, reason.label) for reason in reasons),
+            "Only for those who declined or are not eligible.",
+        ),
+    )
+    approach = approach if reasons else ()
+    if study.consent_basis == "signed":
+        title, purpose = "Screening and approach", "One row for each person screened, approached or not."
+        return Sheet(SCREENING, title, purpose, (*person, *body, screened, *approach))
+    consent = (
+        _dated("consented_on", "Consented on", "Blank if the person has not consented."),
+        *_consent_columns(study),
+    )
+    title, purpose = "Screening and consent", "One row for each person screened."
+    return Sheet(SCREENING, title, purpose, (*person, screened, *approach, *consent, *body))
+
+
+def _consent_columns(study: Study) -> tuple[Column, Column]:
+    forms = ((form.version, form.label) for form in study.consent_forms)
+    return (
+        _coded("consent_form_version", "Consent form version", forms),
+        Column("consent_scopes", "What the consent covers", "text", advice=_scopes_in_words(study)),
+    )
+
+
+def _consent_sheet(study: Study) -> Sheet:
+    takers = ((role, _words(role)) for role in study.fieldwork.consent_takers)
+    return Sheet(
+        CONSENT,
+        "Consent",
+        "One row for each consent form signed. The forms stay with you; no names here.",
+        (
+            _participant(study),
+            _dated("consented_on", "Signed on"),
+            *_consent_columns(study),
+            _coded("route", "Who consented", ROUTE_WORDS.items()),
+            _coded("taken_by", "Taken by (role)", takers, "The role of the person who took it, never a name."),
+            _coded("capacity", "Capacity", CAPACITY_WORDS.items(), "Needed where a consultee advised."),
+            Column(
+                "sixteen_in",
+                "Month of the 16th birthday",
+                "month",
+                advice="Needed where a parent consented. Year and month only, never a date of birth.",
+            ),
+            _coded("copy_filed", "Form filed", COPY_WORDS.items()),
+            _coded("form", "Questionnaire wanted", ((name, _words(name)) for name in study.forms)),
+            Column("asked", "What we ask", "text", is_optional=True, is_locked=True),
+        ),
+    )
+
+
+def _disposition_sheet(study: Study) -> Sheet:
+    used = {scope for reason in study.disposition_reasons for scope in reason.scopes}
+    scopes = ((scope, words) for scope, words in DISPOSITION_SCOPES.items() if scope in used)
+    return Sheet(
+        DISPOSITION,
+        "Disposition",
+        "One row for each person who completed or left, and what it was that they left.",
+        (
+            _participant(study),
+            _coded("scope", "What was left", scopes),
+            _coded("reason", "Reason", ((reason.id, reason.label) for reason in study.disposition_reasons)),
+            _dated("left_on", "On"),
+        ),
+    )
+
+
+def _activity_sheet(study: Study) -> Sheet:
+    figures = study.fieldwork.figures
+    return Sheet(
+        ACTIVITY,
+        "Activity figures",
+        "One row for each month and figure: as counted for the evaluation, and as reported to NHS England.",
+        (
+            Column("month", "Month", "month", tuple(Choice(month, "") for month in list_months(figures))),
+            _coded("figure", "Figure", ((figure.id, figure.label) for figure in figures)),
+            Column("evaluation", "For the evaluation", "count"),
+            Column("nhs_england", "As reported to NHS England", "count"),
+        ),
+    )
+
+
+def list_months(figures: Iterable[Figure]) -> list[str]:
+    """Every month for which any of the figures is asked, in order."""
+    asked = list(figures)
+    first, last = min(figure.from_month for figure in asked), max(figure.until_month for figure in asked)
+    n_months = (int(last[:4]) - int(first[:4])) * 12 + int(last[5:]) - int(first[5:]) + 1
+    start = int(first[:4]) * 12 + int(first[5:]) - 1
+    return [f"{month // 12}-{month % 12 + 1:02d}" for month in range(start, start + n_months)]
+
+
+_QUERIES_SHEET = Sheet(
+    QUERIES,
+    "Queries",
+    "One row for each question to you. Correct what is wrong on its own sheet, and say here what you did.",
+    (
+        Column("query_id", "Query", "text", advice="Its number, as in a pack or a receipt."),
+        Column("about", "About", "text", is_optional=True, is_locked=True),
+        Column("question", "Question", "text", is_optional=True, is_locked=True),
+        Column("answer", "Your answer", "text", tuple(Choice(code, words) for code, words in ANSWER_WORDS.items())),
+    ),
+)
+
+
+def _due_sheet(study: Study, waves: tuple[Choice, ...]) -> Sheet:
+    columns = (
+        _participant(study),
+        Column("wave", "Wave", "text", waves),
+        _coded("respondent", "Respondent", ((name, _words(name)) for name in study.respondents)),
+        _coded("form", "Form", ((name, _words(name)) for name in study.forms)),
+        Column("version", "Version", "text"),
+        Column("instruments", "Questionnaires", "text"),
+        Column("copy_number", "Copy", "text", advice="2 or more: a copy in place of one that did not come back."),
+        _dated("opens_on", "Not before"),
+        _dated("due_on", "Due on"),
+        _dated("closes_on", "Window closes on"),
+        _dated("late_until", "Taken until"),
+    )
+    tick = Column("status_checked", "Status checked (tick)", "text", is_optional=True)
+    return Sheet(
+        DUE,
+        "Due",
+        "What is due, for reading only. Check a person's status before you hand anything over.",
+        (*(replace(column, choices=(), is_locked=True) for column in columns), tick),
+        is_for_reading=True,
     )
 
 
@@ -393,8 +562,8 @@ def _participant(study: Study) -> Column:
     )
 
 
-def _coded(code: str, label: str, choices: Iterable[tuple[str, str]]) -> Column:
-    return Column(code, label, "text", tuple(Choice(choice, words) for choice, words in choices))
+def _coded(code: str, label: str, choices: Iterable[tuple[str, str]], advice: str = "") -> Column:
+    return Column(code, label, "text", tuple(Choice(choice, words) for choice, words in choices), advice=advice)
 
 
 def _dated(code: str, label: str, advice: str = "") -> Column:
@@ -490,6 +659,69 @@ def _parse_written_date(text: str) -> dt.date | None:
         return dt.date(year, month, day)
     except ValueError:
         return None
+
+
+@dataclass(frozen=True)
+class ParsedMonth:
+    """``month`` is "" for a blank and for what is not understood; only the latter is ``is_fault``."""
+
+    month: str
+    is_fault: bool = False
+
+
+_ISO_MONTH = re.compile(r"(\d{4})[-/.](\d{1,2})", re.ASCII)
+_UK_MONTH = re.compile(r"(\d{1,2})[-/.](\d{4})", re.ASCII)
+_WORD_MONTH = re.compile(r"([A-Za-z]{3,9})[ /.,-]{1,2}(\d{4})", re.ASCII)
+
+
+def parse_month(value: object, *, is_1904: bool = False) -> ParsedMonth:
+    """A cell as a month, "2018-03": ISO text, month/year, or month-name year; a real date only if it is the first of a
+    month, as which spreadsheet programs keep a month that was typed. Any other day would be a date that was not asked
+    for, such as a birthday, and is a fault. Months outside 1980 to 2099 are faults."""
+    if isinstance(value, str):
+        text = parse_text(value)
+        if not text:
+            return ParsedMonth("")
+        if match := _ISO_MONTH.fullmatch(text):
+            year, month = int(match[1]), int(match[2])
+        elif match := _UK_MONTH.fullmatch(text):
+            year, month = int(match[2]), int(match[1])
+        elif (match := _WORD_MONTH.fullmatch(text)) and match[1].lower() in _MONTH_NAMES:
+            year, month = int(match[2]), _MONTHS.index(match[1].lower()[:3]) + 1
+        else:
+            return ParsedMonth("", is_fault=True)
+        is_known = EARLIEST_DAY.year <= year <= LATEST_DAY.year and 1 <= month <= 12
+        return ParsedMonth(f"{year}-{month:02d}" if is_known else "", is_fault=not is_known)
+    parsed = parse_date(value, is_1904=is_1904)
+    if parsed.date is None:
+        return ParsedMonth("", parsed.is_fault)
+    is_first = parsed.date.day == 1
+    return ParsedMonth(f"{parsed.date:%Y-%m}" if is_first else "", is_fault=not is_first)
+
+
+@dataclass(frozen=True)
+class ParsedCount:
+    """``count`` is None for a blank and for what is not understood; only the latter is ``is_fault``."""
+
+    count: int | None
+    is_fault: bool = False
+
+
+LARGEST_COUNT = 9_999_999
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+", re.ASCII)
+
+
+def parse_count(value: object) -> ParsedCount:
+    """A cell as a whole number from 0, typed as a number or as text; thousands may be parted by commas."""
+    if isinstance(value, str) and _THOUSANDS.fullmatch(parse_text(value)):
+        value = parse_text(value).replace(",", "")
+    number = parse_answer(value)
+    if number is None:
+        return ParsedCount(None)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return ParsedCount(None, is_fault=True)
+    is_count = 0 <= number <= LARGEST_COUNT and number == int(number)
+    return ParsedCount(int(number) if is_count else None, is_fault=not is_count)
 
 
 # No-break, figure, narrow no-break and ideographic spaces count as blanks; zero-width ones and marks as nothing.

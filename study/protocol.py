@@ -920,6 +920,7 @@ class _FieldworkReader(_Reader):
             site_ids=[site.site_id for _, site in of.sites],
             document_ids=of.document_ids,
             respondents=of.section.respondents if of.section else get_args(Respondent),
+            reason_ids=of.find_declared("disposition_reasons") if of.raw else [],
         ):
             self.fault(text)
         return {section: tuple(entry for _, entry in entries) for section, entries in self.entries.items()}

@@ -46,6 +46,8 @@ PLACE_RULES: dict[str, Severity] = {
     "formula_in_cell": "hard",
     "error_in_cell": "hard",
     "date_not_understood": "hard",
+    "month_not_understood": "hard",
+    "count_not_understood": "hard",
 }
 
 # Faults of a whole sheet: none of its rows can be trusted.
@@ -55,21 +57,31 @@ SHEET_RULES = frozenset({"missing_column", "codes_missing", "column_repeated", "
 ROW_RULES: dict[str, Severity] = {
     "participant_missing": "hard",
     "participant_malformed": "hard",
+    "check_digit_wrong": "hard",
     "participant_unknown": "hard",
     "participant_of_another_site": "hard",
+    "identifier_not_issued": "soft",
     "code_unknown": "hard",
+    "blank_expected": "hard",
     "date_missing": "hard",
     "date_in_future": "hard",
     "dates_out_of_order": "hard",
+    "month_not_over": "hard",
     "differs_from_record": "hard",
     "consent_not_recorded": "hard",
     "collected_before_consent": "hard",
+    "consent_without_agreement": "soft",
+    "consent_after_leaving": "soft",
+    "capacity_not_assessed": "soft",
+    "sixteenth_month_missing": "soft",
+    "query_unknown": "hard",
     "wave_unknown": "hard",
     "respondent_unknown": "hard",
     "form_unknown": "hard",
     "duplicate_in_file": "hard",
     "conflicts_with_accepted": "hard",
     "overtaken_by_correction": "hard",
+    "overtaken_by_later_return": "hard",
     "left_out_of_correction": "soft",
 }
 

@@ -31,14 +31,17 @@ import pyarrow as pa
 import pyarrow.compute
 
 from study.events import (
+    ActivityReported,
+    ApproachAnswered,
     ConsentRecorded,
     DispositionRecorded,
     Event,
+    IdentifiersIssued,
     IncidentDecided,
     IncidentOpened,
-    ParticipantAllocated,
     ParticipantEvent,
     ParticipantScreened,
+    QueryAnswered,
     QueryClosed,
     QueryRaised,
     ReturnAccepted,
@@ -49,9 +52,9 @@ from study.events import (
     Voided,
     is_code,
 )
+from study.identifiers import has_sound_check, is_issued
 from study.incidents import (
     COLLECTED,
-    LOGGED,
     RECORD_KEY,
     Breach,
     Question,
@@ -59,9 +62,26 @@ from study.incidents import (
     compute_assess_by,
     derive_incident_ids,
     find_activity,
+    find_logged,
 )
 from study.instruments import Instrument
-from study.pack_layout import ABOUT, ALLOCATION, BODY, DISPOSITION, SCREENING, Problem, Reading, ReadSheet
+from study.logs import (
+    LOGGED_KINDS,
+    Entry,
+    Log,
+    LogEntry,
+    Person,
+    Posted,
+    Telling,
+    Told,
+    derive_choices,
+    derive_telling_event,
+    drop_unfilled_rows,
+    find_month_fault,
+    list_logs,
+    parse_codes,
+)
+from study.pack_layout import ABOUT, ACTIVITY, ANSWER_WORDS, QUERIES, Problem, Reading, ReadSheet
 from study.protocol import Study
 from study.queries import FILE_RULES, ROW_RULES, SHEET_RULES, Severity, derive_query_ids
 from study.state import Events
@@ -71,7 +91,6 @@ pc: Any = pyarrow.compute  # its stubs do not know chunked arrays in every place
 
 RESPONSE_COLUMNS = [*RECORD_KEY, "form", "item", "response", "missing_reason", "collected_on", "return_id"]
 
-Content = tuple[object, ...]
 Outcome = Literal["accepted", "accepted_in_part", "nothing_accepted", "quarantined"]
 QueryKey = tuple[str, str, str]
 """What makes a second query the same one: subject, rule, item."""
@@ -103,6 +122,10 @@ class Sending(NamedTuple):
     sending_number: int
     correction: int
 
+    @property
+    def posted(self) -> Posted:
+        return self.posted_on, self.sending_number, self.correction
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -123,15 +146,6 @@ class Fault:
 
 
 # --- What stands ------------------------------------------------------------------------------------------------------
-
-
-class LogEntry(NamedTuple):
-    """A standing entry of a site's log. `return_id`, `correction`: of the file that brought it."""
-
-    hash: str
-    content: Content
-    return_id: str
-    correction: int
 
 
 class StandingRecord(NamedTuple):
@@ -158,28 +172,15 @@ class OpenQuery(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Person:
-    """Someone whom a site has screened. `consents`: the day of signing by the key of the consent. `body_id`: the body
-    that answers for the person, '' where nobody said."""
-
-    screened_on: date | None = None
-    consents: Mapping[str, date] = field(default_factory=dict)
-    body_id: str = ""
-
-    @property
-    def consented_on(self) -> date | None:
-        """The day on which the person joined: a renewed consent does not move it."""
-        return min(self.consents.values(), default=None)
-
-
-@dataclass(frozen=True)
 class Standing:
     """What the study holds of one site already, as a return meets it.
 
     people: by participant_id. log: by the event's key. records: current versions, those held among them. holding: the
     question of each incident that may hold more: its answers are not decided on. queries: open ones. episodes: how
     often each was asked so far. corrections: the highest one received of each sending, by return_id, quarantined files
-    left out. homes: site_id of every participant of the study.
+    left out. homes: site_id of every participant of the study. query_ids: whether it is open, of every query that the
+    site ever had. figures: the newest count by figure, month and whom it was reported to. answers: the newest one by
+    query. blocks: the identifiers issued to the site, first number to how many.
     """
 
     people: Mapping[str, Person] = field(default_factory=dict)
@@ -190,6 +191,10 @@ class Standing:
     episodes: Mapping[QueryKey, int] = field(default_factory=dict)
     corrections: Mapping[str, int] = field(default_factory=dict)
     homes: Mapping[str, str] = field(default_factory=dict)
+    query_ids: Mapping[str, bool] = field(default_factory=dict)
+    figures: Mapping[tuple[str, ...], Told] = field(default_factory=dict)
+    answers: Mapping[tuple[str, ...], Told] = field(default_factory=dict)
+    blocks: Mapping[int, int] = field(default_factory=dict)
 
 
 def derive_homes(events: Events) -> dict[str, str]:
@@ -206,27 +211,28 @@ def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> S
         table = table.filter(pc.equal(table["site_id"], site_id))
         return zip(*(_list_values(table[name]) for name in columns), strict=True)
 
-    sendings: dict[str, tuple[str, int]] = {}
+    sendings: dict[str, tuple[str, int, Posted | None]] = {}
     corrections: dict[str, int] = {}
-    columns: tuple[str, ...] = ("sha256", "return_id", "correction", "outcome")
-    for sha256, return_id, correction, outcome in rows(ReturnFileProcessed, *columns):
-        sendings[sha256] = (return_id, correction)
+    columns: tuple[str, ...] = ("sha256", "return_id", "correction", "outcome", "posted_on", "sending_number")
+    for sha256, return_id, correction, outcome, posted_on, number in rows(ReturnFileProcessed, *columns):
+        sendings[sha256] = (return_id, correction, (posted_on, number, correction) if posted_on else None)
         if outcome != "quarantined":
             corrections[return_id] = max(correction, corrections.get(return_id, 0))
 
     people: dict[str, Person] = {}
     log: dict[str, LogEntry] = {}
-    for step in chain.from_iterable(entries.steps for entries in LOGS):
-        columns = ("key", "participant_id", "hash", "source_sha256", "occurred_on", *step.kind.payload_types)
-        for key, participant_id, entry_hash, sha256, day, *payload in rows(step.kind, *columns):
-            log[key] = LogEntry(entry_hash, (day, *payload), *sendings.get(sha256, ("", 0)))
-            told = dict(zip(step.kind.payload_types, payload, strict=True))
-            people[participant_id] = step.note(people.get(participant_id, Person()), key, day, told)
+    nowhere: tuple[str, int, Posted | None] = ("", 0, None)
+    for kind in LOGGED_KINDS:
+        columns = ("key", "participant_id", "hash", "source_sha256", "occurred_on", *kind.payload_types)
+        for key, participant_id, entry_hash, sha256, day, *payload in rows(kind, *columns):
+            log[key] = LogEntry(entry_hash, (day, *payload), *sendings.get(sha256, nowhere))
+            told = dict(zip(kind.payload_types, payload, strict=True))
+            people[participant_id] = people.get(participant_id, Person()).note(kind, key, day, told)
 
     records: dict[RecordKey, StandingRecord] = {}
     columns = (*RECORD_KEY, "form", "occurred_on", "return_id", "source_sha256", "responses_sha256")
     for *names, form, day, return_id, sha256, answers, incident_id in rows(ReturnQuarantined, *columns, "incident_id"):
-        correction = sendings.get(sha256, ("", 0))[1]
+        correction = sendings.get(sha256, nowhere)[1]
         records[RecordKey(*names)] = StandingRecord(
             0, form, day, return_id, correction, answers, incident_id=incident_id
         )
@@ -236,7 +242,7 @@ def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> S
         before = records.get(record)
         hashes = (*(before.hashes if before else ()), row)
         if before is None or before.version < version:
-            correction = sendings.get(sha256, ("", 0))[1]
+            correction = sendings.get(sha256, nowhere)[1]
             before = StandingRecord(version, form, day, return_id, correction, answers)
         records[record] = before._replace(hashes=hashes)
     decided = {incident_id for (incident_id,) in rows(IncidentDecided, "incident_id")}
@@ -245,14 +251,30 @@ def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> S
 
     queries: dict[QueryKey, OpenQuery] = {}
     episodes: dict[QueryKey, int] = {}
+    query_ids: dict[str, bool] = {}
     closed = {query_id for (query_id,) in rows(QueryClosed, "query_id")}
     columns = ("subject", "rule", "item", "episode", "query_id", "return_id", "sheet", "source_row")
     for subject, rule, item, episode, query_id, return_id, sheet, row in rows(QueryRaised, *columns):
         asked = (subject, rule, item)
+        query_ids[query_id] = query_id not in closed
         episodes[asked] = max(episode, episodes.get(asked, 0))
         if query_id not in closed:
             queries[asked] = OpenQuery(query_id, return_id, sheet, row)
-    return Standing(people, log, records, holding, queries, episodes, corrections, homes)
+    figures: dict[tuple[str, ...], Told] = {}
+    columns = ("figure", "month", "reported_to", "version", "count", "source_sha256")
+    for *place, version, count, sha256 in rows(ActivityReported, *columns):
+        told_now = Told(version, count, sendings.get(sha256, nowhere)[2])
+        figures[tuple(place)] = max(figures.get(tuple(place), told_now), told_now, key=lambda entry: entry.version)
+    answers: dict[tuple[str, ...], Told] = {}
+    for query_id, version, answer, sha256 in rows(
+        QueryAnswered, "query_id", "answer_number", "answer", "source_sha256"
+    ):
+        told_now = Told(version, answer, sendings.get(sha256, nowhere)[2])
+        answers[query_id,] = max(answers.get((query_id,), told_now), told_now, key=lambda entry: entry.version)
+    blocks = dict(rows(IdentifiersIssued, "first", "n"))
+    return Standing(
+        people, log, records, holding, queries, episodes, corrections, homes, query_ids, figures, answers, blocks
+    )
 
 
 def find_processed_file(events: Events, site_id: str, sha256: str) -> dict[str, Any] | None:
@@ -399,12 +421,17 @@ def decide_return(
     the records that `find_named_again` gives. `today`: the study day; nothing may be dated after it. `gate`: that of
     the site, up to today.
     """
+    reading = drop_unfilled_rows(reading, study)
     sending, rule = parse_sending(reading, facts.site_id, today)
     if sending is None or rule:
         return decide_quarantine(facts, rule, sending, problems=reading.problems)
     case = _Case(reading, facts, sending, study, instruments, standing, today, requested_by, gate, _Findings(reading))
     people = dict(standing.people)
     log_events, n_log_repeated, log_subjects = _decide_logs(case, people)
+    for told, standing_there in ((_read_figures(case), standing.figures), (_read_answers(case), standing.answers)):
+        told_events, n_repeated = _decide_tellings(case, *told, standing_there)
+        log_events += told_events
+        n_log_repeated += n_repeated
     records = list(_read_records(case, people))
     _settle_records(case, records, answers, people)
     _find_left_out(case, records)
@@ -564,6 +591,10 @@ class _Case:
             breaches.append(Breach(question, first_on, rows, reasons, incident_id))
         return tuple(breaches)
 
+    def is_older_than(self, posted: Posted | None) -> bool:
+        """Whether this workbook was posted before another one."""
+        return posted is not None and self.sending.posted < posted
+
     def find_outcome(self, stands: LogEntry | StandingRecord | None, *, is_same: bool, otherwise: str) -> str:
         """accepted, superseding, repeated, or the rule that keeps what is told from standing.
 
@@ -585,6 +616,8 @@ class _Case:
             return "participant_missing"
         if not self.study.is_participant_id(participant_id):
             return "participant_malformed"
+        if participant_id not in people and not has_sound_check(self.study, participant_id):
+            return "check_digit_wrong"
         home = self.standing.homes.get(participant_id) or self.study.participant_site(participant_id)
         if home is not None and home != self.facts.site_id:
             return "participant_of_another_site"
@@ -600,90 +633,25 @@ class _Case:
 # --- Logs -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One thing that a row of a log tells of a person: an event, the column of its date, the columns of its codes by
-    field. A row may leave an optional one blank."""
-
-    kind: type[ParticipantEvent]
-    dated: str
-    codes: Mapping[str, str]
-    is_optional: bool = False
-
-    def note(self, person: Person, key: str, day: date, payload: Mapping[str, Any]) -> Person:
-        """The person after this step."""
-        if self.kind is ParticipantScreened:
-            return Person(day, person.consents, payload["body_id"])
-        if self.kind is ConsentRecorded:
-            return Person(person.screened_on, {**person.consents, key: day}, person.body_id)
-        return person
-
-
-@dataclass(frozen=True)
-class _Log:
-    """A sheet that tells what happened to people; one that introduces them may name new ones."""
-
-    sheet: str
-    steps: tuple[_Step, ...]
-    introduces: bool = False
-
-
-_CONSENT_CODES = {"form_version": "consent_form_version", "scopes": "consent_scopes"}
-# In the order in which people go through them: who is screened in a file may be allocated in the same.
-LOGS = (
-    _Log(
-        SCREENING,
-        (
-            _Step(ParticipantScreened, "screened_on", {"cohort": "cohort", "body_id": BODY}),
-            _Step(ConsentRecorded, "consented_on", _CONSENT_CODES, is_optional=True),
-        ),
-        introduces=True,
-    ),
-    _Log(ALLOCATION, (_Step(ParticipantAllocated, "allocated_on", {"arm": "arm"}),)),
-    _Log(DISPOSITION, (_Step(DispositionRecorded, "left_on", {"scope": "scope", "reason": "reason"}),)),
-)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One step of one person, as a row of a log tells it."""
-
-    step: _Step
-    row: int
-    participant_id: str
-    occurred_on: date
-    payload: Mapping[str, Any]
-    key: str
-
-    @property
-    def content(self) -> Content:
-        """What two tellings of one step must share to be the same."""
-        return (self.occurred_on, *(self.payload[name] for name in self.step.kind.payload_types))
-
-    def adds_body(self, stands: LogEntry | None) -> bool:
-        """Whether this differs from the record in nothing but that it says a body where nobody had said one."""
-        without = replace(self, payload={**self.payload, "body_id": ""})
-        return stands is not None and self.content != without.content == stands.content
-
-
 def _decide_logs(case: _Case, people: dict[str, Person]) -> tuple[list[Event], int, set[str]]:
-    """Screening, consent, allocation and disposition: new events, how many entries were repeats, and the subjects about
-    which nothing is wrong. Adds to `people` whom the file introduces.
+    """What the logs tell of people: new events, how many entries were repeats, and the subjects about which nothing is
+    wrong. Adds to `people` whom the file introduces.
 
     Logs may be cumulative: a site can send the whole log each time, and what stands already is a repeat. An entry that
-    differs from the record supersedes it only where the sending brought the record itself; else it is asked about. A
-    body is told once: left blank later, it stands; filled in later where nobody had said it, it is added.
+    differs from the record supersedes it where the sending brought the record itself, or where it only adds what
+    becomes known later; else it is asked about. Left blank later, what was told stands. A workbook that was posted
+    before the record, and only knows less, adds nothing.
     """
     events: list[Event] = []
     n_repeated = 0
     subjects = set()
-    choices = _derive_choices(case.study, case.facts.site_id)
-    for log in LOGS:
+    choices = derive_choices(case.study, case.facts.site_id)
+    for log in list_logs(case.study):
         if log.sheet not in case.reading.sheets:
             continue
         rows: list[Any] = case.reading.sheets[log.sheet].frame.to_dict("records")
         told = [_read_entries(case, log, row, people, choices) for row in rows]
-        contents: dict[str, set[Content]] = defaultdict(set)
+        contents: dict[str, set[tuple[object, ...]]] = defaultdict(set)
         for entry in chain.from_iterable(told):
             contents[entry.key].add(entry.content)
         settled: set[str] = set()
@@ -691,8 +659,9 @@ def _decide_logs(case: _Case, people: dict[str, Person]) -> tuple[list[Event], i
             if case.findings.is_stopped(log.sheet, entry.row):
                 continue
             stands = case.standing.log.get(entry.key)
-            is_same = stands is not None and stands.content == entry.content
-            otherwise = "superseding" if entry.adds_body(stands) else "differs_from_record"
+            is_outdated = stands is not None and case.is_older_than(stands.posted) and entry.falls_short_of(stands)
+            is_same = is_outdated or (stands is not None and stands.content == entry.content)
+            otherwise = "superseding" if entry.goes_beyond(stands) else "differs_from_record"
             outcome = case.find_outcome(stands, is_same=is_same, otherwise=otherwise)
             if len(contents[entry.key]) > 1:
                 outcome = "duplicate_in_file"
@@ -704,8 +673,13 @@ def _decide_logs(case: _Case, people: dict[str, Person]) -> tuple[list[Event], i
                 n_repeated += 1
             else:
                 events += _derive_log_events(case, log.sheet, entry, stands)
+            if is_outdated:
+                continue
             person = people.get(entry.participant_id, Person())
-            person = people[entry.participant_id] = entry.step.note(person, entry.key, entry.occurred_on, entry.payload)
+            _ask_softly(case, log.sheet, entry, person)
+            person = people[entry.participant_id] = person.note(
+                entry.step.kind, entry.key, entry.occurred_on, entry.payload
+            )
             if entry.key not in settled:
                 _judge_entry(case, log.sheet, entry, stands, person.body_id)
             settled.add(entry.key)
@@ -717,10 +691,33 @@ def _decide_logs(case: _Case, people: dict[str, Person]) -> tuple[list[Event], i
     return events, n_repeated, subjects
 
 
-def _judge_entry(case: _Case, sheet: str, entry: _Entry, stands: LogEntry | None, body_id: str) -> None:
+def _ask_softly(case: _Case, sheet: str, entry: Entry, person: Person) -> None:
+    """What is taken as it is told and yet asked about: once, for whoever has answered has settled it."""
+    payload, rules = entry.payload, []
+    rule, blocks = case.study.fieldwork.identifier_rule, case.standing.blocks
+    is_new = entry.step.kind is ParticipantScreened and person == Person()
+    if is_new and rule is not None and blocks and not is_issued(rule, entry.participant_id, blocks):
+        rules.append(("identifier_not_issued", "participant_id"))
+    if entry.step.kind is ConsentRecorded:
+        if payload["route"] == "consultee" and payload["capacity"] != "assessed":
+            rules.append(("capacity_not_assessed", "capacity"))
+        if payload["route"] == "parent" and not payload["sixteen_in"]:
+            rules.append(("sixteenth_month_missing", "sixteen_in"))
+        if person.outcome in ("declined", "not_eligible"):
+            rules.append(("consent_without_agreement", "participant_id"))
+        left_on = [day for scope, day in person.left.items() if scope in ("questionnaires", "study", "data")]
+        if left_on and min(left_on) < entry.occurred_on:
+            rules.append(("consent_after_leaving", "participant_id"))
+    for name, column in rules:
+        asked = (f"{entry.participant_id}:{sheet}", name, "")
+        if asked not in case.standing.episodes or asked in case.standing.queries:
+            case.findings.add(name, sheet, entry.row, column, participant_id=entry.participant_id)
+
+
+def _judge_entry(case: _Case, sheet: str, entry: Entry, stands: LogEntry | None, body_id: str) -> None:
     """Whether somebody was approached, or signed, while that was not allowed. What stands was judged when it came: it
     counts again only if it was right then, and is not as it is told now."""
-    activity = LOGGED.get(entry.step.kind)
+    activity = find_logged(case.study).get(entry.step.kind)
     if activity is None:
         return
     told = (body_id, entry.occurred_on)
@@ -734,75 +731,81 @@ def _judge_entry(case: _Case, sheet: str, entry: _Entry, stands: LogEntry | None
 
 def _read_entries(
     case: _Case,
-    log: _Log,
+    log: Log,
     row: Mapping[str, Any],
     people: Mapping[str, Person],
     choices: Mapping[str, Collection[str]],
-) -> list[_Entry]:
+) -> list[Entry]:
     """What one row of a log tells. Every fault of the row is found, and a faulty row tells nothing."""
     number, participant_id = row["row"], row["participant_id"]
     identity_fault = case.find_identity_fault(participant_id, people, introduces=log.introduces)
     known = participant_id if participant_id in people and not identity_fault else ""
+    told_already = set()
 
     def fault(rule: str, column: str, expected: str = "") -> None:
-        case.findings.add(rule, log.sheet, number, column, expected, participant_id=known)
+        if (rule, column) not in told_already:
+            told_already.add((rule, column))
+            case.findings.add(rule, log.sheet, number, column, expected, participant_id=known)
 
     if identity_fault:
         fault(identity_fault, "participant_id", case.study.participant_id_example)
-    screened_on = people[known].screened_on if known else None
+    person = people[known] if known else Person()
     entries = []
     for step in log.steps:
-        if step.is_optional and not any(row[column] for column in (step.dated, *step.codes.values())):
+        if step.told_by and not any(row.get(column) for column in step.told_by):
             continue
         payload: dict[str, Any] = {"basis": case.study.consent_basis} if step.kind is ConsentRecorded else {}
         for name, column in step.codes.items():
-            if name == "body_id" and not row.get(column):
-                payload[name] = people[known].body_id if known else ""
+            text = row.get(column, "")
+            payload[name] = parse_codes(text) if name == "scopes" else text
+            if name in step.may_be_blank and not text:
                 continue
-            codes = parse_codes(row[column]) if name == "scopes" else (row[column],)
-            allowed = choices.get(f"{payload['scope']}:reason" if name == "reason" else name)
-            if allowed is not None and not (codes and set(codes) <= set(allowed)):
+            codes = payload[name] if name == "scopes" else (text,)
+            allowed = choices.get(name)
+            if name == "reason":
+                allowed = choices.get(f"{payload.get('scope', payload.get('outcome'))}:reason")
+            if allowed == []:
+                if text:
+                    fault("blank_expected", column, "no reason here, unless the person declined or is not eligible")
+            elif allowed is not None and not (codes and set(codes) <= set(allowed)):
                 fault("code_unknown", column, ", ".join(allowed))
-            payload[name] = codes if name == "scopes" else row[column]
-        day = row[step.dated]
+        dated = step.dated
+        if step.kind is ApproachAnswered and payload["outcome"] == "not_eligible" and not row[dated]:
+            dated = "screened_on"
+        day = row[dated]
         date_fault, expected = case.find_date_fault(day)
         if date_fault:
-            fault(date_fault, step.dated, expected)
+            fault(date_fault, dated, expected)
             continue
-        if step.kind is ParticipantScreened:
-            screened_on = day
-        elif screened_on and day < screened_on:
-            fault("dates_out_of_order", step.dated, "a date on or after the day of screening")
+        if expected := _find_earlier_step(step.kind, day, person):
+            fault("dates_out_of_order", dated, expected)
         key = step.kind.key_form.format_map({"participant_id": participant_id, **payload})
-        entries.append(_Entry(step, number, participant_id, day, payload, key))
+        stands = case.standing.log.get(key)
+        if stands is not None:
+            kept = dict(zip(("", *step.kind.payload_types), stands.content, strict=True))
+            payload |= {name: kept[name] for name in step.may_be_blank if not payload[name]}
+        person = person.note(step.kind, key, day, payload)
+        entries.append(Entry(step, number, participant_id, day, payload, key))
     return [] if case.findings.is_stopped(log.sheet, number) else entries
 
 
-def parse_codes(text: str) -> tuple[str, ...]:
-    """Several codes in one cell, parted by semicolons or commas; sorted, each once."""
-    return tuple(sorted({code.strip() for code in text.replace(",", ";").split(";")} - {""}))
+def _find_earlier_step(kind: type[ParticipantEvent], day: date, person: Person) -> str:
+    """What is expected of a day that comes before one that it must follow ('' where nothing is wrong). A person is
+    screened, then approached, then consents; the rest follows on the screening, and nobody who consented left before.
+    """
+    if kind is ParticipantScreened:
+        return ""
+    if person.screened_on and day < person.screened_on:
+        return "a date on or after the day of screening"
+    if kind is ConsentRecorded and person.approached_on and day < person.approached_on:
+        return "a date on or after the day of the approach"
+    if kind is DispositionRecorded and person.consented_on and day < person.consented_on:
+        return "a date on or after the day of consent"
+    return ""
 
 
-def _derive_choices(study: Study, site_id: str) -> dict[str, list[str]]:
-    """The codes that each field of a log may hold at this site; the reasons for leaving by what was left."""
-    reasons: dict[str, list[str]] = defaultdict(list)
-    for reason in study.disposition_reasons:
-        for scope in reason.scopes:
-            reasons[scope].append(reason.id)
-    site = study.find_site(site_id)
-    return {
-        "cohort": [cohort.id for cohort in study.cohorts],
-        "body_id": [body.id for body in site.bodies] if site else [],
-        "arm": [arm.id for arm in (study.find_arms_at(site) if site else study.arms)],
-        "form_version": [form.version for form in study.consent_forms],
-        "scopes": [scope.id for scope in study.consent_scopes],
-        "scope": list(reasons),
-        **{f"{scope}:reason": found for scope, found in reasons.items()},
-    }
-
-
-def _derive_log_events(case: _Case, sheet: str, entry: _Entry, stands: LogEntry | None) -> list[Event]:
-    """A new entry; where the sending corrects its own, the old one is voided first."""
+def _derive_log_events(case: _Case, sheet: str, entry: Entry, stands: LogEntry | None) -> list[Event]:
+    """A new entry; where it takes the place of an old one, that is voided first."""
     common: dict[str, Any] = {
         "requested_by": case.requested_by,
         "site_id": case.facts.site_id,
@@ -813,6 +816,84 @@ def _derive_log_events(case: _Case, sheet: str, entry: _Entry, stands: LogEntry 
     if stands:
         events.insert(0, Voided(**common, occurred_on=case.today, voids=stands.hash, reason="superseded"))
     return events
+
+
+# --- Figures and answers to queries -----------------------------------------------------------------------------------
+
+
+def _read_figures(case: _Case) -> tuple[str, list[Telling]]:
+    """The sheet and what it tells: each figure of a month as reported to the evaluation and to NHS England. A blank
+    tells nothing."""
+    sheet, tellings = case.reading.sheets.get(ACTIVITY), []
+    rows: list[Any] = sheet.frame.to_dict("records") if sheet is not None else []
+    for row in rows:
+        number = row["row"]
+        figure = case.study.fieldwork.find_figure(row["figure"])
+        if figure is None or figure.id != row["figure"]:
+            known = ", ".join(entry.id for entry in case.study.fieldwork.figures)
+            case.findings.add("code_unknown", ACTIVITY, number, "figure", known)
+        else:
+            rule, expected = find_month_fault(figure, row["month"], case.sending.posted_on)
+            if rule:
+                case.findings.add(rule, ACTIVITY, number, "month", expected)
+        tellings += [
+            Telling((row["figure"], row["month"], reported_to), row[reported_to], number, reported_to)
+            for reported_to in ("evaluation", "nhs_england")
+            if row[reported_to] is not None and not case.findings.is_stopped(ACTIVITY, number)
+        ]
+    return ACTIVITY, tellings
+
+
+def _read_answers(case: _Case) -> tuple[str, list[Telling]]:
+    """The sheet and what it tells: an answer for each query. One to a query that is closed tells nothing new."""
+    sheet, tellings = case.reading.sheets.get(QUERIES), []
+    rows: list[Any] = sheet.frame.to_dict("records") if sheet is not None else []
+    for row in rows:
+        number, query_id, answer = row["row"], row["query_id"], row["answer"]
+        if query_id not in case.standing.query_ids:
+            case.findings.add("query_unknown", QUERIES, number, "query_id")
+        if answer not in ANSWER_WORDS:
+            case.findings.add("code_unknown", QUERIES, number, "answer", ", ".join(ANSWER_WORDS))
+        if not case.findings.is_stopped(QUERIES, number):
+            tellings.append(Telling((query_id,), answer, number, "answer"))
+    return QUERIES, tellings
+
+
+def _decide_tellings(
+    case: _Case, sheet: str, tellings: Sequence[Telling], standing: Mapping[tuple[str, ...], Told]
+) -> tuple[list[Event], int]:
+    """New versions of figures or answers, and how many were repeats. The newest posting counts, whichever arrives
+    first; told twice in one file with different contents, neither does."""
+    values: dict[tuple[str, ...], set[object]] = defaultdict(set)
+    for telling in tellings:
+        values[telling.place].add(telling.value)
+    events: list[Event] = []
+    n_repeated, settled = 0, set()
+    for telling in tellings:
+        stands = standing.get(telling.place)
+        is_closed = case.standing.query_ids.get(telling.place[0]) is False
+        if len(values[telling.place]) > 1:
+            outcome = "duplicate_in_file"
+        elif telling.place in settled or is_closed or (stands and stands.value == telling.value):
+            outcome = "repeated"
+        elif case.is_overtaken:
+            outcome = "overtaken_by_correction"
+        elif stands and case.is_older_than(stands.posted):
+            outcome = "overtaken_by_later_return"
+        else:
+            outcome = "accepted"
+            common = {
+                "occurred_on": case.sending.posted_on,
+                "requested_by": case.requested_by,
+                "site_id": case.facts.site_id,
+                "source": Source(sha256=case.facts.sha256, sheet=sheet, row=telling.row),
+            }
+            events.append(derive_telling_event(telling, stands.version + 1 if stands else 1, common))
+        settled.add(telling.place)
+        n_repeated += outcome == "repeated"
+        if outcome in ROW_RULES:
+            case.findings.add(outcome, sheet, telling.row, telling.column)
+    return events, n_repeated
 
 
 # --- Questionnaires ---------------------------------------------------------------------------------------------------

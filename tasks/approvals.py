@@ -7,8 +7,8 @@ from datetime import date
 
 import pandas as pd
 
+from study.approval_chasing import derive_approval_chasers
 from study.calendar import london_day
-from study.chasing import derive_approval_chasers
 from study.deadlines import derive_deadlines
 from study.forecast import Forecast, derive_forecast_events, forecast_openings, is_forecast_due
 from study.incidents import derive_incidents

@@ -61,6 +61,20 @@ def list_sites(sites_config: Path | None = None, study_id: str | None = None) ->
     return sorted({path.stem for study in studies for path in (folder / study / SITES_FOLDER).glob("[!.]*.toml")})
 
 
+def list_waves(sites_config: Path | None = None, study_id: str | None = None) -> list[str]:
+    """The ids of the waves that one study names, or all of them, sorted; a file that can't be read has none."""
+    folder = _find_sites_config(sites_config)
+    found: set[str] = set()
+    for study in list_studies(folder) if study_id is None else [study_id]:
+        try:
+            entries = tomllib.loads((folder / study / STUDY_FILE).read_text(encoding="utf-8-sig")).get("waves")
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+            continue
+        named = [entry.get("id") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+        found |= {wave for wave in named if isinstance(wave, str)}
+    return sorted(found)
+
+
 def load_study(study_id: str, sites_config: Path | None = None, instruments: Path | None = None) -> Study:
     """The study as its files state it now; folders not given are those of the settings.
 

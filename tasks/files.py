@@ -1011,6 +1011,17 @@ class DropBox:
     def send(self, name: str, data: bytes) -> None:
         self._area.put(f"{self._site}/outbox/{name}", data)
 
+    def has_sent(self, name: str, sha256: str) -> bool:
+        """Whether a file lies in the outbox with this content."""
+        try:
+            return _hash_chunks(self._area.read_chunks(f"{self._site}/outbox/{name}")) == sha256
+        except FileMissing:
+            return False
+
+    def take_back(self, name: str, sha256: str) -> bool:
+        """Take a file out of the outbox, if this is still its content."""
+        return self._area.delete_if(f"{self._site}/outbox/{name}", sha256)
+
     def _inbox(self, name: str) -> str:
         return f"{self._site}/inbox/{name}"
 

@@ -5,6 +5,7 @@ Writers take turns: SQLite's BEGIN IMMEDIATE, on PostgreSQL an advisory lock per
 reads up to a head reads a state that never changes.
 """
 
+import errno
 import hashlib
 import sqlite3
 import sys
@@ -70,6 +71,7 @@ _VALUES_AT_ONCE = 5_000  # well below the parameters that either database takes 
 _ROWS_AT_ONCE = 20_000  # about 10 MB of text: fewer round trips gain nothing more
 _ROWS_A_PAGE = 2_000  # as Python objects
 _BUSY_SECONDS = 60
+_LOOK_AGAIN_SECONDS = 0.1
 _PLACES_SOUGHT = 5  # faulty rows whose right place is looked for, which costs a hash per row of the ledger
 
 Answer = Literal["added", "same", "conflict"]
@@ -77,6 +79,10 @@ Answer = Literal["added", "same", "conflict"]
 
 class LedgerRefused(ValueError):
     """What was asked of the ledger would make it untrue."""
+
+
+class SendingBusy(Exception):
+    """Another process sends already."""
 
 
 class Appended(NamedTuple):
@@ -185,6 +191,24 @@ class Ledger:
         with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
             _lock(connection, self.study)
             yield Writing(connection, self.study, self.clock)
+
+    @contextmanager
+    def sending(self, wait_seconds: float = 0.0) -> Iterator[None]:
+        """While this lasts no other process or thread sends what goes out of this study; it ends with the process.
+
+        Writing goes on meanwhile. On SQLite a file beside the ledger is held, on PostgreSQL an advisory lock by a
+        connection of its own (to the server itself: a pool in between may hand a session to somebody else). Raises
+        SendingBusy if another sends for longer than `wait_seconds`.
+        """
+        give_up_at = monotonic() + wait_seconds
+        with _open_sending(self.engine, self.study) as is_ours:
+            while not is_ours():
+                if monotonic() >= give_up_at:
+                    raise SendingBusy(
+                        "Another run is sending what waits. Look again when it is through; nothing is sent twice."
+                    )
+                sleep(_LOOK_AGAIN_SECONDS)
+            yield
 
     def head(self) -> Head:
         with self.engine.connect() as connection:
@@ -413,13 +437,15 @@ class Writing:
         site_ids: Iterable[str] = (),
         kinds: Iterable[str] = (),
         passing_over: Iterable[str] = (),
+        after: int = 0,
     ) -> int:
         """The last row that names any of these participants or sites, or is of any of these kinds; 0 if none does.
 
         Who decided on the state at head H claims only if nothing that the decision rests on is newer than H. Rows of
-        the kinds in `passing_over` do not count.
+        the kinds in `passing_over` do not count, nor do voids of such rows. `after`: only rows later than this one are
+        looked at, which costs the same however long the ledger is.
         """
-        passed = _row.kind.not_in(sorted(passing_over)) if passing_over else sa.true()
+        counts = _is_none_of(sorted(passing_over)) if passing_over else sa.true()
         newest = 0
         for column, wanted in (
             (_row.participant_id, participant_ids),
@@ -427,18 +453,18 @@ class Writing:
             (_row.kind, kinds),
         ):
             for part in _divide(wanted):
-                query = sa.select(sa.func.max(_row.seq)).where(_row.study == self._study, column.in_(part), passed)
-                newest = max(newest, self._connection.execute(query).scalar() or 0)
+                query = sa.select(sa.func.max(_row.seq)).where(_row.study == self._study, column.in_(part), counts)
+                later = query.where(_row.seq > after) if after else query
+                newest = max(newest, self._connection.execute(later).scalar() or 0)
         return newest
 
     def _find_targets(self, hashes: Iterable[str]) -> dict[str, "_Target"]:
         columns = [_row[name] for name in ("hash", *_Target._fields)]
         query = sa.select(*columns).where(_row.study == self._study)
-        start = sa.func.substr(_row.hash, sa.literal_column("1"), sa.literal_column("16"))  # as in its index
         return {
             row.hash: _Target(*row[1:])
             for part in _divide(hashes)
-            for row in self._connection.execute(query.where(start.in_([each[:16] for each in part])))
+            for row in self._connection.execute(query.where(_start_of(_row.hash).in_([each[:16] for each in part])))
         }
 
     def _find_content_hash(self, stands: Standing, event: Event) -> str:
@@ -450,6 +476,23 @@ class Writing:
         occurred_on, site_id, participant_id, payload = self._connection.execute(query).one()
         payload = upcast_payload(stands.kind, stands.kind_version, payload)
         return compute_content_hash(event.kind, event.kind_version, occurred_on, site_id, participant_id, payload)
+
+
+def _start_of(digest: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """The first digits of a hash, as in the index of hashes."""
+    return sa.func.substr(digest, sa.literal_column("1"), sa.literal_column("16"))
+
+
+def _is_none_of(kinds: Sequence[str]) -> sa.ColumnElement[bool]:
+    """A row is of none of these kinds, and voids no row of one."""
+    target = TABLE.alias()
+    voids_one = sa.exists().where(
+        target.c.study == _row.study,
+        _start_of(target.c.hash) == _start_of(_row.voids),
+        target.c.hash == _row.voids,
+        target.c.kind.in_(kinds),
+    )
+    return sa.and_(_row.kind.not_in(kinds), sa.or_(_row.kind != Voided.kind, sa.not_(voids_one)))
 
 
 def _complete_void(void: Voided, target: _Target | None) -> Voided:
@@ -546,8 +589,43 @@ def _select_lines(dialect: str) -> sa.Select[Any]:
 def _lock(connection: sa.Connection, name: str) -> None:
     """Wait until this transaction alone may write. On SQLite it does so from its BEGIN IMMEDIATE on."""
     if connection.dialect.name == "postgresql":
-        number = int.from_bytes(hashlib.sha256(f"summative ledger {name}".encode()).digest()[:8], signed=True)
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_number_lock("ledger", name))))
+
+
+def _number_lock(what: str, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"summative {what} {name}".encode()).digest()[:8], signed=True)
+
+
+@contextmanager
+def _open_sending(engine: sa.Engine, study: str) -> Iterator[Callable[[], bool]]:
+    """Gives a function that tries to become the one sender of a study, and says whether that is now so."""
+    if engine.dialect.name == "postgresql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.detach()  # closed at the end, and not pooled: with its session the lock is gone for sure
+            attempt = sa.select(sa.func.pg_try_advisory_lock(_number_lock("sending", study)))
+            yield lambda: bool(connection.execute(attempt).scalar_one())
+    else:
+        path = Path(f"{engine.url.database}-sending-{study}")
+        with path.open("ab") as file:
+            yield lambda: _hold(file.fileno())
+
+
+def _hold(descriptor: int) -> bool:
+    """Hold a file until it is closed, or the process ends; False if somebody else does."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as fault:
+        if fault.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True
 
 
 def _create_engine(url: URL) -> sa.Engine:

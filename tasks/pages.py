@@ -22,9 +22,11 @@ from study.datasets import (
     derive_missing_answers,
     derive_site_counts,
 )
+from study.fieldwork import LadderStep
 from study.instruments import MISSING_REASONS, Instrument
 from study.protocol import Study
 from study.state import Head
+from study.yields import Sending
 from tasks.settings import PROJECT
 
 _SITE_COUNTS = {
@@ -139,14 +141,15 @@ def write_release_report(
     files: pd.DataFrame,
     queries: pd.DataFrame,
     kept_apart: Mapping[str, Any],
+    sending: Sending,
     data_files: Mapping[str, bytes],
 ) -> bytes:
     """The page that comes with a release: attendance, dispositions, scores, what sites sent.
 
     `tables`: participants, responses, scores. `dispositions`, `files`, `queries`: as from the folds of `study.state`,
-    as of the release's date. `kept_apart`: from `study.incidents.count_quarantined`. `slice_name`: of a part of the
-    study, "" for the whole. Every number on the page is counted here from these; what has no rows is said in a
-    sentence.
+    as of the release's date. `kept_apart`: from `study.incidents.count_quarantined`. `sending`: from
+    `study.yields.summarise_sending`. `slice_name`: of a part of the study, "" for the whole. Every number on the page
+    is counted here from these; what has no rows is said in a sentence.
     """
     participants, responses, scores = tables["participants"], tables["responses"], tables["scores"]
     received = files[files["occurred_on"] <= pd.Timestamp(as_of)]
@@ -183,6 +186,8 @@ def write_release_report(
         means=_describe_means(derive_means(scores, participants, study), study, instruments),
         missing=_describe_missing(derive_missing_answers(responses, study), instruments),
         sites=_describe_sites(by_site[~is_silent], study),
+        sending=sending,
+        steps=describe_steps(sending.steps, study),
         files=[
             {"name": name, "n_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in sorted(data_files.items())
@@ -306,6 +311,34 @@ def _describe_missing(table: pd.DataFrame, instruments: Mapping[str, Instrument]
         ],
         "totals": [int(table[name].sum()) for name in columns],
     }
+
+
+def describe_steps(steps: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+    """What each step of a ladder brought, in words and numbers; `steps` as from `derive_step_yields`."""
+    described = []
+    for row in steps.to_dict("records"):
+        step = study.fieldwork.find_step(row["step"])
+        described.append(
+            {
+                "step": str(row["step"]).replace("_", " ").capitalize(),
+                "when": describe_step(step) if step else "in no ladder any more",
+                "counts": [int(row[name]) for name in ("n_chased", "n_answered", "n_late", "n_waiting")],
+                "answered_pct": "–" if pd.isna(row["answered_pct"]) else f"{row['answered_pct']:.0f} %",
+            }
+        )
+    return described
+
+
+def describe_step(step: LadderStep) -> str:
+    """When a step is taken, and who is written to: "3 working days after the due day, to the site researcher"."""
+    n_days = abs(step.days)
+    counted = {"released": "the pack went out", "due": "the due day", "closes": "the window's last day"}[
+        step.counts_from
+    ]
+    when = f"{format_counted(n_days, 'working day')} {'before' if step.days < 0 else 'after'} {counted}"
+    if not n_days:
+        when = f"on {counted}"
+    return f"{when}, to the {step.to.replace('_', ' ')} by {step.channel}"
 
 
 def _describe_sites(by_site: pd.DataFrame, study: Study) -> dict[str, Any]:

@@ -54,6 +54,7 @@ from study.state import (
     derive_returns,
     format_moment,
 )
+from study.yields import Sending, summarise_sending
 from tasks.definitions import parse_configuration
 from tasks.files import ReleaseDiffers, point_latest, publish_folder
 from tasks.pages import write_codebook_page, write_release_report
@@ -100,6 +101,7 @@ class Assembled:
     files: pd.DataFrame
     queries: pd.DataFrame
     quarantined: Mapping[str, Any]
+    sending: Sending
     configuration: pd.DataFrame
 
 
@@ -151,6 +153,7 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
         files=_find_source_files(known, happened, returns),
         queries=derive_queries(happened),
         quarantined=count_quarantined(known, as_of),
+        sending=summarise_sending(study, known, as_of),
         configuration=configuration,
     )
 
@@ -321,6 +324,7 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
             files=assembled.files,
             queries=assembled.queries,
             kept_apart=assembled.quarantined,
+            sending=assembled.sending,
             data_files=data,
         ),
     }

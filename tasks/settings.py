@@ -40,6 +40,36 @@ class Settings(BaseSettings):
         default=Path("contacts"),
         description="Folder of the people at the sites, a file <study>.toml each; keep it outside the repository.",
     )
+    smtp_url: str = Field(
+        default="",
+        description="Mail server, with STARTTLS smtp://name@mail.example.org:587, with TLS from the start "
+        "smtps://name@mail.example.org:465. Empty: messages are written as files to outbox_mail in the study's folder.",
+    )
+    smtp_password: SecretStr = Field(default=SecretStr(""), description="Goes with the name in the mail server's URL.")
+    mail_from: str = Field(
+        default="summative@study.invalid",
+        description="Address that messages come from, and to which those come back that cannot be delivered.",
+    )
+    mail_from_name: str = Field(default="", description="Name that messages come from. Empty: the study's title.")
+    mail_reply_to: str = Field(
+        default="", description="Address for answers. Empty: the one that messages come from, as mailbox too."
+    )
+    mail_authority: str = Field(
+        default="",
+        description="File (PEM) of the authority that signed the mail servers' certificates. Empty: the system's.",
+    )
+    mail_seconds: int = Field(
+        default=60,
+        ge=1,
+        description="How long a mail server may take for a step; ten times as long to take a message.",
+    )
+    imap_url: str = Field(
+        default="",
+        description="Mailbox that is read for answers and for what came back, imaps://name@mail.example.org:993, or a "
+        "folder of the kind Maildir, maildir:path. Empty: none is read.",
+    )
+    imap_password: SecretStr = Field(default=SecretStr(""), description="Goes with the name in the mailbox's URL.")
+    mail_folder: str = Field(default="INBOX", description="Folder of the mailbox that is read.")
     sites_config: Path = Field(default=PROJECT / "sites_config", description="Folder of studies.")
     instruments: Path = Field(default=PROJECT / "instruments", description="Folder of instruments.")
     settle_seconds: int = Field(

@@ -11,7 +11,7 @@ import datetime as dt
 import functools
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,8 +27,10 @@ from study.pack_layout import (
     CODE_ROW,
     EARLIEST_DAY,
     FIRST_DATA_ROW,
+    LARGEST_COUNT,
     LATEST_DAY,
     LISTS_TITLE,
+    TITLES_PASSED_OVER,
     AboutField,
     Column,
     Kind,
@@ -40,7 +42,9 @@ from study.pack_layout import (
     Sheet,
     fold_title,
     parse_answer,
+    parse_count,
     parse_date,
+    parse_month,
     parse_text,
 )
 from tasks.workbook_inspection import (
@@ -69,9 +73,12 @@ __all__ = [
     "read_return_workbook",
     "read_sheets",
     "set_up_print",
+    "write_about",
     "write_blank_return",
+    "write_facts",
     "write_lines",
     "write_receipt_workbook",
+    "write_records",
     "write_return_workbook",
 ]
 
@@ -121,10 +128,11 @@ def write_return_workbook(
     about = {"study": layout.study_id, "layout_version": layout.version, "correction": 0} | dict(about)
     wanted = [sheet for sheet in layout.list_sheets(str(about.get("site"))) if sheet.code in sheets]
     buffer = io.BytesIO()
+    header = f"{layout.study_id}  ·  {about.get('site') or ''}"
     with Book(buffer, f"{layout.study_title}: return", parse_date(about.get("posted_on")).date) as book:
-        _write_about(book, layout, about, wanted)
+        write_about(book, layout, about, wanted, header).activate()
         for sheet in wanted:
-            _write_records(book, sheet, sheets[sheet.code], layout, about, print_blank_rows)
+            write_records(book, sheet, sheets[sheet.code], header, print_blank_rows)
         book.write_lists()
     return buffer.getvalue()
 
@@ -136,12 +144,14 @@ def write_blank_return(
     posted_on: dt.date | None = None,
     sending_number: int | None = None,
 ) -> bytes:
-    """The workbook that a site fills in: every sheet of the layout, empty, ruled for printing.
+    """The workbook that a site fills in: every sheet of the layout to be filled in, empty, ruled for printing.
 
     The site fills in the posting date and the number of the sending unless they are given.
     """
     about = {"site": site_id, "posted_on": posted_on, "sending_number": sending_number}
-    frames = {sheet.code: pd.DataFrame(columns=list(sheet.codes)) for sheet in layout.sheets}
+    frames = {
+        sheet.code: pd.DataFrame(columns=list(sheet.codes)) for sheet in layout.sheets if not sheet.is_for_reading
+    }
     return write_return_workbook(layout, about, frames, print_blank_rows=_ROWS_PRINTED_BLANK)
 
 
@@ -152,6 +162,7 @@ def _format_properties() -> dict[str, dict[str, Any]]:
     ruled = cell | {"border": 1, "border_color": "#BFBFBF"}
     inset = ruled | {"indent": 1}
     head = ruled | {"bold": True, "text_wrap": True, "bg_color": "#E4ECF4", "border_color": "#7F7F7F"}
+    given = inset | {"bold": True, "bg_color": "#EDEDED"}
     code = ruled | {"font_size": 8, "font_color": "#6B6B6B", "italic": True, "bottom": 2, "bottom_color": "#7F7F7F"}
     return {
         "title": cell | {"bold": True, "font_size": 18},
@@ -169,6 +180,8 @@ def _format_properties() -> dict[str, dict[str, Any]]:
         "text": inset | {"num_format": "@"},
         "date": inset | {"num_format": _DATE_FORMAT, "align": "left"},
         "item": ruled | {"align": "center"},
+        "month": inset | {"num_format": "@"},
+        "whole": inset | {"num_format": "0", "align": "right"},
         "value_text": inset | {"num_format": "@", "border": 2, "border_color": "#404040"},
         "value_date": inset | {"num_format": _DATE_FORMAT, "align": "left", "border": 2, "border_color": "#404040"},
         "value_number": inset | {"num_format": "0", "align": "left", "border": 2, "border_color": "#404040"},
@@ -177,6 +190,19 @@ def _format_properties() -> dict[str, dict[str, Any]]:
         "count": inset | {"num_format": "0", "align": "right", "bold": True},
         "open_text": inset | {"num_format": "@", "locked": False},
         "open_date": inset | {"num_format": _DATE_FORMAT, "align": "left", "locked": False},
+        "open_month": inset | {"num_format": "@", "locked": False},
+        "open_whole": inset | {"num_format": "0", "align": "right", "locked": False},
+        "open_item": ruled | {"align": "center", "locked": False},
+        "open_value_text": inset | {"num_format": "@", "border": 2, "border_color": "#404040", "locked": False},
+        "open_value_date": inset
+        | {"num_format": _DATE_FORMAT, "align": "left", "border": 2, "border_color": "#404040", "locked": False},
+        "open_value_number": inset
+        | {"num_format": "0", "align": "left", "border": 2, "border_color": "#404040", "locked": False},
+        "given_text": given | {"num_format": "@"},
+        "given_date": given | {"num_format": _DATE_FORMAT, "align": "left"},
+        "given_month": given | {"num_format": "@"},
+        "given_whole": given | {"num_format": "0", "align": "right"},
+        "given_words": inset | {"num_format": "@", "text_wrap": True, "bg_color": "#EDEDED"},
         "fixed_text": inset | {"num_format": "@", "bg_color": "#F2F2F2", "text_wrap": True},
         "fixed_date": inset | {"num_format": _DATE_FORMAT, "align": "left", "bg_color": "#F2F2F2"},
         "fixed_number": inset | {"num_format": "0", "align": "right", "bg_color": "#F2F2F2"},
@@ -225,23 +251,51 @@ class Book:
                     sheet.write_string(row, column, code)
 
 
-def _write_about(book: Book, layout: Layout, about: Mapping[str, object], sheets: Sequence[Sheet]) -> None:
+# What people may still do on a sheet that is protected.
+_ALLOWED_WHERE_LOCKED = dict.fromkeys(
+    ("format_columns", "format_rows", "sort", "autofilter", "insert_rows", "select_locked_cells"), True
+)
+    ("format_columns", "format_rows", "sort", "autofilter", "insert_rows", "delete_rows"), True
+)
+_ABOUT_TO_FILL_IN = ("posted_on", "sending_number", "correction")
+_Facts = Sequence[tuple[str, str]]
+
+
+def write_about(
+    book: Book,
+    layout: Layout,
+    about: Mapping[str, object],
+    sheets: Sequence[Sheet],
+    header: str,
+    *,
+    subtitle: str = "Return workbook: what a site sends to the study",
+    lines: Sequence[str] = _HOW_TO_FILL,
+    facts: _Facts = (),
+    is_locked: bool = False,
+) -> xlsxwriter.worksheet.Worksheet:
+    """The sheet "About", with a legend of the sheets. `facts` (label and text) are for reading. With `is_locked` only
+    what the sender fills in is open; there is no password, it keeps hands from slipping."""
     sheet = book.add_sheet(ABOUT_TITLE)
     for column, width in enumerate(_ABOUT_WIDTHS):
         sheet.set_column(column, column, width, book.find_format("prose"))
     sheet.write_string(0, 0, layout.study_title, book.find_format("title"))
-    sheet.write_string(1, 0, "Return workbook: what a site sends to the study", book.find_format("subtitle"))
+    sheet.write_string(1, 0, subtitle, book.find_format("subtitle"))
     sheet.set_row(0, 28)
     row = 3
     for place in ABOUT_FIELDS:
+        if place.is_optional and place.kind == "text" and not about.get(place.code):
+            continue
         sheet.set_row(row, _LINE + 4)
         sheet.write_string(row, 0, place.label, book.find_format("label"))
         sheet.write_string(row, 1, place.code, book.find_format("field_code"))
-        _write_about_value(book, sheet, row, place, about.get(place.code))
+        is_open = is_locked and place.code in _ABOUT_TO_FILL_IN
+        _write_about_value(book, sheet, row, place, about.get(place.code), "open_" if is_open else "")
         if place.advice:
             sheet.write_string(row, 3, place.advice, book.find_format("prose"))
         row += 1
-    row = write_lines(book, sheet, row + 1, "How to fill it in", _HOW_TO_FILL, last_column=3, width=sum(_ABOUT_WIDTHS))
+    row = write_lines(book, sheet, row + 1, "How to fill it in", lines, last_column=3, width=sum(_ABOUT_WIDTHS))
+    if facts:
+        row = write_facts(book, sheet, row + 1, "Versions", facts, last_column=3)
     row += 1
     for column, heading in enumerate(("Sheet", "Columns", "What is recorded", "What may be typed")):
         sheet.write_string(row, column, heading, book.find_format("head"))
@@ -250,15 +304,17 @@ def _write_about(book: Book, layout: Layout, about: Mapping[str, object], sheets
         for column, text in enumerate(line):
             sheet.write_string(row, column, text, book.find_format("wrapped"))
         sheet.set_row(row, find_row_height(line, _ABOUT_WIDTHS))
-    set_up_print(sheet, f"{layout.study_id}  ·  {about.get('site') or ''}", 1)
-    sheet.activate()
+    set_up_print(sheet, header, 1)
+    if is_locked:
+        sheet.protect("", _ALLOWED_WHERE_LOCKED)
+    return sheet
 
 
 def _write_about_value(
-    book: Book, sheet: xlsxwriter.worksheet.Worksheet, row: int, place: AboutField, value: object
+    book: Book, sheet: xlsxwriter.worksheet.Worksheet, row: int, place: AboutField, value: object, lock: str
 ) -> None:
     if place.kind == "date":
-        style = book.find_format("value_date")
+        style = book.find_format(f"{lock}value_date")
         day = parse_date(value).date
         if day is None:
             sheet.write_blank(row, 2, None, style)
@@ -266,7 +322,7 @@ def _write_about_value(
             sheet.write_datetime(row, 2, dt.datetime.combine(day, dt.time()), style)
         sheet.data_validation(row, 2, row, 2, _DATE_CHECK)
     elif place.kind == "whole_number":
-        style = book.find_format("value_number")
+        style = book.find_format(f"{lock}value_number")
         if value is None or value == "":
             sheet.write_blank(row, 2, None, style)
         else:
@@ -285,7 +341,7 @@ def _write_about_value(
             },
         )
     else:
-        sheet.write_string(row, 2, "" if value is None else str(value), book.find_format("value_text"))
+        sheet.write_string(row, 2, "" if value is None else str(value), book.find_format(f"{lock}value_text"))
 
 
 def write_lines(
@@ -310,6 +366,21 @@ def write_lines(
     return row + 1
 
 
+def write_facts(
+    book: Book, sheet: xlsxwriter.worksheet.Worksheet, row: int, heading: str, facts: _Facts, *, last_column: int
+) -> int:
+    """A heading, and under it a label and a text in each row; returns the next free row."""
+    for column in range(last_column + 1):
+        sheet.write_blank(row, column, None, book.find_format("heading"))
+    sheet.write_string(row, 0, heading, book.find_format("heading"))
+    sheet.set_row(row, 22)
+    for label, text in facts:
+        row += 1
+        sheet.write_string(row, 0, label, book.find_format("label"))
+        sheet.write_string(row, 1, text, book.find_format("text"))
+    return row + 1
+
+
 def find_row_height(texts: Iterable[str], widths: Iterable[float]) -> float:
     """The height of a row of wrapped texts, in points; a little generous, since fonts differ between machines."""
     lines = max(-(-len(text) // max(int(width * 1.02) - 2, 1)) for text, width in zip(texts, widths, strict=True))
@@ -329,7 +400,7 @@ def _derive_legend(sheets: tuple[Sheet, ...]) -> tuple[tuple[str, str, str, str]
     for sheet in sheets:
         alike: dict[tuple[str, bool], list[Column]] = {}
         for column in sheet.columns:
-            if column in own and (column.kind == "item" or column.choices):
+            if column in own and (column.kind in ("item", "month", "count") or column.choices):
                 more = ", ".join(f"{code.code} {code.label}" for code in column.missing if code not in reasons)
                 answers = f"{column.answers_in_words}; or {more}" if more else column.answers_in_words
                 alike.setdefault((answers, bool(column.advice)), []).append(column)
@@ -376,9 +447,33 @@ _DATE_CHECK: dict[str, Any] = {
 }
 
 
-def _write_records(
-    book: Book, sheet: Sheet, frame: pd.DataFrame, layout: Layout, about: Mapping[str, object], blank_rows: int
-) -> None:
+_COUNT_CHECK: dict[str, Any] = {
+    "validate": "integer",
+    "criteria": "between",
+    "minimum": 0,
+    "maximum": LARGEST_COUNT,
+    "error_title": "Not a count",
+    "error_message": "Type a whole number, 0 or more, without words.",
+}
+_FORMATS: Mapping[Kind, str] = {"count": "whole"}
+
+
+def write_records(
+    book: Book,
+    sheet: Sheet,
+    frame: pd.DataFrame,
+    header: str,
+    blank_rows: int,
+    *,
+    given: Collection[str] | None = None,
+    widths: Mapping[str, float] | None = None,
+) -> xlsxwriter.worksheet.Worksheet:
+    """One sheet of a layout with the rows of a frame, ruled for `blank_rows` in all on paper.
+
+    With `given` (codes of columns) the sheet is protected, without a password: what is filled in there, and whole
+    columns that the layout locks, cannot be changed, and stand out by weight and ground. Everything else is open, as
+    are all rows below. `widths`: of columns that are not to have their usual one, in characters.
+    """
     unknown = set(frame.columns) - set(sheet.codes) - {"row"}
     if unknown:
         raise ValueError(f'sheet "{sheet.title}" has no columns {sorted(map(str, unknown))}.')
@@ -393,26 +488,41 @@ def _write_records(
     page.set_row(code_row, 13)
     places = {str(code): place for place, code in enumerate(frame.columns)}
     values = frame.to_numpy(dtype=object)
-    widths = [_find_width(column, turned, roomy=not n_items) for column in sheet.columns]
+    usual = {column.code: _find_width(column, turned, roomy=not n_items) for column in sheet.columns} | (widths or {})
     for index, column in enumerate(sheet.columns):
         is_item = column.kind == "item"
-        page.set_column(index, index, widths[index], book.find_format(column.kind))
+        of_column, of_cells = _find_styles(column, None if given is None else column.code in given)
+        page.set_column(index, index, usual[column.code], book.find_format(of_column))
         page.write_string(label_row, index, column.label, head_item if is_item else head)
         page.write_string(code_row, index, column.code, code_item if is_item else code)
         if column.code in places:
             cells = values[:, places[column.code]].tolist()
-            _write_column(page, first_row, index, column.kind, cells, book.find_format(column.kind))
-    _add_checks(book, page, sheet, first_row, first_row + max(_ROWS_READY, len(frame) + 100) - 1)
+            _write_column(page, first_row, index, column.kind, cells, book.find_format(of_cells))
+    if not sheet.is_for_reading:
+        _add_checks(book, page, sheet, first_row, first_row + max(_ROWS_READY, len(frame) + 100) - 1)
     n_keys = next((i for i, column in enumerate(sheet.columns) if column.kind == "date"), 1) if n_items else 1
     page.freeze_panes(first_row, n_keys)
-    n_pages = -(-int(sum(widths)) // _CHARACTERS_PER_PAGE)
-    set_up_print(page, f"{layout.study_id}  ·  {about.get('site') or ''}", n_pages)
+    n_pages = -(-int(sum(usual.values())) // _CHARACTERS_PER_PAGE)
+    set_up_print(page, header, n_pages)
     page.repeat_rows(label_row, code_row)
     if n_pages > 1:
         page.repeat_columns(0, n_keys - 1)
     if blank_rows:
         last = len(sheet.columns) - 1
         page.print_area(0, 0, first_row + max(blank_rows, len(frame)) - 1, last)
+    if given is not None:
+        page.protect("", _ALLOWED_WHERE_LOCKED)
+    return page
+
+
+def _find_styles(column: Column, is_given: bool | None) -> tuple[str, str]:
+    """The formats of a column and of its filled cells. `is_given`: None where the sheet is not protected."""
+    style = _FORMATS.get(column.kind, column.kind)
+    if is_given is None:
+        return style, style
+    if column.is_locked:
+        return (style, "given_words") if column.kind == "text" else (style, f"given_{style}")
+    return f"open_{style}", f"given_{style}" if is_given else f"open_{style}"
 
 
 def _find_width(column: Column, turned: bool, *, roomy: bool) -> float:
@@ -435,11 +545,11 @@ def _write_column(
     for row, value in enumerate(values, start=first_row):
         if value is None or value is pd.NaT or value is pd.NA or value == "" or value != value:
             continue
-        if kind == "text":
+        if kind in ("text", "month"):
             page.write_string(row, index, str(value), style)
         elif isinstance(value, bool | np.bool_):
             page.write_boolean(row, index, bool(value), style)
-        elif kind == "item" and isinstance(value, int | float | np.number):
+        elif kind in ("item", "count") and isinstance(value, int | float | np.number):
             page.write_number(row, index, float(value), style)
         elif isinstance(value, dt.date):
             page.write_datetime(row, index, dt.datetime.combine(value, dt.time()), style)
@@ -476,8 +586,10 @@ def _derive_check(book: Book, column: Column, alone: bool, first_cell: str) -> d
     advice = column.advice if alone or not column.advice else "Leave it blank if it was not to be asked."
     message = f"{column.expected}. {advice}".removesuffix(" ")
     check: dict[str, Any]
-    if column.kind == "date":
-        return _DATE_CHECK
+    if column.is_locked:
+        return None
+    if column.kind in ("date", "count"):
+        return _DATE_CHECK if column.kind == "date" else _COUNT_CHECK
     if column.choices:
         codes = tuple(choice.code for choice in (*column.choices, *column.missing))
         check = {"validate": "list", "source": book.find_list(codes)}
@@ -486,13 +598,21 @@ def _derive_check(book: Book, column: Column, alone: bool, first_cell: str) -> d
             message += " Another name is allowed for an unscheduled occasion."
     elif column.minimum is not None and column.maximum is not None:
         check = {"validate": "custom", "value": _derive_number_rule(column, first_cell)}
+    elif column.kind == "month":
+        check = {"validate": "custom", "value": _derive_month_rule(first_cell)}
     else:
         return None
-    check["error_title"] = "Not one of the codes" if column.choices else "Out of range"
+    out = "Not a month" if column.kind == "month" else "Out of range"
+    check["error_title"] = "Not one of the codes" if column.choices else out
     check["error_message"] = _shorten(message)
     check["input_title"] = _shorten(column.label, 32) if alone else "Allowed here"
     check["input_message"] = _shorten(message)
     return check
+
+
+def _derive_month_rule(cell: str) -> str:
+    """Year and month as text, or the first of a month, as which a spreadsheet program keeps what was typed."""
+    return f'=OR(AND(ISTEXT({cell}),LEN({cell})=7,MID({cell},5,1)="-"),AND(ISNUMBER({cell}),DAY({cell})=1))'
 
 
 def _derive_number_rule(column: Column, cell: str) -> str:
@@ -603,7 +723,7 @@ def _read_found(
     problems: list[Problem] = []
     for place in found:
         sheet = layout.sheet_by_code.get(place.code)
-        if sheet is not None:
+        if sheet is not None and not sheet.is_for_reading:
             read, sheet_problems = _read_records(place, sheet, package)
             problems += sheet_problems
             if read is not None:
@@ -636,7 +756,8 @@ def _parse_cells(package: Package, sheets: Sequence[bytes]) -> list[tuple[_Cells
 
 def _identify_sheets(package: Package, layout: Layout) -> tuple[list[_Found], list[Problem]]:
     """The worksheets that the layout knows, in the order of the file; small ones are read here already."""
-    tabs = [tab for tab in enumerate(package.sheets, start=1) if fold_title(tab[1].title) != fold_title(LISTS_TITLE)]
+    passed_over = set(map(fold_title, TITLES_PASSED_OVER))
+    tabs = [tab for tab in enumerate(package.sheets, start=1) if fold_title(tab[1].title) not in passed_over]
     positions, usable = [position for position, _ in tabs], [part for _, part in tabs]
     bounded = [bound_sheet(part.head if part.is_whole else cut_head(part)) for part in usable]
     heads = _parse_cells(package, [xml for xml, _ in bounded])
@@ -723,7 +844,8 @@ def _read_about(
             problems.add("formula_in_cell", "hard", f"{entry.label}: type the value, not a formula.", area)
             value = ""
         about[entry.code], is_fault = _parse_about_value(entry, value, is_1904=package.is_1904)
-        if is_fault or (about[entry.code] in {"", None} and entry.code not in {"correction", "layout_version"}):
+        is_needed = not entry.is_optional and entry.code != "layout_version"
+        if is_fault or (is_needed and about[entry.code] in {"", None}):
             what = {"date": "a date such as 28/03/2014", "whole_number": "a whole number", "text": "its code"}[
                 entry.kind
             ]
@@ -738,7 +860,7 @@ def _read_about(
         (
             "wrong_layout_version",
             "layout_version",
-            {layout.version},
+            {layout.version, *layout.reads_also},
             f"Version {layout.version}: use the newest workbook.",
         ),
     ):
@@ -945,7 +1067,7 @@ def _derive_frame(
     for index, column in enumerate(columns):
         place = header.places.get(column.code)
         if place is None:
-            values[:, index] = "" if column.kind == "text" else None
+            values[:, index] = "" if column.kind in ("text", "month") else None
         elif column.kind == "text":
             values[:, index] = [parse_text(line[place]) for line in lines]
         elif column.kind == "item":
@@ -953,15 +1075,33 @@ def _derive_frame(
                 cell if cell.__class__ is float else parse_answer(cell) for line in lines for cell in (line[place],)
             ]
         else:
-            parsed = [parse_date(line[place], is_1904=is_1904) for line in lines]
-            values[:, index] = [day.date for day in parsed]
-            for row in (row for row, day in zip(rows, parsed, strict=True) if day.is_fault):
+            told = [_parse_cell(column.kind, line[place], is_1904=is_1904) for line in lines]
+            values[:, index] = [value for value, _ in told]
+            for row in (row for row, (_, is_fault) in zip(rows, told, strict=True) if is_fault):
                 area = Area(row, place + 1, row, place + 1)
-                expected = "The month may be a name: 28 Mar 2014."
-                problems.add("date_not_understood", "hard", expected, area, column.code)
+                problems.add(f"{column.kind}_not_understood", "hard", _EXPECTED[column.kind], area, column.code)
     frame = pd.DataFrame(values, columns=[column.code for column in columns], dtype=object)
     frame.insert(0, "row", np.asarray(rows, dtype=np.int64))
     return frame
+
+
+_EXPECTED: Mapping[Kind, str] = {
+    "date": "The month may be a name: 28 Mar 2014.",
+    "month": "Such as 2018-03 or March 2018.",
+    "count": "A whole number, 0 or more.",
+}
+
+
+def _parse_cell(kind: Kind, value: object, *, is_1904: bool) -> tuple[object, bool]:
+    """A day, a month or a count, and whether the cell holds something else."""
+    if kind == "date":
+        day = parse_date(value, is_1904=is_1904)
+        return day.date, day.is_fault
+    if kind == "month":
+        month = parse_month(value, is_1904=is_1904)
+        return month.month, month.is_fault
+    count = parse_count(value)
+    return count.count, count.is_fault
 
 
 # --- Receipts ---------------------------------------------------------------------------------------------------------
@@ -1108,7 +1248,7 @@ def _write_receipt_counts(
         ("Replaced", summary.n_superseded, "Corrections that took the place of what you sent before."),
         ("Not accepted", summary.n_refused, 'Left out for now. The sheet "To mend" says why.'),
         ("Kept apart", summary.n_quarantined, "Answered while the approvals did not allow it. See below."),
-        ("Entries in the logs", summary.n_log_entries, "Screening, consent, allocation and disposition."),
+        ("Entries in the logs", summary.n_log_entries, "What the logs tell of people, activity figures, answers to queries."),
         ("To be mended", n_hard, "Rows that could not be taken as they are."),
         ("To be checked", len(rows) - n_hard, "Taken as they are; please look again."),
     ):

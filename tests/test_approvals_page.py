@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from study.chasing import derive_approval_chasers
+from study.approval_chasing import derive_approval_chasers
 from study.deadlines import derive_deadlines
 from study.events import Event
 from study.forecast import forecast_openings

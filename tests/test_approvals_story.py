@@ -22,10 +22,10 @@ from desk.approval_views import approvals_app
 from flows.approvals import describe_position
 from rehearsal.approvals_story import NAME, Played, Told, derive_postings, derive_story, play, read_story, record_told
 from rehearsal.replay import ReplayRefused
+from study.approval_chasing import derive_approval_chasers
 from study.approval_steps import STEPS
 from study.approvals import derive_approvals
 from study.calendar import find_day_bounds
-from study.chasing import derive_approval_chasers
 from study.deadlines import derive_deadlines
 from study.events import ApprovalEvent, ForecastRecorded, StudyDayCompleted
 from study.forecast import derive_forecast_history, forecast_openings

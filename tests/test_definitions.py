@@ -108,7 +108,7 @@ def test_unconfirmed_bodies_are_a_note() -> None:
 def test_planned_instruments_are_notes_until_they_are_defined(desk: Desk) -> None:
     desk.change_study('"mmse", ', "")
     planned = '[[planned_instruments]]\nid = "mmse"\nlabel = "MMSE"\n\n'
-    planned += '[[planned_instruments]]\nid = "eq5d5l"\nlabel = "EQ-5D-5L"\n\n[[assumptions]]'
+    planned += '[[planned_instruments]]\nid = "icecap_a"\nlabel = "ICECAP-A"\n\n[[assumptions]]'
     desk.change_study("[[assumptions]]", planned)
     findings = desk.check()
     place = "sites_config/cdisc_pilot/study.toml"
@@ -117,10 +117,10 @@ def test_planned_instruments_are_notes_until_they_are_defined(desk: Desk) -> Non
         f"{place}: planned_instruments.mmse is defined now. Move it to study.instruments to use it." in findings.notes
     )
     assert (
-        f"{place}: planned_instruments.eq5d5l is not defined yet: nothing of it can be sent or returned until "
-        "instruments/eq5d5l exists."
+        f"{place}: planned_instruments.icecap_a is not defined yet: nothing of it can be sent or returned until "
+        "instruments/icecap_a exists."
     ) in findings.notes
-    assert f"{place}: eq5d5l is expected at no wave. Add it to the schedule if it should be." in findings.notes
+    assert f"{place}: icecap_a is expected at no wave. Add it to the schedule if it should be." in findings.notes
     study = load_study("cdisc_pilot", desk.sites_config, desk.instruments)
     assert "mmse" not in load_instruments(study, desk.instruments)
 

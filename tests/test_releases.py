@@ -187,7 +187,13 @@ def test_the_manifest_names_everything(workspace: Workspace) -> None:
     for entry in manifest["returns"]:
         assert workspace.content.has(entry["sha256"])
         assert workspace.content.has(entry["answers_sha256"])
-    assert {part["part"] for part in manifest["configuration"]} == {"protocol", "pathway", "site", "instrument"}
+    assert {part["part"] for part in manifest["configuration"]} == {
+        "protocol",
+        "pathway",
+        "fieldwork",
+        "site",
+        "instrument",
+    }
     assert all(workspace.content.has(part["sha256"]) for part in manifest["configuration"])
     head = parse_head(f"{manifest['ledger']['seq']}:{manifest['ledger']['hash']}")
     assert workspace.ledger.verify(head).is_clean

@@ -1,0 +1,317 @@
+"""Mail as it goes out: a message as RFC 5322 text, handed to an SMTP server or written to a folder.
+
+A server took a message, or it did not, or nobody can know: if the connection ends between the last dot and the server's
+answer. The three are told apart here, since a message of which it is not known must never be sent again by itself.
+"""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from tasks.files import FolderArea, safe_name
+from tasks.orchestration import StepFailed
+from tasks.settings import Settings
+
+OUTBOX_FOLDER = "outbox_mail"
+_ACCEPTING = 10  # so many times longer may a server take over a whole message as over a step (RFC 5321, 4.5.3.2.6)
+_ENHANCED = re.compile(rb"^\s*([245]\.\d{1,3}\.\d{1,3})\b")
+_WELL, _GOES_ON, _FOR_NOW = 2, 3, 4  # first digits of an answer
+_CLOSING = 421
+
+
+class MailUnavailable(StepFailed):
+    """The mail server cannot be worked with at all, as things stand. What waits goes on waiting."""
+
+
+class MailRefused(StepFailed):
+    """A message that cannot be sent as it is."""
+
+
+@dataclass(frozen=True)
+class Mail:
+    """What the headers of one message are made of. `code`: of the message, as in its Message-ID."""
+
+    code: str
+    attempt: int
+    name: str
+    address: str
+    subject: str
+    text: str
+    html: str
+    dated_at: datetime
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a message. "unknown": the server took it, or not. `status`: the server's code.
+
+    `trouble`: "connection" where it broke, so that the next message may still fare better; "account" where the server
+    does not let us send at all.
+    """
+
+    result: Literal["sent", "permanent", "temporary", "unknown"]
+    status: str = ""
+    trouble: Literal["", "connection", "account"] = ""
+
+
+def compute_message_id(code: str, attempt: int, mail_from: str) -> str:
+    """The same for the same message and attempt, whenever and wherever it is made."""
+    return f"<summative.{code}.{attempt}@{mail_from.rpartition('@')[2] or 'study.invalid'}>"
+
+
+def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
+    """Text and HTML as one message with CRLF lines, all ASCII on the wire; the same inputs give the same bytes.
+
+    Raises MailRefused for an address or a header that no mail can have.
+    """
+    message = EmailMessage(policy=SMTP)
+    try:
+        message["From"] = Address(settings.mail_from_name or sender_name, addr_spec=settings.mail_from)
+        message["To"] = Address(mail.name, addr_spec=_write_address(mail.address))
+        message["Subject"] = mail.subject
+        message["Date"] = format_datetime(mail.dated_at)
+        message["Message-ID"] = compute_message_id(mail.code, mail.attempt, settings.mail_from)
+        message["Auto-Submitted"] = "auto-generated"
+        message["X-Summative-Message"] = f"{mail.code}.{mail.attempt}"
+        if settings.mail_reply_to:
+            message["Reply-To"] = Address(addr_spec=settings.mail_reply_to)
+    except (ValueError, IndexError, UnicodeError):
+        # The texts of these faults quote the address.
+        refused = MailRefused("A message has an address or a subject that mail cannot carry. Look at the contacts.")
+    else:
+        message.set_content(mail.text, charset="utf-8", cte="quoted-printable")
+        message.add_alternative(mail.html, subtype="html", charset="utf-8", cte="quoted-printable")
+        message.set_boundary(f"=_summative_{mail.code}_{mail.attempt}")
+        return message.as_bytes()
+    raise refused
+
+
+def _write_address(address: str) -> str:
+    """The address with its domain as it stands on the wire. Raises ValueError where it has letters mail cannot carry
+    everywhere."""
+    local, _, domain = address.rpartition("@")
+    local.encode("ascii")
+    return f"{local}@{domain.encode('idna').decode()}"
+
+
+class Transport(Protocol):
+    """A way out. Used by one thread, within `with`."""
+
+    way: Literal["smtp", "folder"]
+    """By "folder" a message that is handed over again under the same attempt is one message still."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: object, fault: object, at: object) -> None: ...
+
+    def prepare(self) -> None:
+        """Be ready for the next message. Raises MailUnavailable."""
+
+    def hand_over(self, name: str, address: str, data: bytes) -> Outcome:
+        """`name`: of the message and attempt, for who keeps files."""
+
+    def has(self, name: str) -> bool:
+        """Whether this message and attempt went out. Of a mail server nobody can ask that."""
+
+
+class FolderTransport:
+    """Messages as files (.eml), which a mail program opens; a file appears whole or not at all."""
+
+    way: Literal["smtp", "folder"] = "folder"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._area = FolderArea(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, fault: object, at: object) -> None:
+        pass
+
+    def prepare(self) -> None:
+        pass
+
+    def hand_over(self, name: str, address: str, data: bytes) -> Outcome:
+        self._area.put(_name_file(name), data)
+        return Outcome("sent")
+
+    def has(self, name: str) -> bool:
+        return self._area.has(_name_file(name))
+
+
+def _name_file(name: str) -> str:
+    return f"{safe_name(name)}.eml"
+
+
+class SmtpTransport:
+    """One connection to a server, encrypted and logged in, made when the first message needs it and kept."""
+
+    way: Literal["smtp", "folder"] = "smtp"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._url = _parse_url(settings.smtp_url)
+        self._connection: smtplib.SMTP | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+        if self._connection is not None and fault is None:
+            with suppress(OSError, smtplib.SMTPException):
+                self._connection.quit()
+        self._drop()
+
+    def prepare(self) -> None:
+        """Raises MailUnavailable: no connection, no encryption, or the login was refused."""
+        if self._connection is not None:
+            return
+        url, settings = self._url, self._settings
+        host, port = url.hostname or "", url.port or 0
+        own_name = settings.mail_from.rpartition("@")[2]  # else it is asked of a name server, which may take its time
+        place = f"The mail server {host}:{port}"
+        try:
+            context = ssl.create_default_context(cafile=settings.mail_authority or None)
+            if url.scheme == "smtps":
+                self._connection = smtplib.SMTP_SSL(host, port, own_name, settings.mail_seconds, context=context)
+            else:
+                self._connection = smtplib.SMTP(host, port, own_name, settings.mail_seconds)
+                self._connection.starttls(context=context)
+            if url.username:
+                self._connection.login(unquote(url.username), settings.smtp_password.get_secret_value())
+            self._connection.ehlo_or_helo_if_needed()
+            return
+        except smtplib.SMTPAuthenticationError as refused:
+            fault = f"{place} refuses the login ({refused.smtp_code}). Look at the settings smtp_url and smtp_password."
+        except smtplib.SMTPNotSupportedError:
+            fault = f"{place} offers no encryption or no login. Mail is not sent in the clear: look at smtp_url."
+        except ssl.SSLCertVerificationError:
+            fault = f"{place} shows a certificate that is not trusted. Look at smtp_url, or set mail_authority."
+        except smtplib.SMTPResponseException as refused:
+            fault = f"{place} does not take mail now ({refused.smtp_code})."
+        except smtplib.SMTPException as broken:
+            fault = f"{place} broke off ({type(broken).__name__})."
+        except OSError as broken:
+            fault = f"{place} cannot be reached ({broken.strerror or type(broken).__name__})."
+        self._drop()
+        raise MailUnavailable(f"{fault} What waits goes out with the next run of today.")
+
+    def hand_over(self, name: str, address: str, data: bytes) -> Outcome:
+        """One message to one address. A connection that the server has closed meanwhile is made anew, once."""
+        refused: Outcome | None = None
+        for _ in range(2):
+            try:
+                self.prepare()
+            except MailUnavailable:
+                return Outcome("temporary", trouble="account")
+            refused = self._try(lambda: self._name_both(address))
+            if refused is None or refused.trouble != "connection":
+                break
+        return self._transmit(data) if refused is None else refused
+
+    def _name_both(self, address: str) -> Outcome | None:
+        """Sender and recipient; None: the server waits for the message."""
+        connection = self._connected()
+        code, words = connection.mail(self._settings.mail_from)
+        if code // 100 != _WELL:
+            refused = self._refuse(code, words)
+            return refused if refused.trouble else Outcome("temporary", refused.status, "account")
+        code, words = connection.rcpt(_write_address(address))
+        return None if code // 100 == _WELL else self._refuse(code, words)
+
+    def _transmit(self, data: bytes) -> Outcome:
+        if (refused := self._try(self._begin)) is not None:
+            return refused
+        connection = self._connected()
+        lines = re.sub(rb"(?m)^\.", b"..", data if data.endswith(b"\r\n") else data + b"\r\n")
+        # Until the last dot has left here, the server cannot take the message, whatever happens.
+        if (broken := self._try(lambda: connection.send(lines))) is not None:
+            return broken
+        try:
+            if connection.sock is not None:
+                connection.sock.settimeout(self._settings.mail_seconds * _ACCEPTING)
+            connection.send(b".\r\n")
+            code, words = connection.getreply()
+            if connection.sock is not None:
+                connection.sock.settimeout(self._settings.mail_seconds)
+        except (OSError, smtplib.SMTPException):
+            self._drop()
+            return Outcome("unknown", trouble="connection")
+        return Outcome("sent") if code // 100 == _WELL else self._refuse(code, words)
+
+    def _begin(self) -> Outcome | None:
+        code, words = self._connected().docmd("DATA")
+        return None if code // 100 == _GOES_ON else self._refuse(code, words)
+
+    def _refuse(self, code: int, words: bytes) -> Outcome:
+        """What the server's no means; the connection is made ready for the next message."""
+        status = _find_status(code, words)
+        if code == _CLOSING:
+            self._drop()
+            return Outcome("temporary", status, "connection")
+        try:
+            self._connected().rset()
+        except (OSError, smtplib.SMTPException):
+            self._drop()
+        return Outcome("temporary" if code // 100 == _FOR_NOW else "permanent", status)
+
+    def _try(self, step: Callable[[], Outcome | None]) -> Outcome | None:
+        """What a step gives. A connection that ends in it has certainly not taken the message."""
+        try:
+            return step()
+        except (OSError, smtplib.SMTPException):
+            self._drop()
+            return Outcome("temporary", trouble="connection")
+
+    def _connected(self) -> smtplib.SMTP:
+        if self._connection is None:
+            raise smtplib.SMTPServerDisconnected("no connection")
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            with suppress(OSError):
+                self._connection.close()
+            self._connection = None
+
+    def has(self, name: str) -> bool:
+        raise RuntimeError("What a mail server took, only people can find out.")
+
+
+def _find_status(code: int, words: bytes) -> str:
+    """The code of three parts if the server gives one, else its plain one. That a server does not relay for us says
+    nothing about the address, and many say it with the code of an address that is wrong."""
+    if code // 100 != _FOR_NOW and b"relay" in words.lower():
+        return "5.7.1"
+    enhanced = _ENHANCED.match(words)
+    return enhanced[1].decode() if enhanced else str(code)
+
+
+def _parse_url(text: str) -> SplitResult:
+    """Raises MailUnavailable for a URL that names no encrypted server."""
+    try:
+        url = urlsplit(text)
+        ports = {"smtp": 587, "smtps": 465}
+        if url.scheme in ports and url.hostname and not url.password:
+            return url if url.port else url._replace(netloc=f"{url.netloc.rstrip(':')}:{ports[url.scheme]}")
+    except ValueError:
+        pass
+    raise MailUnavailable(
+        "The setting smtp_url is no mail server. Write smtp://name@mail.example.org:587 or "
+        "smtps://name@mail.example.org:465, and the password into smtp_password."
+    )
