@@ -34,8 +34,9 @@ from study.events import (
     StudyDayCompleted,
 )
 from study.gate import derive_open_days
+from study.identifiers import compute_identifier
 from study.modifications import find_modification_faults
-from study.pack_layout import SCREENING
+from study.pack_layout import CONSENT, SCREENING
 from study.protocol import Study
 from study.state import Events, derive_files
 from tasks.orchestration import many_runs
@@ -176,11 +177,12 @@ def _find_office_day(day: date, n_days: float) -> date:
 
 
 class Posting(NamedTuple):
-    """A workbook that a site posts: the people whom it screened in a week."""
+    """A workbook that a site posts: the people whom it screened in a week, and who agreed and signed."""
 
     posted_on: date
     site_id: str
     screening: pd.DataFrame
+    consent: pd.DataFrame
 
     @property
     def file_name(self) -> str:
@@ -211,32 +213,48 @@ def derive_postings(
             goes_on = site.site_id == people["site_that_goes_on"] and own.loc[:friday].any()
             days = [day for day in week if day >= pd.Timestamp(first) and (goes_on or own[day])]
             if days and n_people:
-                posting = _write_week(study, site.code, people["cohorts"], friday, days, places[:, :n_people])
-                yield Posting(friday.date(), site.site_id, posting)
+                sheets = _write_week(study, site.code, people["cohorts"], friday, days, places[:, :n_people])
+                yield Posting(friday.date(), site.site_id, *sheets)
 
 
 def _write_week(
     study: Study, code: str, cohorts: list[str], friday: pd.Timestamp, days: list[pd.Timestamp], places: Any
-) -> pd.DataFrame:
-    """The screening log of a week; each person consents on the day of screening."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The screening and the consent log of a week; each person agrees and signs on the day of screening."""
+    rule = study.fieldwork.identifier_rule
+    if rule is None:
+        raise ValueError(f"{STORY_FILE.name}: {study.study_id} makes no identifiers.")
     week = (friday.date() - study.data_collection_starts_on).days // 7
     when = [days[int(place * len(days))] for place in sorted(places[0])]
-    return pd.DataFrame(
+    people = [compute_identifier(rule, code, 1 + 10 * week + n) for n in range(len(when))]
+    screening = pd.DataFrame(
         {
-            "participant_id": [f"{code}-P{1 + 10 * week + n:05d}" for n in range(len(when))],
+            "participant_id": people,
             "cohort": [cohorts[int(place * len(cohorts))] for place in places[1]],
             "screened_on": when,
+            "approached_on": when,
+            "outcome": "agreed",
+        }
+    )
+    consent = pd.DataFrame(
+        {
+            "participant_id": people,
             "consented_on": when,
             "consent_form_version": study.consent_forms[0].version,
             "consent_scopes": ";".join(scope.id for scope in study.consent_scopes),
+            "route": "self",
+            "taken_by": study.fieldwork.consent_takers[0],
+            "copy_filed": "yes",
+            "form": study.forms[0],
         }
     )
+    return screening, consent
 
 
 def post(workspace: Workspace, posting: Posting, received: frozenset[str]) -> None:
     """A site puts its workbook into its drop-box; not again where an interrupted rehearsal's round has received it."""
     about = {"study": STUDY, "site": posting.site_id, "posted_on": posting.posted_on, "sending_number": 1}
-    data = write_return_workbook(workspace.layout, about, {SCREENING: posting.screening})
+    data = write_return_workbook(workspace.layout, about, {SCREENING: posting.screening, CONSENT: posting.consent})
     if hashlib.sha256(data).hexdigest() not in received:
         workspace.drop_box(posting.site_id).post(posting.file_name, data)
 

@@ -276,7 +276,7 @@ def _draw_leavings(persons: pd.DataFrame, assumptions: Assumptions, rng: np.rand
     leavings["left_on"] = leavings["left_on"].astype("datetime64[s]")
     leavings["told_on"] = leavings["told_on"].astype("datetime64[s]")
     ends = leavings[leavings["scope"].isin(["study", "data"])].drop_duplicates("person").set_index("person")["left_on"]
-    is_after = leavings["left_on"] > leavings["person"].map(ends).astype("datetime64[s]")
+    is_after = leavings["left_on"].to_numpy() > ends.reindex(leavings["person"]).to_numpy("datetime64[s]")
     kept: pd.DataFrame = leavings.loc[~is_after].reset_index(drop=True)
     return kept
 

@@ -203,7 +203,8 @@ def _count_steps(study: Study, events: Events, as_of: date) -> dict[tuple[Any, .
     steps = derive_steps(study, events, as_of)
     numbered = steps.loc[steps["step"].isin(["requested", "answered", "renewed"])]
     found: dict[tuple[Any, ...], dict[str, int]] = {}
-    for (*parts, step), n in numbered.groupby([*ITEM, "attempt", "step"])["number"].nunique().items():
+    distinct = numbered.groupby([*ITEM, "attempt", "step"])["number"].nunique().reset_index()
+    for *parts, step, n in distinct.itertuples(index=False, name=None):
         found.setdefault(tuple(parts), {})[step] = int(n)
     return found
 

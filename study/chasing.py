@@ -68,7 +68,7 @@ _OWED_COLUMNS = ["about", "obligation", "site_id", "body_id", *_IDS, "owed_on", 
 COLUMNS = [
     *("key", "chaser", "about", *ITEM, "duty", "incident_id", *_IDS, "to", "channel", "template", "anchor_on"),
     *("due_on", "state", "rests_because", "rests_until", "rule", "n_days_late", "owed_on", "n_days_overdue"),
-    *("ends_on", "obligation", "subject", "fact", "encloses_copy", "is_told"),
+    *("ends_on", "obligation", "subject", "fact", "encloses_copy", "is_told", "of_role"),
 ]
 _DAYS = ("anchor_on", "due_on", "rests_until", "owed_on", "ends_on")
 _COUNTS = ("n_days_late", "n_days_overdue")
@@ -87,8 +87,9 @@ def derive_chasers(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     state ("due", "resting": it is due and something forbids it today, "coming"), rests_because (words) and rests_until
     (its last day; NaT: open), rule (a sentence), n_days_late (since due_on), owed_on (the day by which the thing itself
     is owed; NaT for some approvals), n_days_overdue (since owed_on), ends_on (of a return the window's last day, of a
-    consent the last day on which it counts), obligation, subject and fact (what is owed, in words), encloses_copy and
-    is_told (not who is chased, but who is told of it). The most urgent first, then by day and key.
+    consent the last day on which it counts), obligation, subject and fact (what is owed, in words), encloses_copy,
+    is_told (it is not chased but told, in a digest whatever the channel) and of_role (who is chased, where `to` is only
+    told). The most urgent first, then by day and key.
     """
     rungs = derive_rungs(study, events, as_of)
     return rungs.loc[rungs["state"] != "chased"].reset_index(drop=True)
@@ -156,11 +157,11 @@ def derive_owed(study: Study, events: Events, as_of: date) -> pd.DataFrame:
         _derive_owed_queries(study, events, stops),
         _derive_owed_figures(study, events, as_of),
     ]
-    for part in parts:
-        part["last_on"] = part["last_on"].fillna(_FAR).clip(upper=pd.Timestamp(study.ends_on)) if len(part) else pd.NaT
     owed = pd.concat([part.reindex(columns=_OWED_COLUMNS) for part in parts if len(part)] or [_no_obligations()])
     for column in ("owed_on", "had_on", "ends_on", "last_on"):
         owed[column] = owed[column].astype(DAY)
+    last_on = owed["last_on"].fillna(_FAR)
+    owed["last_on"] = last_on.where(last_on <= pd.Timestamp(study.ends_on), pd.Timestamp(study.ends_on))
     texts = ["about", "obligation", "site_id", "body_id", *_IDS]
     owed[texts] = owed[texts].fillna("").astype("str")
     unknown = owed["body_id"].eq("") & owed["participant_id"].ne("")
@@ -205,7 +206,7 @@ def _derive_owed_consent(study: Study, events: Events, stops: pd.DataFrame, as_o
     }
     renewals["owed_on"] = renewals["reconsent_due_on"].map(ahead)
     renewals["had_on"], renewals["ends_on"] = renewals["signed_on"], renewals["reconsent_due_on"]
-    return [part.assign(last_on=pd.NaT) for part in (copies, renewals)]
+    return [copies, renewals]
 
 
 def _derive_owed_queries(study: Study, events: Events, stops: pd.DataFrame) -> pd.DataFrame:
@@ -215,7 +216,7 @@ def _derive_owed_queries(study: Study, events: Events, stops: pd.DataFrame) -> p
     queries = queries.loc[~is_stopped(stops, queries["participant_id"], DATA)].copy()
     rule = study.fieldwork.chasing_rule
     n_days = rule.query_within if rule else 0
-    queries["about"], queries["last_on"], queries["had_on"] = "query", pd.NaT, queries["raised_on"]
+    queries["about"], queries["had_on"] = "query", queries["raised_on"]
     queries["obligation"] = "query:" + queries["query_id"]
     queries["owed_on"] = _add_working_days(queries["raised_on"], n_days, study.bank_holidays)
     return queries
@@ -225,6 +226,8 @@ def _derive_owed_figures(study: Study, events: Events, as_of: date) -> pd.DataFr
     """Months without figures; those that were over before a site began are owed as if they had ended when it did."""
     site_ids = [site.site_id for site in study.sites]
     owed = derive_owed_figures(study, events, as_of, site_ids)
+    if owed.empty:
+        return _no_obligations()
     begun = [
         events.frame(kind)[["site_id", "occurred_on"]]
         for kind in (ParticipantScreened, ParticipantApproached, ConsentRecorded)
@@ -238,7 +241,7 @@ def _derive_owed_figures(study: Study, events: Events, as_of: date) -> pd.DataFr
     ]
     due = owed["due_on"].astype(DAY)
     owed["owed_on"] = pd.concat([due, pd.Series(ready, owed.index, dtype=DAY)], axis="columns").max(axis="columns")
-    owed["about"], owed["last_on"] = "activity_figures", pd.NaT
+    owed["about"] = "activity_figures"
     owed["obligation"] = "activity_figures:" + owed["site_id"] + ":" + owed["figure"] + ":" + owed["month"]
     return owed
 
@@ -279,11 +282,11 @@ def _may_be_asked(study: Study, events: Events, owed: pd.DataFrame, as_of: date)
 
 
 @lru_cache(maxsize=8)
-def _list_holidays(calendar: HolidayCalendar, first: int, last: int) -> tuple[np.datetime64, ...]:
-    """Bank holidays that fall on weekdays, from the first year to the last."""
+def _make_week(calendar: HolidayCalendar, first: int, last: int) -> np.busdaycalendar:
+    """Working days as numpy counts them, with the bank holidays from the first year to the last."""
     holidays = find_holidays(calendar)
     days = pd.date_range(f"{first}-01-01", f"{last}-12-31", freq="B")
-    return tuple(np.datetime64(day.date(), "D") for day in days if not is_working_day(day.date(), holidays))
+    return np.busdaycalendar(holidays=[day.date() for day in days if not is_working_day(day.date(), holidays)])
 
 
 def _add_working_days(days: pd.Series[Any], n_days: int, calendar: HolidayCalendar) -> pd.Series[Any]:
@@ -295,9 +298,9 @@ def _add_working_days(days: pd.Series[Any], n_days: int, calendar: HolidayCalend
     stamps = days[known].to_numpy("datetime64[D]")
     reach = abs(n_days) // 200 + 1
     years = stamps.astype("datetime64[Y]").astype(int) + 1970
-    holidays = _list_holidays(calendar, int(years.min()) - reach, int(years.max()) + reach)
-    roll = "backward" if n_days > 0 else "forward"
-    found[known] = np.busday_offset(stamps, n_days, roll=roll, holidays=list(holidays)).astype("datetime64[us]")
+    week = _make_week(calendar, int(years.min()) - reach, int(years.max()) + reach)
+    moved = np.busday_offset(stamps, n_days, roll="backward" if n_days > 0 else "forward", busdaycal=week)
+    found[known] = moved.astype("datetime64[us]")
     return found
 
 
@@ -397,7 +400,7 @@ def _derive_told(study: Study, rungs: pd.DataFrame) -> pd.DataFrame:
         parts.append(reached.loc[is_call].assign(role=rule.coordinator))
     told = pd.concat(parts, ignore_index=True)
     told["key"] = (told["key"] + ":told:" + told["role"]).astype("str")
-    told = told.assign(to=told["role"].astype("str"), channel="email", is_told=True, state="due")
+    told = told.assign(of_role=told["to"], to=told["role"].astype("str"), is_told=True, state="due")
     return told[COLUMNS]
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,8 @@ from study.events import (
     DispositionRecorded,
     DocumentVersionIssued,
     IncidentOpened,
+    QueryClosed,
+    ReturnRefused,
 )
 from study.fieldwork import ConsentRule
 from study.incidents import RECORD_KEY, compute_assess_by, derive_held
@@ -39,7 +41,7 @@ from study.participation import QUESTIONNAIRES, derive_stops, is_stopped
 from study.protocol import Study
 from study.state import Events, derive_returns, remembered
 
-DAY = "datetime64[us]"
+DAY: Final = "datetime64[us]"
 COPIES = ("held", "seen", "missing", "faulty", "")
 """Where a signed form is: the site says that it is filed; somebody has seen it, did not find it, or found a fault in
 it; nobody has said anything."""
@@ -271,10 +273,12 @@ def _find_faults(
     signed_on, route = consents["signed_on"], consents["route"]
     is_before, is_superseded = _judge_versions(derive_form_days(study, events, as_of), consents)
     found["signed_before_approved"], found["superseded_version"] = is_before, is_superseded
-    found["collected_before_consent"] = (
-        _look_up(consents["participant_id"], _find_collected(view).groupby("participant_id")["occurred_on"].min())
-        < consents["consented_on"]
-    )
+    collected = _find_collected(view)
+    refused = _find_refused(view, collected)
+    refused_people = refused.loc[refused["finding"] == "before_consent", "participant_id"]
+    firsts = collected.groupby("participant_id")["occurred_on"].min()
+    is_before_consent = _look_up(consents["participant_id"], firsts) < consents["consented_on"]
+    found["collected_before_consent"] = is_before_consent | consents["participant_id"].isin(refused_people)
     found["capacity_not_assessed"] = (route == "consultee") & (consents["capacity"] != "assessed")
     sixteen_ends = _find_sixteen_ends(consents)
     found["parent_after_sixteen"] = sixteen_ends < signed_on
@@ -304,6 +308,23 @@ def _find_collected(view: Events) -> pd.DataFrame:
     accepted, held = derive_returns(view), derive_held(view)
     parts = [accepted.loc[accepted["is_current"], columns], held.loc[held["is_held"], columns]]
     return pd.concat(parts, ignore_index=True)
+
+
+_REFUSED_FOR = {"collected_before_consent": "before_consent", "consent_not_recorded": "no_consent"}
+
+
+def _find_refused(view: Events, collected: pd.DataFrame) -> pd.DataFrame:
+    """Records that were refused for want of consent and are still asked about: RECORD_KEY, site_id, occurred_on (the
+    day of refusing: that of collecting was not taken in) and finding."""
+    refused = view.frame(ReturnRefused)
+    refused = refused[refused["rule"].isin(list(_REFUSED_FOR))]
+    refused = refused[~refused["query_id"].isin(view.frame(QueryClosed)["query_id"])]
+    refused = refused.drop_duplicates([*RECORD_KEY, "rule"]).merge(
+        collected[RECORD_KEY].drop_duplicates(), how="left", on=RECORD_KEY, indicator=True
+    )
+    refused = refused[refused["_merge"] == "left_only"]
+    finding = refused["rule"].map(_REFUSED_FOR).astype("str")
+    return refused.assign(finding=finding)[[*RECORD_KEY, "site_id", "occurred_on", "finding"]]
 
 
 def _find_first_withdrawal(study: Study, view: Events) -> pd.Series[Any]:
@@ -336,9 +357,10 @@ def reconcile_consent(study: Study, events: Events, as_of: date) -> pd.DataFrame
     Columns: participant_id, site_id, finding (of FINDINGS), respondent, wave, scope (scopes not agreed to, joined with
     ";"), n_records, first_on and last_on (days of collecting; for no_return, the day of signing). One row per
     participant, finding, respondent and wave. Each record is judged by the consent that was in force on the day on
-    which it was collected, held records among them. What a respondent's answers need is the scope of questionnaires
-    and what the study's rule for that respondent names; of linkage the ledger holds no records, so whom it may concern
-    is `covers_linkage` and nothing else.
+    which it was collected, held records among them. Records refused for want of consent are told of until they are
+    settled, with the day of refusing, since the day of collecting was not taken in. What a respondent's answers need is
+    the scope of questionnaires and what the study's rule for that respondent names. The ledger holds no records of
+    linkage: whose records may be linked is `covers_linkage`.
     """
     view = events.select(as_of=as_of)
     rule = study.fieldwork.consent_rule
@@ -367,12 +389,16 @@ def reconcile_consent(study: Study, events: Events, as_of: date) -> pd.DataFrame
     ):
         finding = finding.mask(is_so, code)
     judged["finding"] = finding
-    judged["scope"] = judged["scope"].where(finding == "scope_missing", "")
+    judged["scope"] = judged["scope"].where(finding == "scope_missing", "").astype("str")
     key = ["participant_id", "site_id", "finding", "respondent", "wave", "scope"]
-    found = judged[finding != ""].groupby(key, as_index=False)["occurred_on"].agg(["size", "min", "max"])
+    refused = _find_refused(view, records)
+    is_settled = (refused["finding"] == "no_consent") & refused["participant_id"].isin(signed["participant_id"])
+    judged = pd.concat([judged[finding != ""], refused[~is_settled].assign(scope="")], ignore_index=True)
+    found = judged.groupby(key, as_index=False)["occurred_on"].agg(["size", "min", "max"])
     found = found.rename(columns={"size": "n_records", "min": "first_on", "max": "last_on"})
     waiting = derive_consents(study, events, as_of)
-    waiting = waiting[waiting["covers_questionnaires"] & ~waiting["participant_id"].isin(records["participant_id"])]
+    came = pd.concat([records["participant_id"], found["participant_id"]])
+    waiting = waiting[waiting["covers_questionnaires"] & ~waiting["participant_id"].isin(came)]
     waiting = waiting[~is_stopped(derive_stops(study, events, as_of), waiting["participant_id"], QUESTIONNAIRES)]
     blank = {"finding": "no_return", "respondent": "", "wave": "", "scope": "", "n_records": 0}
     waiting = waiting.assign(**blank, first_on=waiting["signed_on"], last_on=waiting["signed_on"])

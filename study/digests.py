@@ -1,9 +1,9 @@
-"""Today's letters: to each person one digest of all that is due to be asked of them or told them, the most urgent first.
+"""Today's letters: to each person one digest of all that is due to be asked of them or told, the most urgent first.
 
 Judgement calls:
 
-- One digest a day goes to one mailbox, whatever roles, sites or absent colleagues are read there. Of several people with
-  the same address the first by `person_id` gets it.
+- One digest a day goes to one mailbox, whatever roles, sites or absent colleagues are read there. Of several people
+  with the same address the first by `person_id` gets it.
 - What a person is asked for today comes with what they were asked for before and still owe, so that one letter shows
   all of it; that alone is no reason to write.
 - Nothing is held back from a digest that goes: the cap is on letters, and not on lines.
@@ -21,25 +21,28 @@ from typing import Any
 
 import pandas as pd
 
-from study.calendar import format_day
 from study.chasing import TOLD, URGENCY
-from study.contacts import OFFICE, STOP_NOTICE_ROLES, Contacts, Found, Gap, Person
+from study.contacts import OFFICE, STOP_NOTICE_ROLES, WHY_WORDS, Contacts, Found, Gap, Person
 from study.deadlines import describe_place
 from study.events import MessageQueued, ObligationChased
 from study.protocol import Study
 from study.state import Events
 
-DIGEST, STOP_NOTICE = "digest", "stop_notice"
+DIGEST, STOP_NOTICE, CALL = "digest", "stop_notice", "telephone"
 GAP_TEMPLATE, ADDRESS_TEMPLATE, STOP_TEMPLATE = "nobody_to_write_to", "wrong_address", "stop_notice"
-OWN_TEMPLATES = (DIGEST, STOP_TEMPLATE, GAP_TEMPLATE, ADDRESS_TEMPLATE)
-"""Letters and parts of letters that are sent whatever ladders a study has."""
+STOPPED_PACKS = "stopped_packs"
+LETTERS = (DIGEST, STOP_TEMPLATE)
+OWN_PARTS = (GAP_TEMPLATE, ADDRESS_TEMPLATE, STOPPED_PACKS)
+"""Letters, and parts of letters, that are sent whatever ladders a study has."""
+PART_TEMPLATES = {"told": "told", "open": "still_open"}
+"""The wording of what somebody is only told, and of what they were asked for before."""
 
 TEAM = "team"
 _RESPONDENTS = {
     "self": "the participant",
-    "proxy": "somebody on their behalf",
+    "proxy": "somebody for them",
     "carer": "the carer",
-    "manager": "the manager of the home",
+    "manager": "the home's manager",
 }
 
 
@@ -57,7 +60,8 @@ class Chase:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a letter: its wording, and a table of what it is about. `is_open`: it was asked for before."""
+    """A part of a letter: its wording, and a table of what it is about. `is_told`: another `role` is asked for it;
+    `is_open`: it was asked for before."""
 
     template: str
     about: str
@@ -65,7 +69,13 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
     is_told: bool = False
     is_open: bool = False
+    role: str = ""
     channel: str = "email"
+
+    @property
+    def manner(self) -> str:
+        """Which of PART_TEMPLATES words it; '' for its own template. A call is its caller's to make."""
+        return "open" if self.is_open else "told" if self.is_told and self.channel != CALL else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +122,23 @@ class _Bundle:
 
 
 def plan_digests(
-    study: Study, contacts: Contacts, events: Events, rungs: pd.DataFrame, stopped: Collection[str], as_of: date
+    study: Study,
+    contacts: Contacts,
+    events: Events,
+    rungs: pd.DataFrame,
+    stopped: Collection[str],
+    as_of: date,
+    other_gaps: Iterable[Gap] = (),
 ) -> Plan:
-    """The digests of a day. `rungs`: of `derive_rungs`; `stopped`: codes of addresses from which mail came back."""
+    """The digests of a day. `rungs`: of `derive_rungs`; `stopped`: codes of addresses from which mail came back;
+    `other_gaps`: roles in which nobody could be reached with something else."""
     rule = study.fieldwork.chasing_rule
     if rule is None:
         return Plan()
     finder = _Finder(contacts, as_of, stopped)
     bundles: dict[str, _Bundle] = {}
-    gaps: dict[Gap, None] = {}
-    written = rungs.loc[rungs["channel"] == "email"]
+    gaps: dict[Gap, None] = dict.fromkeys(other_gaps)
+    written = rungs.loc[(rungs["channel"] == "email") | rungs["is_told"]]
     due: list[Any] = list(written.loc[written["state"] == "due"].itertuples(index=False))
     for row in due:
         found = finder.find(row.to, row.site_id, row.body_id)
@@ -140,12 +157,13 @@ def plan_digests(
         if bundle is not None:
             bundle.still_open.append(row)
     sent = _Sent(events, as_of)
-    drafts, resting = [], {}
+    drafts: list[Draft] = []
+    resting: dict[str, str] = {}
     for code, bundle in sorted(bundles.items(), key=lambda pair: pair[1].person.person_id):
         if reason := sent.find_rest(code, bundle.people, rule.weekly_digests):
             resting |= dict.fromkeys((row.key for row in bundle.rows), reason)
             continue
-        drafts.append(_draft_digest(study, bundle, as_of))
+        drafts.append(_draft_digest(study, finder, bundle, as_of))
     return Plan(tuple(drafts), tuple(gaps), resting)
 
 
@@ -220,7 +238,7 @@ def _tell_manager(
     for gap in gaps:
         name = f"chase:gap:{gap.role}:{gap.site_id}:{gap.body_id}:{year}-W{week:02d}"
         place = describe_place(study, gap.site_id, gap.body_id) or "The study"
-        line = (place, _show_role(gap.role), GAP_WORDS[gap.why])
+        line = (place, _show_role(gap.role), WHY_WORDS[gap.why])
         rows[GAP_TEMPLATE].append((line, Chase(name, TOLD, GAP_TEMPLATE, gap.site_id, "", as_of)))
     for person in contacts.people:
         code = contacts.find_code(person)
@@ -233,30 +251,22 @@ def _tell_manager(
     for template, found in rows.items():
         new = [(line, chase) for line, chase in found if chase.chase not in told]
         if new:
-            section = Section(template, TOLD, columns[template], tuple(line for line, _ in new), is_told=True)
+            section = Section(template, TOLD, columns[template], tuple(line for line, _ in new))
             bundle = _find_bundle(bundles, contacts, manager, rule.manager)
             bundle.extra.append((section, tuple(chase for _, chase in new)))
-
-
-GAP_WORDS = {
-    "nobody": "nobody holds this role",
-    "away": "on leave, and no deputy is there",
-    "wrong_address": "mail came back",
-    "no_address": "no e-mail address is known",
-}
 
 
 # Putting a digest together --------------------------------------------------------------------------------------------
 
 
-def _draft_digest(study: Study, bundle: _Bundle, as_of: date) -> Draft:
+def _draft_digest(study: Study, finder: _Finder, bundle: _Bundle, as_of: date) -> Draft:
     person = bundle.person
     place = person.site_id or person.body_id or TEAM
     shows_site = bool({row.site_id for row in (*bundle.rows, *bundle.still_open)} - {person.site_id})
-    sections = [*_make_sections(study, bundle.rows, shows_site, is_open=False)]
+    sections = [*_make_sections(study, finder, bundle.rows, shows_site, is_open=False)]
     sections += [section for section, _ in bundle.extra]
-    sections += _make_sections(study, bundle.still_open, shows_site, is_open=True)
-    chases = [_make_chase(row) for row in bundle.rows] + [chase for _, several in bundle.extra for chase in several]
+    sections += _make_sections(study, finder, bundle.still_open, shows_site, is_open=True)
+    chases = [make_chase(row) for row in bundle.rows] + [chase for _, several in bundle.extra for chase in several]
     every = [*bundle.rows, *bundle.still_open]
     site_ids = {chase.site_id for chase in chases} | {row.site_id for row in every}
     return Draft(
@@ -275,35 +285,51 @@ def _draft_digest(study: Study, bundle: _Bundle, as_of: date) -> Draft:
     )
 
 
-def _make_chase(row: Any) -> Chase:
+def make_chase(row: Any) -> Chase:
+    """The step that a row of `derive_rungs` is, to be recorded when it is taken."""
     about = TOLD if row.is_told else row.about
     return Chase(row.key, about, row.chaser, row.site_id, row.participant_id, row.due_on.date())
 
 
-def _make_sections(study: Study, rows: Iterable[Any], shows_site: bool, is_open: bool) -> list[Section]:
+def _make_sections(
+    study: Study, finder: _Finder, rows: Iterable[Any], shows_site: bool, is_open: bool
+) -> list[Section]:
     """One section for each thing owed and wording, the most urgent first; rows longest overdue first."""
-    groups: dict[tuple[Any, ...], list[Any]] = {}
+    groups: dict[tuple[int, str, str, bool, str], list[Any]] = {}
     for row in rows:
-        groups.setdefault((URGENCY.index(row.about), row.template, row.channel_of, row.is_told), []).append(row)
+        group = (URGENCY.index(row.about), row.template, row.channel, row.is_told, _show_role(row.of_role))
+        groups.setdefault(group, []).append(row)
     sections = []
-    for (place, template, channel, is_told), members in sorted(groups.items()):
+    for (place, template, channel, is_told, role), members in sorted(groups.items()):
         about = URGENCY[place]
         members.sort(key=lambda row: (row.site_id, -row.n_days_overdue, row.subject))
         titles, lines = _TABLES.get(about, _tabulate_facts)(study, members)
         if shows_site and about in _TABLES:
             titles = ("Site", *titles)
-            names = [describe_place(study, row.site_id) for row in members]
-            lines = [(name, *line) for name, line in zip(names, lines, strict=True)]
-        sections.append(Section(template, about, titles, tuple(lines), is_told, is_open, channel))
+            lines = [(describe_place(study, row.site_id), *line) for row, line in zip(members, lines, strict=True)]
+        if channel == CALL:
+            titles = (*titles, "Whom to call")
+            lines = [(*line, _describe_called(finder, row)) for row, line in zip(members, lines, strict=True)]
+        sections.append(Section(template, about, titles, tuple(lines), is_told, is_open, role, channel))
     return sections
 
 
-_Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+def _describe_called(finder: _Finder, row: Any) -> str:
+    found = finder.contacts.seek(row.of_role, row.site_id, finder.as_of, row.body_id)
+    holders = finder.contacts.list_holders(row.of_role, row.site_id, finder.as_of, row.body_id)
+    person = found.person or next(iter(holders), None)
+    if person is None:
+        return f"{_show_role(row.of_role)}: {WHY_WORDS[found.why]}"
+    return f"{person.name}, {person.telephone or 'no number known'}"
+
+
+_Lines = list[tuple[str, ...]]
+_Table = tuple[tuple[str, ...], _Lines]
 
 
 def _tabulate_returns(study: Study, rows: Sequence[Any]) -> _Table:
     waves = {wave.id: wave.label for wave in study.waves}
-    lines = [
+    lines: _Lines = [
         (
             row.participant_id,
             waves.get(row.wave, row.wave),
@@ -316,28 +342,28 @@ def _tabulate_returns(study: Study, rows: Sequence[Any]) -> _Table:
 
 
 def _tabulate_copies(study: Study, rows: Sequence[Any]) -> _Table:
-    lines = [(row.participant_id, row.form_version, *_due(row)) for row in rows]
+    lines: _Lines = [(row.participant_id, row.form_version, *_due(row)) for row in rows]
     return ("Identifier", "Form version", "To be filed by", "Days late"), lines
 
 
 def _tabulate_renewals(study: Study, rows: Sequence[Any]) -> _Table:
-    lines = [(row.participant_id, row.form_version, format_day(row.ends_on.date())) for row in rows]
+    lines: _Lines = [(row.participant_id, row.form_version, _show_day(row.ends_on)) for row in rows]
     return ("Identifier", "Form version", "Counts until"), lines
 
 
 def _tabulate_queries(study: Study, rows: Sequence[Any]) -> _Table:
-    lines = [(row.query_id, row.participant_id or "-", *_due(row)) for row in rows]
+    lines: _Lines = [(row.query_id, row.participant_id or "-", *_due(row)) for row in rows]
     return ("Query", "Identifier", "To be answered by", "Days late"), lines
 
 
 def _tabulate_figures(study: Study, rows: Sequence[Any]) -> _Table:
     labels = {figure.id: figure.label for figure in study.fieldwork.figures}
-    lines = [(labels.get(row.figure, row.figure), row.month, *_due(row)) for row in rows]
+    lines: _Lines = [(labels.get(row.figure, row.figure), row.month, *_due(row)) for row in rows]
     return ("Figure", "Month", "Due on", "Days late"), lines
 
 
 def _tabulate_facts(study: Study, rows: Sequence[Any]) -> _Table:
-    lines = [(row.subject, f"{row.fact} {format_day(row.anchor_on.date())}") for row in rows]
+    lines: _Lines = [(row.subject, f"{row.fact} {_show_day(row.anchor_on)}") for row in rows]
     return ("What", "Since, or by when"), lines
 
 
@@ -351,7 +377,12 @@ _TABLES = {
 
 
 def _due(row: Any) -> tuple[str, str]:
-    return format_day(row.owed_on.date()), str(row.n_days_overdue or "-")
+    return _show_day(row.owed_on), str(row.n_days_overdue or "-")
+
+
+def _show_day(day: pd.Timestamp) -> str:
+    """A day as tables have it: 4 Sep 2017."""
+    return f"{day.day} {day:%b %Y}"
 
 
 def _show_role(role: str) -> str:
@@ -375,12 +406,12 @@ def plan_stop_notices(
     by_site: dict[str, list[Chase]] = {}
     for site_id, rows in notices.groupby("site_id", sort=True):
         site = str(site_id)
+        members: list[Any] = list(rows.itertuples(index=False))
         chases = [
-            Chase(row.key, STOP_NOTICE, STOP_NOTICE, site, row.participant_id, row.known_on.date())
-            for row in rows.itertuples(index=False)
+            Chase(row.key, STOP_NOTICE, STOP_NOTICE, site, row.participant_id, row.known_on.date()) for row in members
         ]
         by_site[site] = chases
-        section = Section(STOP_TEMPLATE, STOP_NOTICE, STOP_COLUMNS, tuple(tabulate_stops(study, rows)))
+        section = make_stop_section(study, rows)
         people: dict[str, tuple[Person, str]] = {}
         for role in STOP_NOTICE_ROLES:
             found = contacts.seek(role, site, as_of, stopped=stopped).person
@@ -406,20 +437,20 @@ def plan_stop_notices(
     return drafts, by_site
 
 
-STOP_COLUMNS = ("Identifier", "Pack", "Wave", "Who answers", "What stopped", "From")
-
-
-def tabulate_stops(study: Study, notices: pd.DataFrame) -> list[tuple[str, ...]]:
-    """The rows of a stop notice in words, without the reason: staff need to know what to do, not why."""
+def make_stop_section(study: Study, notices: pd.DataFrame) -> Section:
+    """Stop notices in words, without the reason: staff need to know what to do, not why."""
+    columns = ("Identifier", "Pack", "Wave", "Who answers", "What stopped", "From")
     waves = {wave.id: wave.label for wave in study.waves}
-    return [
+    rows: list[Any] = list(notices.itertuples(index=False))
+    lines: _Lines = [
         (
             row.participant_id,
             row.pack_id,
             ", ".join(waves.get(wave, wave) for wave in row.wave.split(";")),
             ", ".join(_RESPONDENTS.get(word, word) for word in row.respondent.split(";")),
             "letters by post" if row.stops == "post" else "questionnaires",
-            format_day(row.from_on.date()),
+            _show_day(row.from_on),
         )
-        for row in notices.itertuples(index=False)
+        for row in rows
     ]
+    return Section(STOPPED_PACKS, STOP_NOTICE, columns, tuple(lines))

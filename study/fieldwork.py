@@ -6,6 +6,7 @@ without it collects what sites send by themselves: nothing is released and nobod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, Literal, get_args
@@ -24,6 +25,7 @@ from study.definition_fields import (
     Line,
     PeriodText,
 )
+from study.identifiers import compute_identifier, parse_sound_number
 from study.instruments import find_suggestion
 
 ConsentRoute = Literal["self", "consultee", "parent"]
@@ -279,6 +281,9 @@ def find_fieldwork_faults(
     document_ids: Collection[str],
     respondents: Collection[str],
     reason_ids: Collection[str] = (),
+    site_codes: Collection[str] = (),
+    identifier_pattern: str = "",
+    identifier_example: str = "",
 ) -> Iterator[str]:
     """What does not fit together in the rules of the fieldwork: sentences that begin with the path of the entry.
 
@@ -303,9 +308,7 @@ def find_fieldwork_faults(
         yield from unknown([rule.respondent], respondents, f"{path}.respondent", "respondent")
         yield from unknown(rule.scopes, scope_ids, f"{path}.scopes", "consent scope")
     for path, rule in entries["identifiers"]:
-        for part in ("{code}", "{number}", "{check}"):
-            if rule.form.count(part) != 1:
-                yield f'{path}.form is "{rule.form}". It must hold {part} once. Correct it.'
+        yield from _find_identifier_faults(path, rule, site_codes, identifier_pattern, identifier_example)
     for path, rule in entries["consent"]:
         scopes = [rule.needed_scope, *([rule.linkage_scope] if rule.linkage_scope else [])]
         yield from unknown(scopes, scope_ids, path, "consent scope")
@@ -336,3 +339,38 @@ def find_fieldwork_faults(
         yield from unknown([target.site] if target.site else [], site_ids, f"{path}.site", "site")
         if target.by <= target.from_on:
             yield f"{path}.by ({target.by}) is not after from_on ({target.from_on}). Correct one of them."
+
+
+_PARTS = ("{code}", "{number}", "{check}")
+
+
+def _find_identifier_faults(
+    path: str, rule: IdentifierRule, site_codes: Collection[str], pattern: str, example: str
+) -> Iterator[str]:
+    """What keeps the identifiers that a rule makes from being taken as the study's own when they come back."""
+    wrong = [part for part in _PARTS if rule.form.count(part) != 1]
+    yield from (f'{path}.form is "{rule.form}". It must hold {part} once. Correct it.' for part in wrong)
+    if not wrong and re.search(r"[{}]", re.sub("|".join(map(re.escape, _PARTS)), "", rule.form)):
+        yield f'{path}.form is "{rule.form}". Only {", ".join(_PARTS)} may stand in braces. Correct it.'
+        return
+    try:
+        known = re.compile(pattern)
+    except re.error:
+        return  # said already, as a fault of study.toml
+    if wrong or not pattern:
+        return
+    numbers = (1, 10**rule.digits - 1)
+    made = [(code, compute_identifier(rule, code, number)) for code in site_codes for number in numbers]
+    for code, identifier in made:
+        found = known.fullmatch(identifier)
+        if found is None or found.groupdict().get("site", code) != code:
+            yield (
+                f'{path} makes "{identifier}" for the site with the code {code}, which study.participant_id_pattern '
+                f"'{pattern}' does not take as one of that site. Correct one of the two."
+            )
+            return
+    if made and example and parse_sound_number(rule, example) is None:
+        yield (
+            f'{path} makes no identifier like study.participant_id_example, "{example}": its check digit does not fit, '
+            f'or its form. Take one such as "{made[0][1]}".'
+        )

@@ -8,7 +8,8 @@ Judgement calls:
 
 - A consent that ran out, or that a parent had no say in any more, is a missing consent and can't be lifted.
 - Answers collected before consent are the sponsor's matter (an incident); they hold no later questionnaire.
-- A window is over for sending on the day after `closes_on`: what went out then could only come back late.
+- A window is closed for sending from the day after `closes_on`: what went out then could only come back late, which
+  a role may want. After `late_until`, and after data collection, nobody lifts it.
 - Whoever has answered a part is not sent the whole again; the rest is asked for by a query or a chaser.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ from study.state import Events
 
 pc: Any = pyarrow.compute  # its stubs do not know chunked arrays in every place
 
-Bits = np.ndarray[Any, np.dtype[np.int64]]
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 SITE, MANAGER, COORDINATOR, NOBODY = "site_researcher", "project_manager", "fieldwork_coordinator", ""
 
@@ -80,7 +81,7 @@ HOLDS: dict[str, Hold] = {
         COORDINATOR,
         is_liftable=True,
     ),
-    "window_over": Hold(
+    "window_closed": Hold(
         "The window is over",
         "Lift this if the questionnaire is wanted late all the same",
         COORDINATOR,
@@ -99,6 +100,7 @@ HOLDS: dict[str, Hold] = {
     "not_sent_out": Hold("The study sends no packs for this wave", "Nothing: the site collects it by itself", NOBODY),
     "not_expected": Hold("By the consent or the protocol it is expected no longer", "Nothing", NOBODY),
     "after_data_collection": Hold("The window would open after the end of data collection", "Nothing", NOBODY),
+    "too_late": Hold("The time for late returns, or data collection, is over", "Nothing", NOBODY),
     "already_released": Hold("It went out already", "Nothing: a second copy is a pack of its own", NOBODY),
     "already_in": Hold("It is in", "Nothing", NOBODY),
     "not_eligible": Hold("The participant is not eligible", "Nothing; correct the log if that is wrong", SITE),
@@ -109,12 +111,13 @@ HOLDS: dict[str, Hold] = {
 
 _BIT = {code: 1 << place for place, code in enumerate(HOLDS)}
 _OF_ANCHOR = {"screened": "not_screened", "consented": "no_consent", "allocated": "not_allocated"}
-_COVERED_ELSE = ("reconsent_overdue", "parent_after_sixteen")
-_FAULTS_THAT_HOLD = (*_COVERED_ELSE, "sixteen_unknown", "capacity_not_assessed", "superseded_version")
-_FAULTS_THAT_HOLD = (*_FAULTS_THAT_HOLD, "signed_before_approved")
+_FAULTS_THAT_HOLD = (
+    *("reconsent_overdue", "parent_after_sixteen", "sixteen_unknown", "capacity_not_assessed"),
+    *("superseded_version", "signed_before_approved"),
+)
 NEEDED_COLUMNS = (
-    *("participant_id", "site_id", "body_id", "wave", "anchor_on", "release_from", "closes_on", "is_truncated"),
-    *("released_on", "n_instruments", "n_returned", "is_expected"),
+    *("participant_id", "site_id", "body_id", "wave", "anchor_on", "release_from", "closes_on", "late_until"),
+    *("is_truncated", "released_on", "n_instruments", "n_returned", "is_expected"),
 )
 """What `find_holds` reads of an expected return."""
 
@@ -128,38 +131,44 @@ def find_holds(study: Study, events: Events, expected: pd.DataFrame, as_of: date
     went out and what came in from the frame, so at the moment of sending both must be of the same head of the ledger.
     """
     view = events.select(as_of=as_of)
-    people = _encode(expected["participant_id"])
-    bits = _find_bits_of_people(study, events, view, people.dictionary, as_of)[people.codes]
+    people = encode_texts(expected["participant_id"])
+    bits = _find_bits_of_people(study, events, view, people.words, as_of)[people.codes]
     bits |= _find_bits_of_rows(study, expected, as_of)
     bits |= _find_bits_of_sites(study, open_gate(study, events, as_of), expected)
     bits &= ~_find_lifted(study, view, people, expected["wave"])
     return join_codes(bits).set_axis(expected.index)
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """A column of text as numbers: `codes` are places in the `dictionary`."""
+class Encoded(NamedTuple):
+    """A column of text as numbers: each code is a place in `words`."""
 
-    codes: Bits
-    dictionary: pa.Array
-
-
-def _encode(values: pd.Series[Any]) -> _Encoded:
-    encoded = pa.array(values, pa.string()).dictionary_encode()
-    return _Encoded(encoded.indices.to_numpy().astype(np.int64), encoded.dictionary)
+    codes: Numbers
+    words: pa.StringArray
 
 
-def _place_in(known: pa.Array, wanted: Any) -> Bits:
-    """The place of each text among the known ones, -1 where it is none of them."""
-    places: Bits = pc.fill_null(pc.index_in(pa.array(wanted, pa.string()), value_set=known), -1).to_numpy()
-    return places
+def encode_texts(values: Any) -> Encoded:
+    """A column of text, of Arrow or of pandas, as numbers."""
+    encoded = _read_texts(values).dictionary_encode()
+    return Encoded(encoded.indices.to_numpy().astype(np.int64), encoded.dictionary)
 
 
-def _find_bits_of_people(study: Study, events: Events, view: Events, ids: pa.Array, as_of: date) -> Bits:
+def find_places(known: pa.StringArray, wanted: Any) -> Numbers:
+    """The place of each wanted text among the known ones, -1 where it is none of them."""
+    places: Numbers = pc.fill_null(pc.index_in(_read_texts(wanted), value_set=known), -1).to_numpy()
+    return places.astype(np.int64)
+
+
+def _read_texts(values: Any) -> Any:
+    texts: Any = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, pa.string())
+    texts = texts.cast(pa.string())
+    return texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+
+
+def _find_bits_of_people(study: Study, events: Events, view: Events, ids: pa.StringArray, as_of: date) -> Numbers:
     """What holds everything of a person: consent, leaving, eligibility. One number per id."""
     consents = derive_consents(study, events, as_of)
-    own = _encode(consents["faults"])
-    of_faults = np.array([_find_fault_bits(text) for text in own.dictionary.to_pylist()], np.int64)
+    own = encode_texts(consents["faults"])
+    of_faults = np.array([_find_fault_bits(text) for text in own.words.to_pylist()], np.int64)
     given = of_faults[own.codes] if len(consents) else np.zeros(0, np.int64)
     is_uncovered = ~consents["covers_questionnaires"].to_numpy(bool)
     has_ended = (consents["reconsent_due_on"] < pd.Timestamp(as_of)).to_numpy(bool)
@@ -167,7 +176,7 @@ def _find_bits_of_people(study: Study, events: Events, view: Events, ids: pa.Arr
     given |= np.where(is_uncovered & has_ended & ~is_explained, _BIT["reconsent_overdue"], 0)
     given |= np.where(is_uncovered & ~has_ended & ~is_explained, _BIT["scope_missing"], 0)
     bits = np.full(len(ids), _BIT["no_consent"], np.int64)
-    places = _place_in(ids, consents["participant_id"])
+    places = find_places(ids, consents["participant_id"])
     bits[places[places >= 0]] = given[places >= 0]
     stops = derive_stops(study, events, as_of)
     of_questionnaires = stops["stops"] == QUESTIONNAIRES
@@ -180,52 +189,55 @@ def _find_bits_of_people(study: Study, events: Events, view: Events, ids: pa.Arr
     ineligible = approaches.loc[approaches["outcome"] == "not_eligible", "participant_id"]
     told = [(code, stops.loc[is_it, "participant_id"]) for code, is_it in kinds.items()]
     for code, participant_ids in [*told, ("not_eligible", ineligible)]:
-        places = _place_in(ids, participant_ids)
+        places = find_places(ids, participant_ids)
         bits[places[places >= 0]] |= _BIT[code]
     return bits
 
 
-def _find_fault_bits(faults: str) -> int:
+def _find_fault_bits(faults: Any) -> int:
     return sum(_BIT[code] for code in faults.split(";") if code in _FAULTS_THAT_HOLD)
 
 
-def _find_bits_of_rows(study: Study, expected: pd.DataFrame, as_of: date) -> Bits:
+def _find_bits_of_rows(study: Study, expected: pd.DataFrame, as_of: date) -> Numbers:
     """What the dates, what went out and what came in say."""
     today = np.datetime64(as_of)
-    days = {name: expected[name].to_numpy() for name in ("anchor_on", "release_from", "closes_on", "released_on")}
+    days = {
+        name: expected[name].to_numpy()
+        for name in ("anchor_on", "release_from", "closes_on", "late_until", "released_on")
+    }
     n_returned, n_instruments = (expected[name].to_numpy() for name in ("n_returned", "n_instruments"))
     is_in = (n_instruments > 0) & (n_returned >= n_instruments)
     is_released = ~np.isnat(days["released_on"])
     is_without = np.isnat(days["anchor_on"])
-    waves = _encode(expected["wave"])
-    is_sent = np.array([study.fieldwork.find_release(wave) is not None for wave in waves.dictionary.to_pylist()], bool)
-    is_over = as_of > study.data_collection_ends_on
+    waves = encode_texts(expected["wave"])
+    named = [study.find_wave(str(wave)) for wave in waves.words.to_pylist()]
+    of_wave = np.array(
+        [0 if wave and study.fieldwork.find_release(wave.id) else _BIT["not_sent_out"] for wave in named]
+    )
+    is_late = (today > days["late_until"]) | (as_of > study.data_collection_ends_on)
     found = {
         "window_not_open": today < days["release_from"],
-        "window_over": (today > days["closes_on"]) | is_over,
+        "window_closed": (today > days["closes_on"]) & ~is_late,
+        "too_late": is_late,
         "after_data_collection": expected["is_truncated"].to_numpy(bool),
         "already_released": is_released,
         "already_in": is_in,
         "partly_in": (n_returned > 0) & ~is_in & ~is_released,
         "not_expected": ~expected["is_expected"].to_numpy(bool),
-        "not_sent_out": ~is_sent[waves.codes] if len(is_sent) else np.zeros(0, bool),
     }
     bits = np.zeros(len(expected), np.int64)
     for code, is_it in found.items():
         bits |= np.where(is_it, _BIT[code], 0)
-    anchors = [study.find_wave(wave) for wave in waves.dictionary.to_pylist()]
-    of_anchor = np.array(
-        [_BIT[_OF_ANCHOR.get(wave.anchor if wave else "", "earlier_wave_not_in")] for wave in anchors], np.int64
-    )
-    if len(of_anchor):
-        bits |= np.where(is_without, of_anchor[waves.codes], 0)
+    of_anchor = [_BIT[_OF_ANCHOR.get(wave.anchor if wave else "", "earlier_wave_not_in")] for wave in named]
+    if named:
+        bits |= of_wave[waves.codes] | np.where(is_without, np.array(of_anchor)[waves.codes], 0)
     return bits
 
 
-def _find_bits_of_sites(study: Study, gate: Gate, expected: pd.DataFrame) -> Bits:
+def _find_bits_of_sites(study: Study, gate: Gate, expected: pd.DataFrame) -> Numbers:
     """What the gate says, asked once for each site, body and activity."""
-    places = [_encode(expected[name]) for name in ("wave", "site_id", "body_id")]
-    sizes = [len(place.dictionary) for place in places]
+    places = [encode_texts(expected[name]) for name in ("wave", "site_id", "body_id")]
+    sizes = [len(place.words) for place in places]
     if not all(sizes):
         return np.zeros(len(expected), np.int64)
     key = (places[0].codes * sizes[1] + places[1].codes) * sizes[2] + places[2].codes
@@ -234,12 +246,13 @@ def _find_bits_of_sites(study: Study, gate: Gate, expected: pd.DataFrame) -> Bit
     for number in np.flatnonzero(np.bincount(key, minlength=len(bits))):
         pair, body = divmod(int(number), sizes[2])
         wave, site = divmod(pair, sizes[1])
-        texts = [place.dictionary[at].as_py() for place, at in zip(places, (wave, site, body), strict=True)]
+        texts = [place.words[at].as_py() for place, at in zip(places, (wave, site, body), strict=True)]
         question = (find_activity(study, texts[0]), texts[1], texts[2])
         if question not in answers:
             answers[question] = gate.ask(*question)
         bits[number] = _find_gate_bits(answers[question])
-    return bits[key]
+    of_rows: Numbers = bits[key]
+    return of_rows
 
 
 def _find_gate_bits(answer: Answer) -> int:
@@ -249,29 +262,31 @@ def _find_gate_bits(answer: Answer) -> int:
     return known | (_BIT["unknown_site"] if states & unknown else 0)
 
 
-def _find_lifted(study: Study, view: Events, people: _Encoded, waves: pd.Series[Any]) -> Bits:
+def _find_lifted(study: Study, view: Events, people: Encoded, waves: pd.Series[Any]) -> Numbers:
     """What a role has lifted, as far as it may be lifted."""
     lifted = view.frame(HoldLifted)
     lifted = lifted[lifted["hold"].isin([code for code, hold in HOLDS.items() if hold.is_liftable])]
     wave_ids = [wave.id for wave in study.waves]
     own = pa.array(wave_ids, pa.string())
-    places, at = _place_in(people.dictionary, lifted["participant_id"]), _place_in(own, lifted["wave"])
+    places, at = find_places(people.words, lifted["participant_id"]), find_places(own, lifted["wave"])
     is_known = (places >= 0) & (at >= 0)
     if not is_known.any():
         return np.zeros(len(waves), np.int64)
     keys, which = np.unique(places[is_known] * len(wave_ids) + at[is_known], return_inverse=True)
     bits = np.zeros(len(keys), np.int64)
     np.bitwise_or.at(bits, which, [_BIT[code] for code in lifted["hold"][is_known]])
-    wanted = people.codes * len(wave_ids) + _place_in(own, waves)
+    wanted = people.codes * len(wave_ids) + find_places(own, waves)
     found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[found] == wanted, bits[found], 0)
+    bits_of_rows: Numbers = np.where(keys[found] == wanted, bits[found], 0)
+    return bits_of_rows
 
 
-def join_codes(bits: Bits) -> pd.Series[Any]:
+def join_codes(bits: Numbers) -> pd.Series[Any]:
     """The codes of HOLDS that each number stands for, joined with ";"."""
     different, which = np.unique(bits, return_inverse=True)
     texts = [";".join(code for code, bit in _BIT.items() if number & bit) for number in different.tolist()]
-    return pa.array(texts, pa.string()).take(pa.array(which)).to_pandas() if len(bits) else pd.Series([], dtype="str")
+    joined: pd.Series[Any] = pa.array(texts, pa.string()).take(which).to_pandas()
+    return joined
 
 
 # For people ---------------------------------------------------------------------------------------------------------
@@ -291,9 +306,7 @@ def list_held(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     that was later; where there is no consent to count from, the day on which the person agreed; else NaT), closes_on.
     `words` of a site that is not open say which approvals are missing.
     """
-    from study.waves import derive_expected_returns  # which asks this module for the holds
-
-    expected = derive_expected_returns(study, events, as_of)
+    expected = _derive_expected_returns(study, events, as_of)
     held = expected.loc[expected["status"] == "held"].reset_index(drop=True)
     held["hold"] = held["holds"].str.split(";")
     held = held.explode("hold", ignore_index=True).astype({"hold": "str"})
@@ -305,6 +318,12 @@ def list_held(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     order = held["hold"].map({code: place for place, code in enumerate(HOLDS)})
     keys = ["order", "closes_on", "site_id", "participant_id", "wave", "respondent"]
     return held.assign(order=order).sort_values(keys, ignore_index=True)[_HELD_COLUMNS]
+
+
+def _derive_expected_returns(study: Study, events: Events, as_of: date) -> pd.DataFrame:
+    from study.waves import derive_expected_returns  # which asks this module for the holds
+
+    return derive_expected_returns(study, events, as_of)
 
 
 def _tell_closed_sites(study: Study, gate: Gate, held: pd.DataFrame) -> pd.Series[Any]:
@@ -324,8 +343,13 @@ def _tell_closed_sites(study: Study, gate: Gate, held: pd.DataFrame) -> pd.Serie
 def _find_since(study: Study, events: Events, held: pd.DataFrame, as_of: date) -> pd.Series[Any]:
     begun = held["release_from"].copy()
     one_day = pd.Timedelta(days=1)
-    over_on = held["closes_on"].clip(upper=pd.Timestamp(study.data_collection_ends_on)) + one_day
-    begun = begun.mask((held["hold"] == "window_over") & (over_on > begun), over_on)
+    ends_on = pd.Timestamp(study.data_collection_ends_on)
+    last_days = {
+        "window_closed": held["closes_on"],
+        "too_late": held["late_until"].mask(held["late_until"] > ends_on, ends_on),
+    }
+    for code, last_on in last_days.items():
+        begun = begun.mask((held["hold"] == code) & (last_on + one_day > begun), last_on + one_day)
     consents = derive_consents(study, events, as_of).set_index("participant_id")
     ended_on = consents["reconsent_due_on"].reindex(held["participant_id"]).set_axis(held.index) + one_day
     begun = begun.mask((held["hold"] == "reconsent_overdue") & (ended_on > begun), ended_on)
@@ -348,9 +372,7 @@ def find_lift_faults(study: Study, events: Events, event: HoldLifted, today: dat
         faults.append(f'"{event.wave}" is no wave of {study.study_id}. {_suggest(event.wave, wave_ids)}')
     if event.occurred_on > today:
         faults.append(f"the date {event.occurred_on} is in the future (today is {today}). Correct the date.")
-    from study.waves import derive_expected_returns  # which asks this module for the holds
-
-    expected = derive_expected_returns(study, events, today)
+    expected = _derive_expected_returns(study, events, today)
     own = expected.loc[expected["participant_id"] == event.participant_id]
     if own.empty:
         faults.append(f"nothing is expected of {event.participant_id}. Check the identifier.")

@@ -40,8 +40,8 @@ def compute_identifier(rule: IdentifierRule, code: str, number: int) -> str:
 
 
 def derive_block(study: Study, site: Site, issued: pd.DataFrame) -> Block:
-    """The block that a site gets next; `issued`: rows of IdentifiersIssued (site_id, first, n), those voided among
-    them, so that no number goes out twice.
+    """The block that a site gets next; `issued`: rows of IdentifiersIssued (site_id, first, n). Leave out none whose
+    numbers may be at the site: no number goes out twice.
 
     The last block is cut short where the digits end. Raises ValueError where they are used up, or where the study makes
     no identifiers.
@@ -71,21 +71,18 @@ def has_sound_check(study: Study, participant_id: str) -> bool:
     Asked of what looks like an identifier of the study. One that is not of the form that the study makes is not sound.
     """
     rule = study.fieldwork.identifier_rule
-    if rule is None:
-        return True
-    found = _compile(rule.form, rule.digits).fullmatch(participant_id)
-    return found is not None and damm.is_valid(found["number"] + found["check"])
+    return rule is None or parse_sound_number(rule, participant_id) is not None
 
 
-def parse_number(rule: IdentifierRule, participant_id: str) -> int | None:
-    """The number that an identifier was made of, whatever its check digit; None for one of another form."""
+def parse_sound_number(rule: IdentifierRule, participant_id: str) -> int | None:
+    """The number that an identifier was made of; None where its check digit, or its form, is another."""
     found = _compile(rule.form, rule.digits).fullmatch(participant_id)
-    return int(found["number"]) if found else None
+    return int(found["number"]) if found and damm.is_valid(found["number"] + found["check"]) else None
 
 
 def is_issued(rule: IdentifierRule, participant_id: str, blocks: Mapping[int, int]) -> bool:
     """Whether an identifier of a site is of one of the blocks that it was issued (`blocks`: first to n)."""
-    number = parse_number(rule, participant_id)
+    number = parse_sound_number(rule, participant_id)
     return number is not None and any(first <= number < first + n for first, n in blocks.items())
 
 

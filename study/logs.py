@@ -160,7 +160,7 @@ def list_logs(study: Study) -> tuple[Log, ...]:
 
 
 # Fields of which an earlier value gives way to a later one without anybody having been wrong, besides blanks.
-_GIVES_WAY = {"copy_filed": "no", "outcome": "no_answer"}
+_GIVES_WAY = {"copy_filed": "no", "outcome": "no_answer", "capacity": "not_assessed"}
 
 
 @dataclass(frozen=True)
@@ -238,6 +238,7 @@ def derive_choices(study: Study, site_id: str) -> dict[str, list[str]]:
 
 _FILLED_IN_BEFOREHAND: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(LOG_SHEETS, ("participant_id",)),
+    CONSENT: ("participant_id", "asked"),
     ACTIVITY: ("month", "figure"),
     QUERIES: ("query_id", "about", "question"),
 }

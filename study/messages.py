@@ -8,6 +8,7 @@ and its earlier attempts keep their numbers, so that two tries never share one.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from datetime import date
 from typing import Any
@@ -74,7 +75,7 @@ def derive_messages(events: Events, as_of: date) -> pd.DataFrame:
     )
     messages["way"] = _look_up(messages, transmitting.groupby("message_id")["way"].last(), "")
     went = pd.concat([sent, resolved[resolved["outcome"] == "was_sent"]])
-    messages["sent_on"] = _look_up(messages, went.groupby("message_id")["occurred_on"].min(), pd.NaT)
+    messages["sent_on"] = _look_up(messages, went.groupby("message_id")["occurred_on"].min())
     told = pd.concat([failed, bounced]).sort_values("seq").drop_duplicates("message_id", keep="last")
     messages["status"] = _look_up(messages, told.set_index("message_id")["status"], "")
 
@@ -108,13 +109,14 @@ def derive_messages(events: Events, as_of: date) -> pd.DataFrame:
 
 def _since_queued(messages: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     """The steps of messages that stand, without those of an earlier life of the same id."""
-    queued_seq = steps["message_id"].map(messages.set_index("message_id")["queued_seq"])
-    return steps[steps["seq"] > queued_seq.fillna(float("inf"))]
+    since = messages.set_index("message_id")["queued_seq"].reindex(steps["message_id"])
+    return steps[steps["seq"].to_numpy() > since.fillna(math.inf).to_numpy()]
 
 
-def _look_up(messages: pd.DataFrame, values: pd.Series[Any], otherwise: object) -> pd.Series[Any]:
-    found = messages["message_id"].map(values)
-    return found if otherwise is pd.NaT else found.fillna(otherwise).astype(type(otherwise))  # type: ignore[arg-type, call-overload]  # the stubs know no fill value of any type
+def _look_up(messages: pd.DataFrame, values: pd.Series[Any], otherwise: Any = None) -> Any:
+    """A value for each message, by its id; where there is none, `otherwise` (None: missing)."""
+    found = values.reindex(messages["message_id"])
+    return (found if otherwise is None else found.fillna(otherwise).astype(values.dtype)).to_numpy()
 
 
 _ABOUT_ADDRESS = re.compile(r"5\.[0124]\.\d+|521|55[0136]|")

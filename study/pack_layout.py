@@ -503,7 +503,7 @@ def _due_sheet(study: Study, waves: tuple[Choice, ...]) -> Sheet:
         Column("wave", "Wave", "text", waves),
         _coded("respondent", "Respondent", ((name, _words(name)) for name in study.respondents)),
         _coded("form", "Form", ((name, _words(name)) for name in study.forms)),
-        Column("version", "Version", "text"),
+        Column("version", "Protocol version", "text"),
         Column("instruments", "Questionnaires", "text"),
         Column("copy_number", "Copy", "text", advice="2 or more: a copy in place of one that did not come back."),
         _dated("opens_on", "Not before"),

@@ -11,7 +11,6 @@ beforehand may be out of date when it comes back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
@@ -166,8 +165,3 @@ def derive_asked_consents(study: Study, plan: PackPlan) -> pd.DataFrame:
         asked = asked.mask(is_asked, (code + ";" + asked).str.strip(";"))
     found = consents.assign(asked=asked)
     return found[asked != ""].sort_values("participant_id", ignore_index=True)
-
-
-def find_versions(instruments: Mapping[str, Any], codes: str) -> list[tuple[str, str]]:
-    """Title and version of each of these instruments (codes joined with ";")."""
-    return [(instruments[code].sheet_title, instruments[code].version) for code in codes.split(";") if code]

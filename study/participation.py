@@ -141,8 +141,8 @@ def derive_stop_notices(study: Study, events: Events, as_of: date) -> pd.DataFra
     told = told[told["late_until"] >= told["known_on"]].sort_values(["site_id", "participant_id", "pack_id", "seq"])
     notices = told.drop_duplicates(["participant_id", "pack_id"]).copy()
     for column in ("wave", "respondent"):
-        words = told.drop_duplicates(["participant_id", "pack_id", column])
-        words = words.groupby(["participant_id", "pack_id"], sort=False)[column].agg(";".join)
+        different = told.drop_duplicates(["participant_id", "pack_id", column])
+        words = different.groupby(["participant_id", "pack_id"], sort=False)[column].agg(";".join)
         notices[column] = words.to_numpy()
     ending = notices["stops"].map({QUESTIONNAIRES: "", POST: ":post"}).astype("str")
     notices["key"] = ("stop_notice:" + notices["participant_id"] + ":" + notices["pack_id"] + ending).astype("str")

@@ -921,6 +921,9 @@ class _FieldworkReader(_Reader):
             document_ids=of.document_ids,
             respondents=of.section.respondents if of.section else get_args(Respondent),
             reason_ids=of.find_declared("disposition_reasons") if of.raw else [],
+            site_codes=[site.code for _, site in of.sites],
+            identifier_pattern=of.section.participant_id_pattern if of.section else "",
+            identifier_example=of.section.participant_id_example if of.section else "",
         ):
             self.fault(text)
         return {section: tuple(entry for _, entry in entries) for section, entries in self.entries.items()}

@@ -33,6 +33,9 @@ FILE_RULES: dict[str, Severity] = {
     "nothing_to_read": "hard",
 }
 
+# A pack that came back as it was sent. No query: the site knows, and the returns that it asked for are owed as before.
+NOTHING_FILLED_IN = "nothing_filled_in"
+
 # Places in a file: sheets, columns, cells.
 PLACE_RULES: dict[str, Severity] = {
     "unknown_sheet": "soft",

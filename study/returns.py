@@ -83,7 +83,7 @@ from study.logs import (
 )
 from study.pack_layout import ABOUT, ACTIVITY, ANSWER_WORDS, QUERIES, Problem, Reading, ReadSheet
 from study.protocol import Study
-from study.queries import FILE_RULES, ROW_RULES, SHEET_RULES, Severity, derive_query_ids
+from study.queries import FILE_RULES, NOTHING_FILLED_IN, ROW_RULES, SHEET_RULES, Severity, derive_query_ids
 from study.state import Events
 from study.validation import REASON_CODES, REASON_NAMES, check_records
 
@@ -458,7 +458,10 @@ def decide_return(
 def decide_quarantine(
     facts: FileFacts, rule: str, sending: Sending | None = None, *, expected: str = "", problems: Sequence[Problem] = ()
 ) -> Decision:
-    """A file that is kept as it came and read no further; the site is asked about it as a whole."""
+    """A file that is kept as it came and read no further; the site is asked about it as a whole. A pack that came back
+    as it was sent is no question: the receipt says so, and nothing waits for an answer."""
+    if rule == NOTHING_FILLED_IN:
+        return Decision(facts, sending, rule)
     faults = [_derive_fault(problem) for problem in problems if _is_of_file(problem)]
     return Decision(facts, sending, rule, faults or [Fault(rule, FILE_RULES[rule], expected=expected)])
 
@@ -471,6 +474,9 @@ def parse_sending(reading: Reading, site_id: str, today: date) -> tuple[Sending 
     if isinstance(posted_on, date) and isinstance(number, int) and number > 0 and about.get("site") == site_id:
         return_id = f"{site_id}-{posted_on.isoformat()}-{number}"
         sending = Sending(return_id, posted_on, number, correction if isinstance(correction, int) else 0)
+    holds_rows = any(len(sheet.frame) for sheet in reading.sheets.values())
+    if about.get("pack_id") and not holds_rows and not any(_is_of_rows(problem) for problem in reading.problems):
+        return sending, NOTHING_FILLED_IN
     for problem in reading.problems:
         if _is_of_file(problem):
             return sending, problem.rule if problem.rule in FILE_RULES else "about_incomplete"
@@ -478,7 +484,6 @@ def parse_sending(reading: Reading, site_id: str, today: date) -> tuple[Sending 
         return None, "about_incomplete"
     if sending.posted_on > today:
         return sending, "posted_in_future"
-    holds_rows = any(len(sheet.frame) for sheet in reading.sheets.values())
     if not holds_rows and not any(problem.severity == "hard" for problem in reading.problems):
         return sending, "nothing_to_read"
     return sending, ""
@@ -487,6 +492,12 @@ def parse_sending(reading: Reading, site_id: str, today: date) -> tuple[Sending 
 def _is_of_file(problem: Problem) -> bool:
     """A file is known by its sheet About: what must be mended there concerns all of it."""
     return problem.rule in FILE_RULES or (problem.sheet == ABOUT and problem.severity == "hard")
+
+
+def _is_of_rows(problem: Problem) -> bool:
+    """Something keeps rows from being read, so that nobody can say that there are none; or it is not this study's."""
+    names_another = problem.rule in ("wrong_study", "wrong_site", "wrong_layout_version")
+    return problem.severity == "hard" and (problem.sheet != ABOUT or names_another)
 
 
 def _derive_fault(problem: Problem) -> Fault:

@@ -41,7 +41,7 @@ from study.events import (
     ReturnAccepted,
     ReturnReleased,
 )
-from study.holds import find_holds
+from study.holds import Numbers, encode_texts, find_holds, find_places
 from study.participation import QUESTIONNAIRES, derive_stops
 from study.protocol import ANCHORS, Study, Wave, WindowDates
 from study.state import Events, remembered
@@ -66,7 +66,6 @@ _OF_CONSENT = ["participant_id", "site_id", "consented_on", "signed_on", "scopes
 _NO_DAY = np.iinfo(np.int64).min  # the number of NaT
 _US = "datetime64[us]"
 
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Days = np.ndarray[Any, np.dtype[np.datetime64]]
 
@@ -107,7 +106,7 @@ def derive_expected_returns(study: Study, events: Events, as_of: date) -> pd.Dat
     person, slot = rows.person, rows.slot
     of_wave = np.array([people.wave_ids.index(one.wave.id) for one in slots], np.int64)[slot]
     frame: dict[str, Any] = {
-        "participant_id": people.ids.take(pa.array(person)),
+        "participant_id": people.ids.take(person),
         **{name: people.take_text(name, person) for name in ("site_id", "body_id", "cohort", "arm")},
         "wave": _take(people.wave_ids, of_wave),
         "respondent": _take([one.respondent for one in slots], slot),
@@ -143,7 +142,7 @@ class _People:
     as a number, _NO_DAY where it is not in. sent: what went out, one place per ReturnReleased.
     """
 
-    ids: pa.Array
+    ids: pa.StringArray
     wave_ids: list[str]
     texts: dict[str, tuple[Numbers, list[str]]]
     days: dict[str, Days]
@@ -153,7 +152,7 @@ class _People:
     answered: Numbers
     sent: dict[str, Any]
 
-    def take_text(self, column: str, person: Numbers) -> pa.Array:
+    def take_text(self, column: str, person: Numbers) -> pa.StringArray:
         codes, words = self.texts[column]
         return _take(words, codes[person])
 
@@ -185,7 +184,7 @@ def _find_people(study: Study, events: Events, as_of: date) -> _People:
     ids = every.take(pc.array_sort_indices(every))
     # Of a site or a cohort that is told more than once, the first in this order counts.
     told = [screened, approached, consents, answers, allocated, returns, sent]
-    at = [_place(ids, table["participant_id"]) for table in told]
+    at = [find_places(ids, table["participant_id"]) for table in told]
     by_kind = dict(
         zip(("screened", "approached", "consented", "answers", "allocated", "returns", "sent"), at, strict=True)
     )
@@ -204,10 +203,10 @@ def _find_people(study: Study, events: Events, as_of: date) -> _People:
     }
     has_agreed = np.zeros(len(ids), bool)
     for table in (consents, agreed, allocated, returns, sent):
-        has_agreed[_place(ids, table["participant_id"])] = True
+        has_agreed[find_places(ids, table["participant_id"])] = True
     said_no = answers.filter(pc.is_in(answers["outcome"], pa.array(["declined", "not_eligible", "no_answer"])))
     has_said_no = np.zeros(len(ids), bool)
-    places = _place(ids, said_no["participant_id"])
+    places = find_places(ids, said_no["participant_id"])
     has_said_no[places[places >= 0]] = True
     triples, answered = _find_answers(study, returns, by_kind["returns"], len(ids))
     return _People(
@@ -223,17 +222,9 @@ def _find_people(study: Study, events: Events, as_of: date) -> _People:
     )
 
 
-def _place(ids: pa.Array, participant_ids: Any) -> Numbers:
-    """The place of each id among `ids`, -1 where it is none of them."""
-    places: Numbers = pc.fill_null(pc.index_in(participant_ids.cast(pa.string()), value_set=ids), -1).to_numpy()
-    return places.astype(np.int64)
-
-
-def _encode(values: Any) -> tuple[Numbers, list[str]]:
-    encoded = values.cast(pa.string()).combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+def _list_words(values: Any) -> tuple[Numbers, list[str]]:
+    codes, words = encode_texts(values)
+    return codes, [str(word) for word in words.to_pylist()]
 
 
 def _collect(n: int, told: list[tuple[Numbers, Any]]) -> tuple[Numbers, list[str]]:
@@ -241,7 +232,7 @@ def _collect(n: int, told: list[tuple[Numbers, Any]]) -> tuple[Numbers, list[str
     words: dict[str, int] = {"": 0}
     codes = np.zeros(n, np.int64)
     for places, values in reversed(told):
-        own, texts = _encode(values)
+        own, texts = _list_words(values)
         numbers = np.array([words.setdefault(text, len(words)) for text in texts], np.int64)
         if len(own):
             is_told = (places >= 0) & (numbers[own] > 0)
@@ -250,7 +241,8 @@ def _collect(n: int, told: list[tuple[Numbers, Any]]) -> tuple[Numbers, list[str
 
 
 def _to_days(values: Any) -> Days:
-    return values.to_numpy().astype("datetime64[D]")
+    days: Days = values.to_numpy().astype("datetime64[D]")
+    return days
 
 
 def _scatter_days(n: int, places: Numbers, values: Any) -> Days:
@@ -265,7 +257,7 @@ def _find_answers(
     """The triples of wave, respondent and instrument that are scheduled or occur, and when each was answered, by the
     version that counts."""
     triples = {(wave, entry.respondent, entry.instrument): None for entry in study.schedule for wave in entry.waves}
-    parts = [_encode(returns[name]) for name in ("wave", "respondent", "instrument")]
+    parts = [_list_words(returns[name]) for name in ("wave", "respondent", "instrument")]
     sizes = [len(words) for _, words in parts]
     key = (parts[0][0] * sizes[1] + parts[1][0]) * sizes[2] + parts[2][0]
     column = np.full(max(int(np.prod(sizes)), 1), -1, np.int64)
@@ -286,8 +278,8 @@ def _find_answers(
 
 
 def _find_sent_rows(sent: pa.Table) -> dict[str, Any]:
-    found: dict[str, Any] = {name: _encode(sent[name]) for name in ("wave", "respondent", "form", "pack_id")}
-    found["instruments"] = _encode(pc.binary_join(sent["instruments"], ";"))
+    found: dict[str, Any] = {name: _list_words(sent[name]) for name in ("wave", "respondent", "form", "pack_id")}
+    found["instruments"] = _list_words(pc.binary_join(sent["instruments"], ";"))
     found["released_on"], found["due_on"] = _to_days(sent["occurred_on"]), _to_days(sent["due_on"])
     found["copy"] = sent["copy_number"].to_numpy()
     return found
@@ -376,7 +368,8 @@ def _fits_rule(study: Study, people: _People, respondent: str) -> Flags:
     (routes, route_words), (scopes, scope_words) = people.texts["route"], people.texts["scopes"]
     by_route = np.array([not rule.routes or (route or "self") in rule.routes for route in route_words], bool)
     by_scope = np.array([set(rule.scopes) <= set(text.split(";")) for text in scope_words], bool)
-    return by_route[routes] & by_scope[scopes]
+    fits: Flags = by_route[routes] & by_scope[scopes]
+    return fits
 
 
 def _are_alternatives(study: Study, slot: Slot, other: Slot) -> bool:
@@ -433,8 +426,8 @@ def compute_dates(study: Study, wave: Wave, anchor_on: date) -> dict[str, Any]:
 # What is known of each row ------------------------------------------------------------------------------------------
 
 
-def _take(words: list[str], codes: Numbers) -> pa.Array:
-    return pa.array(words or [""], pa.string()).take(pa.array(codes))
+def _take(words: list[str], codes: Numbers) -> pa.StringArray:
+    return pa.array(words or [""], pa.string()).take(codes)
 
 
 def _find_sent(people: _People, rows: _Rows) -> dict[str, Any]:
@@ -509,14 +502,14 @@ def _find_stopped(study: Study, events: Events, people: _People, person: Numbers
     stops = derive_stops(study, events, as_of)
     stops = stops.loc[stops["stops"] == QUESTIONNAIRES].sort_values("from_on", kind="stable")
     stops = stops.drop_duplicates("participant_id")
-    places = _place(people.ids, pa.array(stops["participant_id"], pa.string()))
+    places = find_places(people.ids, stops["participant_id"])
     days = _scatter_days(len(people.ids), places, stops["from_on"])
-    reasons = _collect(len(people.ids), [(places, pa.chunked_array([pa.array(stops["reason"], pa.string())]))])
+    reasons = _collect(len(people.ids), [(places, stops["reason"])])
     return {"stopped_on": days[person], "stopped_by": _take(reasons[1], reasons[0][person])}
 
 
 def _build_frame(columns: Mapping[str, Any]) -> pd.DataFrame:
-    arrays = {
+    arrays: dict[str, Any] = {
         name: values.astype(_US) if isinstance(values, np.ndarray) and values.dtype.kind == "M" else values
         for name, values in columns.items()
     }
@@ -540,7 +533,7 @@ def _add_status(study: Study, expected: pd.DataFrame, as_of: date) -> None:
     waits = np.isnat(day["anchor_on"]) & expected["wave"].isin(
         [wave.id for wave in study.waves if wave.anchor == "consented" and study.fieldwork.find_release(wave.id)]
     ).to_numpy(bool)
-    is_held = (has_come | waits) & (expected["holds"] != "").to_numpy(bool)
+    is_held = (has_come | waits) & ~is_truncated & (expected["holds"] != "").to_numpy(bool)
     conditions = [
         (is_in, RETURNED),
         (was_stopped, STOPPED),
@@ -596,7 +589,7 @@ def derive_moves(
     now = derive_expected_returns(study, events, as_of)
     told = ["site_id", "anchor_on", *_MOVED]
     both = then[[*_ROW, *told]].merge(
-        now[[*_ROW, *told, "due_told_on"]], how="left", on=_ROW, suffixes=("_then", ""), indicator=True
+        now[[*_ROW, *told, "due_told_on"]], how="left", on=_ROW, suffixes=("_then", ""), indicator="found_in"
     )
     parts = []
     for column in _MOVED:
@@ -616,7 +609,7 @@ def derive_moves(
 
 def _explain(study: Study, row: Any) -> str:
     """Why a date moved: the event that it counts from did, or else the protocol."""
-    if row._merge == "left_only":
+    if row.found_in == "left_only":
         return "It is expected no longer."
     wave = study.find_wave(row.wave)
     anchor = wave.anchor if wave else ""
@@ -644,7 +637,7 @@ def derive_reachable_follow_up(study: Study, events: Events, as_of: date) -> pd.
     expected = derive_expected_returns(study, events, as_of)
     people = expected.drop_duplicates("participant_id").reset_index(drop=True)
     people = people[["participant_id", "site_id", "cohort", "arm"]]
-    places = pa.array(people["participant_id"], pa.string())
+    places = encode_texts(people["participant_id"]).words
     answered_on, days = _find_wave_days(study, expected, places, as_of)
     baseline_on = answered_on[study.baseline.id]
     people["is_assumed"] = np.isnat(baseline_on)
@@ -658,7 +651,7 @@ def derive_reachable_follow_up(study: Study, events: Events, as_of: date) -> pd.
         if wave.role != "follow_up":
             continue
         own = expected.loc[expected["wave"] == wave.id]
-        at = _place(places, pa.array(own["participant_id"], pa.string()))
+        at = find_places(places, own["participant_id"])
         is_it, is_open = np.zeros(len(people), bool), np.zeros(len(people), bool)
         is_it[at] = True
         is_open[at[own["status"].isin((PLANNED, HELD, RELEASED, PARTIAL, RETURNED)).to_numpy(bool)]] = True
@@ -673,7 +666,7 @@ def derive_reachable_follow_up(study: Study, events: Events, as_of: date) -> pd.
 
 
 def _find_wave_days(
-    study: Study, expected: pd.DataFrame, places: pa.Array, as_of: date
+    study: Study, expected: pd.DataFrame, places: pa.StringArray, as_of: date
 ) -> tuple[dict[str, Days], dict[str, Days]]:
     """By wave, one place per participant: when it was answered (NaT: it is not in), and the day that it counts from,
     assumed where it is not known."""
@@ -681,12 +674,12 @@ def _find_wave_days(
     days: dict[str, Days] = {}
     for wave in study.waves:
         own = expected.loc[expected["wave"] == wave.id]
-        at = _place(places, pa.array(own["participant_id"], pa.string()))
+        at = find_places(places, own["participant_id"])
         answered, anchors = (np.full(len(places), np.datetime64("NaT"), "datetime64[D]") for _ in range(2))
         answered[at] = own["returned_on"].to_numpy()
         np.fmin.at(answered, at, own["returned_on"].to_numpy().astype("datetime64[D]"))
         anchors[at] = own["anchor_on"].to_numpy()
-        assumed = np.full(len(places), np.datetime64(as_of))
+        assumed: Days = np.full(len(places), np.datetime64(as_of))
         before = study.find_wave(wave.anchor)
         if before is not None and before.role == "follow_up":
             assumed = _add_offset(days[before.id], before.offset)

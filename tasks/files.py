@@ -196,6 +196,9 @@ class FileArea(Protocol):
     def delete(self, key: str) -> None:
         """No fault when there is none."""
 
+    def erase(self, key: str) -> None:
+        """As `delete`, with older versions that the store may keep."""
+
     def delete_if(self, key: str, sha256: str) -> bool:
         """Delete the file if this is still its content; False when it was replaced or is gone."""
 
@@ -302,6 +305,9 @@ class FolderArea:
             if self._is_inside(path.parent):
                 path.unlink()
                 _sync_folder(path.parent)
+
+    def erase(self, key: str) -> None:
+        self.delete(key)
 
     def delete_if(self, key: str, sha256: str) -> bool:
         """Hashes the file and looks, right before unlinking, whether its name still stands for what was hashed."""
@@ -695,6 +701,23 @@ class S3Area:
         with self._faults(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
+    def erase(self, key: str) -> None:
+        """Every version that the bucket keeps of it, where it keeps versions; listing them comes first, so that what
+        cannot be erased whole is left whole."""
+        name = self._key(key)
+        with self._faults(key):
+            pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=name)
+            versions = [
+                entry["VersionId"]
+                for page in pages
+                for entry in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+                if entry["Key"] == name
+            ]
+            for version in versions:
+                self._client.delete_object(Bucket=self._bucket, Key=name, VersionId=version)
+            if not versions:
+                self._client.delete_object(Bucket=self._bucket, Key=name)
+
     def delete_if(self, key: str, sha256: str) -> bool:
         """Conditional on the entity tag of what was hashed."""
         digest = hashlib.sha256()
@@ -878,6 +901,14 @@ class ContentStore:
 
     def has(self, sha256: str) -> bool:
         return self._area.has(self._key(sha256))
+
+    def erase(self, sha256: str) -> bool:
+        """Delete a file for good; False where there is none. Who reads it later is told that it is missing: say first
+        in the ledger that it was erased, and what holds now what others need of it."""
+        key = self._key(sha256)
+        was_there = self._area.has(key)
+        self._area.erase(key)
+        return was_there
 
     def _compute_sha256(self, key: str) -> str:
         return _hash_chunks(self._area.read_chunks(key))

@@ -20,6 +20,7 @@ from study.incidents import (
     number_step,
 )
 from tasks.ledger import Answer, LedgerRefused
+from tasks.returns import read_responses
 from tasks.workspace import Workspace
 
 
@@ -77,7 +78,7 @@ def record_step(workspace: Workspace, told: IncidentEvent) -> Recorded:
         if isinstance(event, IncidentDecided) and event.decision == "admitted":
             accepted, n_left = derive_admission(events, event)
             for sha256 in {record.responses_sha256 for record in accepted}:
-                workspace.content.get(sha256)
+                read_responses(workspace, sha256)
             steps += accepted
         with workspace.ledger.writing() as writing:
             if writing.newest_seq(site_ids=[site_id, ""]) > events.head.seq:

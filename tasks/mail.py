@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 import smtplib
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Protocol, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from study.calendar import LONDON
 from tasks.files import FolderArea, safe_name
 from tasks.orchestration import StepFailed
 from tasks.settings import Settings
@@ -29,6 +31,7 @@ from tasks.settings import Settings
 OUTBOX_FOLDER = "outbox_mail"
 _ACCEPTING = 10  # so many times longer may a server take over a whole message as over a step (RFC 5321, 4.5.3.2.6)
 _ENHANCED = re.compile(rb"^\s*([245]\.\d{1,3}\.\d{1,3})\b")
+_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _WELL, _GOES_ON, _FOR_NOW = 2, 3, 4  # first digits of an answer
 _CLOSING = 421
 
@@ -83,13 +86,13 @@ def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
         message["From"] = Address(settings.mail_from_name or sender_name, addr_spec=settings.mail_from)
         message["To"] = Address(mail.name, addr_spec=_write_address(mail.address))
         message["Subject"] = mail.subject
-        message["Date"] = format_datetime(mail.dated_at)
+        message["Date"] = format_datetime(mail.dated_at.astimezone(LONDON))
         message["Message-ID"] = compute_message_id(mail.code, mail.attempt, settings.mail_from)
         message["Auto-Submitted"] = "auto-generated"
         message["X-Summative-Message"] = f"{mail.code}.{mail.attempt}"
         if settings.mail_reply_to:
             message["Reply-To"] = Address(addr_spec=settings.mail_reply_to)
-    except (ValueError, IndexError, UnicodeError):
+    except (ValueError, IndexError, MessageError):
         # The texts of these faults quote the address.
         refused = MailRefused("A message has an address or a subject that mail cannot carry. Look at the contacts.")
     else:
@@ -101,11 +104,12 @@ def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
 
 
 def _write_address(address: str) -> str:
-    """The address with its domain as it stands on the wire. Raises ValueError where it has letters mail cannot carry
-    everywhere."""
+    """The address with its domain as it stands on the wire. Raises ValueError where not every server could take it."""
     local, _, domain = address.rpartition("@")
-    local.encode("ascii")
-    return f"{local}@{domain.encode('idna').decode()}"
+    wired = f"{local}@{domain.encode('idna').decode()}"
+    if not _ADDRESS.fullmatch(wired):
+        raise ValueError
+    return wired
 
 
 class Transport(Protocol):
@@ -171,7 +175,7 @@ class SmtpTransport:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: object, fault: object, at: object) -> None:
         if self._connection is not None and fault is None:
             with suppress(OSError, smtplib.SMTPException):
                 self._connection.quit()
@@ -184,17 +188,19 @@ class SmtpTransport:
         url, settings = self._url, self._settings
         host, port = url.hostname or "", url.port or 0
         own_name = settings.mail_from.rpartition("@")[2]  # else it is asked of a name server, which may take its time
-        place = f"The mail server {host}:{port}"
+        place, seconds = f"The mail server {host}:{port}", settings.mail_seconds
         try:
             context = ssl.create_default_context(cafile=settings.mail_authority or None)
             if url.scheme == "smtps":
-                self._connection = smtplib.SMTP_SSL(host, port, own_name, settings.mail_seconds, context=context)
+                self._connection = smtplib.SMTP_SSL(host, port, own_name, timeout=seconds, context=context)
             else:
-                self._connection = smtplib.SMTP(host, port, own_name, settings.mail_seconds)
+                self._connection = smtplib.SMTP(host, port, own_name, timeout=seconds)
                 self._connection.starttls(context=context)
             if url.username:
                 self._connection.login(unquote(url.username), settings.smtp_password.get_secret_value())
             self._connection.ehlo_or_helo_if_needed()
+            if self._connection.sock is not None:  # or the last dot waits for the text before it to be acknowledged
+                self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return
         except smtplib.SMTPAuthenticationError as refused:
             fault = f"{place} refuses the login ({refused.smtp_code}). Look at the settings smtp_url and smtp_password."
@@ -232,7 +238,11 @@ class SmtpTransport:
             refused = self._refuse(code, words)
             return refused if refused.trouble else Outcome("temporary", refused.status, "account")
         code, words = connection.rcpt(_write_address(address))
-        return None if code // 100 == _WELL else self._refuse(code, words)
+        if code // 100 == _WELL:
+            return None
+        refused = self._refuse(code, words)
+        # Many servers say with the code of a wrong address that they do not relay for whoever sends.
+        return Outcome("temporary", refused.status, "account") if b"relay" in words.lower() else refused
 
     def _transmit(self, data: bytes) -> Outcome:
         if (refused := self._try(self._begin)) is not None:
@@ -294,10 +304,7 @@ class SmtpTransport:
 
 
 def _find_status(code: int, words: bytes) -> str:
-    """The code of three parts if the server gives one, else its plain one. That a server does not relay for us says
-    nothing about the address, and many say it with the code of an address that is wrong."""
-    if code // 100 != _FOR_NOW and b"relay" in words.lower():
-        return "5.7.1"
+    """The code of three parts if the server gives one, else its plain one."""
     enhanced = _ENHANCED.match(words)
     return enhanced[1].decode() if enhanced else str(code)
 

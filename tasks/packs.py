@@ -35,7 +35,6 @@ from study.packs import (
     PackPlan,
     derive_asked_consents,
     derive_stop_list,
-    find_versions,
     list_new_identifiers,
 )
 from study.protocol import Study
@@ -53,7 +52,7 @@ from tasks.workbooks import (
 
 __all__ = ["find_letters_name", "find_pack_name", "write_pack", "write_participant_letters"]
 
-_README_WIDTHS = (26, 30, 24, 52)
+_README_WIDTHS = (26, 30, 24, 66)
 _LAST = len(_README_WIDTHS) - 1
 _SPARE_ROWS = 10  # empty rows that are printed below those that are filled in
 
@@ -70,6 +69,15 @@ _GIVEN: Mapping[str, tuple[str, ...]] = {
     QUERIES: ("query_id", "about", "question"),
 }
 _RECORD_NAMES = ("participant_id", "respondent", "wave")
+
+_HOW_TO_FILL = (
+    "Each row is one record. Where a row begins with an identifier, fill in the rest of it; enter anything else in the "
+    "empty rows below. A row to which you add nothing is passed over.",
+    "Pick codes from the drop-down lists. If a question was left blank or could not be asked, type the code that says "
+    "why (below); an empty cell is read as not answered.",
+    "Type dates as day, month, year: 28/03/2018 or 28 Mar 2018. Type values, not formulas, and don't merge cells.",
+    "No names, dates of birth, addresses or telephone numbers, please: a workbook that holds any cannot be kept.",
+)
 
 _ASKED_WORDS: Mapping[str, str] = {
     SIGNED_FORM: 'Is the signed form filed with you? Put "yes" as soon as it is',
@@ -131,6 +139,7 @@ def write_pack(
             [sheet for sheet in sheets if not sheet.is_for_reading],
             header,
             subtitle=f"Pack {plan.pack_id} for {name}: fill in the boxes and send it back",
+            lines=_HOW_TO_FILL,
             facts=_list_versions(study, instruments, sheets),
             is_locked=True,
         )
@@ -165,8 +174,8 @@ def _find_role(study: Study) -> str:
 def _list_versions(
     study: Study, instruments: Mapping[str, Instrument], sheets: Iterable[Sheet]
 ) -> list[tuple[str, str]]:
-    own = [(sheet.title, f"version {instruments[sheet.code].version}") for sheet in sheets if sheet.code in instruments]
-    return [("Protocol", f"version {study.protocol_version}"), *own]
+    own = [(sheet.title, instruments[sheet.code].version) for sheet in sheets if sheet.code in instruments]
+    return [("Protocol", study.protocol_version), *own]
 
 
 # What stands on the sheets ------------------------------------------------------------------------------------------
@@ -199,7 +208,10 @@ def _derive_frames(
 def _derive_due(study: Study, instruments: Mapping[str, Instrument], rows: pd.DataFrame) -> pd.DataFrame:
     """The list due, in words: it is not read back."""
     waves = {wave.id: wave.label for wave in study.waves}
-    versions = {codes: find_versions(instruments, codes) for codes in rows["instruments"].unique()}
+    titles = {
+        codes: ", ".join(instruments[code].sheet_title for code in codes.split(";"))
+        for codes in rows["instruments"].unique()
+    }
     copies = rows["copy_number"] if "copy_number" in rows else pd.Series(1, rows.index)
     return pd.DataFrame(
         {
@@ -207,12 +219,8 @@ def _derive_due(study: Study, instruments: Mapping[str, Instrument], rows: pd.Da
             "wave": rows["wave"].map(waves).fillna(rows["wave"]),
             "respondent": rows["respondent"].str.replace("_", " "),
             "form": rows["form"].str.replace("_", " "),
-            "version": rows["instruments"].map(
-                {codes: "; ".join(dict.fromkeys(version for _, version in own)) for codes, own in versions.items()}
-            ),
-            "instruments": rows["instruments"].map(
-                {codes: "; ".join(title for title, _ in own) for codes, own in versions.items()}
-            ),
+            "version": study.protocol_version,
+            "instruments": rows["instruments"].map(titles),
             "copy_number": [f"copy {copy}" if copy > 1 else "first" for copy in copies],
             **{name: rows[name] for name in ("opens_on", "due_on", "closes_on", "late_until")},
         }
@@ -255,7 +263,7 @@ def _derive_consent(study: Study, plan: PackPlan) -> pd.DataFrame:
     )
     unsigned = pd.DataFrame({"participant_id": list(plan.unsigned)})
     if len(unsigned):
-        unsigned["asked"] = "Agreed to take part. If the form is signed, fill in the row"
+        unsigned["asked"] = "Agreed to take part. If the form is signed, fill in the row."
     return pd.concat([known.astype(object), unsigned.astype(object)], ignore_index=True)
 
 
@@ -266,7 +274,7 @@ def _word_asked(codes: Sequence[str], due_on: pd.Timestamp, reconsent_due_on: pd
     for code in codes:
         words, day = _ASKED_WORDS.get(code, "Please check this row against the papers"), days.get(code, pd.NaT)
         sentences.append(words if pd.isna(day) else f"{words} (by {day.date():%d %b %Y})")
-    return ". ".join(sentences) + "."
+    return " ".join(sentence if sentence.endswith("?") else f"{sentence}." for sentence in sentences)
 
 
 def _derive_activity(plan: PackPlan) -> pd.DataFrame:
@@ -292,10 +300,8 @@ def _derive_queries(
     )
 
 
-def _word_place(
-    study: Study, instruments: Mapping[str, Instrument], layout: Layout, query: Mapping[Any, Any]
-) -> str:
-    """What a query is about: the person, wave, questionnaire and item where they are known, else the place in a file."""
+def _word_place(study: Study, instruments: Mapping[str, Instrument], layout: Layout, query: Mapping[Any, Any]) -> str:
+    """What a query is about: the person, wave, questionnaire and item where they are known, else the place."""
     waves = {wave.id: wave.label for wave in study.waves}
     sheet = instruments[query["instrument"]].sheet_title if query["instrument"] in instruments else ""
     parts = [query["participant_id"], waves.get(query["wave"], query["wave"]), query["respondent"].replace("_", " ")]
@@ -303,7 +309,9 @@ def _word_place(
     if query["item"]:
         parts.append(f"item {query['item']}")
     elif query["column_name"]:
-        column = found.column_by_code.get(query["column_name"]) if (found := layout.find_sheet(query["sheet"])) else None
+        column = (
+            found.column_by_code.get(query["column_name"]) if (found := layout.find_sheet(query["sheet"])) else None
+        )
         parts.append(f"column {column.label if column else query['column_name']}")
     if not query["participant_id"] and query["row"]:
         parts.append(f"row {query['row']}")
@@ -319,14 +327,17 @@ _WIDE: Mapping[tuple[str, str], float] = {(QUERIES, "about"): 44, (QUERIES, "que
 
 def _find_widths(sheet: Sheet, frame: pd.DataFrame) -> dict[str, float]:
     """Widths where the usual ones don't serve: sheets for reading as their words need, logs so that they fit a page."""
-    widths = {column.code: _WIDE[sheet.code, column.code] for column in sheet.columns if (sheet.code, column.code) in _WIDE}
+    widths = {
+        column.code: _WIDE[sheet.code, column.code] for column in sheet.columns if (sheet.code, column.code) in _WIDE
+    }
     if sheet.is_for_reading:
         for column in sheet.columns:
             texts = frame[column.code].astype(str) if column.code in frame and column.kind == "text" else []
-            widths[column.code] = min(max([11.0, *(len(text) + 3.0 for text in texts)]), 40)
+            widths[column.code] = min(max([13.0, *(len(text) + 3.0 for text in texts)]), 40)
+        widths |= {"version": 10, "copy_number": 10, "status_checked": 14}
     elif sheet.code == CONSENT:
-        widths |= {column.code: 13.5 for column in sheet.columns}
-        widths |= {"consent_scopes": 24, "asked": 40}
+        widths |= {column.code: 13 for column in sheet.columns}
+        widths |= {"copy_filed": 9, "consent_form_version": 11, "consent_scopes": 22, "asked": 32}
     elif sheet.code == SCREENING:
         widths |= {"participant_id": 15, "screened_on": 14, "approached_on": 14}
     return widths
@@ -366,8 +377,10 @@ def _write_readme(
     page.write_string(1, 0, made, book.find_format("subtitle"))
     row = _write_prose(book, page, 3, "What this is", _describe(study, plan, frames))
     width = sum(_README_WIDTHS)
-    row = write_lines(book, page, row + 1, "What to do", _list_steps(study, plan, frames), last_column=_LAST, width=width)
     row = _write_stop_list(book, page, row + 1, plan)
+    row = write_lines(
+        book, page, row + 1, "What to do", _list_steps(study, plan, frames), last_column=_LAST, width=width
+    )
     row = _write_prose(book, page, row + 1, "Whom to ask", [f"Anything unclear, or anything wrong: ask {whom_to_ask}."])
     row = _write_prose(
         book,
@@ -386,9 +399,7 @@ def _write_readme(
     page.activate()
 
 
-def _write_prose(
-    book: Book, page: xlsxwriter.worksheet.Worksheet, row: int, heading: str, lines: Iterable[str]
-) -> int:
+def _write_prose(book: Book, page: xlsxwriter.worksheet.Worksheet, row: int, heading: str, lines: Iterable[str]) -> int:
     """A heading and sentences over the whole width; returns the next free row."""
     _write_heading(book, page, row, heading)
     for line in lines:
@@ -438,12 +449,12 @@ def _list_steps(study: Study, plan: PackPlan, frames: Mapping[str, pd.DataFrame]
         due = f"on {format_day(first)}" if first == last else f"between {format_day(first)} and {format_day(last)}"
         steps += [
             "Before you post or hand over anything, check each person's status: is the person alive, still taking "
-            "part, and not on the list below? If anything has changed, leave that person out and fill in the sheet "
+            "part, and not on the list above? If anything has changed, leave that person out and fill in the sheet "
             "Disposition today.",
-            f'Print the letters (file {find_letters_name(plan)}), write each name in by hand, and enclose the '
+            f"Print the letters (file {find_letters_name(plan)}), write each name in by hand, and enclose the "
             'questionnaires that the sheet Due names. Nothing goes out before the day under "Not before".',
             "When a questionnaire comes back, type its answers into its own sheet: the row with the identifier is "
-            f'there. Each is due on the day that the sheet Due gives ({due}). We take answers until the day under '
+            f"there. Each is due on the day that the sheet Due gives ({due}). We take answers until the day under "
             f'"Taken until" ({format_day(latest)} for the last).',
         ]
     new = list_new_identifiers(study, plan)
@@ -465,7 +476,7 @@ def _list_steps(study: Study, plan: PackPlan, frames: Mapping[str, pd.DataFrame]
         )
     if n_asked := len(frames.get(CONSENT, ())):
         steps.append(
-            f'Consent: we ask something about {format_counted(n_asked, "person", "people")}; the last column of the '
+            f"Consent: we ask something about {format_counted(n_asked, 'person', 'people')}; the last column of the "
             "sheet Consent says what. Enter new consent forms below. The forms themselves stay with you."
         )
     if plan.unallocated:
@@ -475,10 +486,7 @@ def _list_steps(study: Study, plan: PackPlan, frames: Mapping[str, pd.DataFrame]
         steps.append(_word_figures(study, plan, n_months))
     if len(plan.queries):
         n = format_counted(len(plan.queries), "question", "questions")
-        steps.append(
-            f"Queries: {n} of ours to you. Mend what is wrong in the workbook that it came from, and choose an answer "
-            "here."
-        )
+        steps.append(f"Queries: {n} of ours to you. Do what the question says, and choose an answer beside it.")
     steps.append(
         'On the sheet About put the day on which you send this back under "Posted on". Save it and put it into your '
         "inbox folder. You may send it before everything is filled in, and again later with a new day: nothing is "

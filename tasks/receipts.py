@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -50,7 +50,7 @@ def write_receipt(
     sending, facts = decision.sending, decision.facts
     told = sorted(zip(decision.faults, query_ids, strict=True), key=lambda pair: _find_place(workspace.layout, pair[0]))
     rows = [_derive_row(workspace.layout, fault, query_id) for fault, query_id in told]
-    expected = decision.faults[0].expected if decision.quarantine_rule else ""
+    expected = decision.faults[0].expected if decision.quarantine_rule and decision.faults else ""
     reason, what_to_do = find_wording(decision.quarantine_rule, expected) if decision.quarantine_rule else ("", "")
     summary = ReceiptSummary(
         study_title=workspace.study.title,
@@ -73,10 +73,17 @@ def write_receipt(
             _describe_breach(workspace.layout, breach, incident_id)
             for breach, incident_id in zip(decision.breaches, incident_ids, strict=True)
         ),
-        notes=(ASSUMPTIONS,) if workspace.study.assumptions else (),
+        notes=(*_find_notes(decision), *((ASSUMPTIONS,) if workspace.study.assumptions else ())),
     )
     name = sending.return_id if sending else f"unidentified-{received_on}"
     return f"{name}-receipt-{facts.sha256[:8]}.xlsx", write_receipt_workbook(summary, rows)
+
+
+def _find_notes(decision: Decision) -> Iterator[str]:
+    n_repeated = decision.n_log_repeated + decision.count("repeated")
+    is_all_repeated = n_repeated and len(decision.records) == decision.count("repeated") and not decision.log_events
+    if is_all_repeated and not decision.faults:
+        yield "There was nothing new in this workbook: we had all of it before."
 
 
 def _describe_breach(layout: Layout, breach: Breach, incident_id: str) -> str:

@@ -21,7 +21,7 @@ _ROWS_SHOWN = 200
 _COLUMNS = (
     ("site", "Site", 22.0), ("participant_id", "Participant", 14.0), ("wave", "Wave", 20.0),
     ("respondent", "Respondent", 12.0), ("form", "Form", 12.0), ("questionnaires", "Questionnaires", 34.0),
-    ("copy", "Copy", 7.0), ("opens_on", "Opens", 12.0), ("due_on", "Due", 12.0), ("closes_on", "Closes", 12.0),
+    ("copy_number", "Copy", 7.0), ("opens_on", "Opens", 12.0), ("due_on", "Due", 12.0), ("closes_on", "Closes", 12.0),
 )  # fmt: skip
 _DAYS = ("opens_on", "due_on", "closes_on")
 
@@ -96,7 +96,7 @@ def _describe_row(plan: ReleasePlan, row: Any) -> dict[str, Any]:
         "respondent": row["respondent"],
         "form": row["form"].replace("_", " "),
         "questionnaires": row["instruments"].replace(";", ", "),
-        "copy": row["copy_number"],
+        "copy_number": row["copy_number"],
         **{name: None if pd.isna(row[name]) else row[name].date() for name in _DAYS},
         "why": _describe_why(row),
         "to_do": _describe_to_do(row),
@@ -223,7 +223,7 @@ def _write_rows(book: Book, plan: ReleasePlan, title: str, rows: Sequence[dict[s
                     sheet.write_blank(number, column, None, book.find_format("date"))
                 else:
                     sheet.write_datetime(number, column, datetime.combine(value, time()), book.find_format("date"))
-            elif name == "copy":
+            elif name == "copy_number":
                 sheet.write_number(number, column, value, book.find_format("count"))
             else:
                 sheet.write_string(number, column, value, book.find_format("wrapped"))

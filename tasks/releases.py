@@ -33,6 +33,7 @@ from study.datasets import (
     find_response_faults,
     find_score_faults,
 )
+from study.erasure import derive_erased, is_erased, summarise_erasures
 from study.events import (
     ConfigurationAdopted,
     ConsentRecorded,
@@ -86,8 +87,8 @@ class Assembled:
     """Everything that goes into a release, before it is written.
 
     `head`: the last row of the ledger at `known_at`. `files`: every file from which anything here came, and every
-    other one processed by `as_of`. `quarantined`: what `count_quarantined` says is left out. `slice_name`: that of a
-    replay's slice, "" for the whole study.
+    other one processed by `as_of`. `quarantined`: what `count_quarantined` says is left out. `erased`: what was erased
+    until now, whatever `known_at`. `slice_name`: that of a replay's slice, "" for the whole study.
     """
 
     study: Study
@@ -102,6 +103,7 @@ class Assembled:
     queries: pd.DataFrame
     quarantined: Mapping[str, Any]
     sending: Sending
+    erased: Mapping[str, Any]
     configuration: pd.DataFrame
 
 
@@ -132,6 +134,8 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
     # A correction may have moved a questionnaire to a date after `as_of`: what it replaced is no answer of any day.
     returns = derive_returns(known)
     returns = returns[returns["is_current"] & (returns["occurred_on"] <= pd.Timestamp(as_of))]
+    # What was erased since can't be read as it was known then: that decision holds for every view.
+    returns = returns[~is_erased(returns, derive_erased(everything))]
     participants = derive_participants_table(derive_participants(happened))
     responses = derive_responses_table(returns, read_answers(workspace, returns), study, instruments)
     faults = find_participant_faults(participants, study)
@@ -154,6 +158,7 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
         queries=derive_queries(happened),
         quarantined=count_quarantined(known, as_of),
         sending=summarise_sending(study, known, as_of),
+        erased=summarise_erasures(everything),
         configuration=configuration,
     )
 
@@ -368,6 +373,7 @@ def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, byte
             for row in assembled.files.itertuples()
         ],
         "collected_while_not_allowed": dict(assembled.quarantined),
+        "erased": dict(assembled.erased),
         "code": derive_code_version(),
     }
 

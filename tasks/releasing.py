@@ -10,7 +10,7 @@ study sends anything, so nobody takes up what is still under way.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -33,7 +33,8 @@ from study.releasing import (
 )
 from tasks.files import FileFault
 from tasks.ledger import LedgerRefused, SendingBusy
-from tasks.packs import find_pack_name, write_pack, write_participant_letters
+from tasks.packs import find_pack_name, write_pack
+from tasks.participant_letters import write_participant_letters
 from tasks.release_plan_page import write_release_plan_page, write_release_plan_workbook
 from tasks.workspace import Workspace
 
@@ -234,7 +235,7 @@ def _send(workspace: Workspace, plan: ReleasePlan, pack: PackPlan, requested_by:
     """
     study = workspace.study
     data = write_pack(study, workspace.instruments, pack, workspace.layout)
-    letters = write_participant_letters(study, pack)
+    letters = write_participant_letters(study, pack, workspace.instruments)
     file_name = find_pack_name(pack)
     sha256 = workspace.content.put(data)
     letters_sha256 = workspace.content.put(letters) if letters else ""
@@ -254,19 +255,20 @@ def _send(workspace: Workspace, plan: ReleasePlan, pack: PackPlan, requested_by:
                 f"{pack.pack_id}: the ledger holds {len(told)} of what it would claim already. Nothing was claimed. "
                 "Report this fault."
             )
-    claim = Claim(
-        pack.pack_id, pack.site_id, answers[0].key, answers[0].hash, file_name, sha256, letters_sha256,
-    )  # fmt: skip
-    _deliver(workspace, claim, plan.as_of, requested_by)
+    claim = Claim(pack.pack_id, pack.site_id, answers[0].key, answers[0].hash, file_name, sha256, letters_sha256)
+    _deliver(workspace, claim, plan.as_of, requested_by, {sha256: data, letters_sha256: letters})
     return True
 
 
-def _deliver(workspace: Workspace, claim: Claim, as_of: date, requested_by: str) -> None:
+def _deliver(
+    workspace: Workspace, claim: Claim, as_of: date, requested_by: str, at_hand: Mapping[str, bytes] = {}
+) -> None:
     """Put the files of a claimed pack into the outbox, the workbook last, and record that they lie there. To do so
-    twice changes nothing. Raises ReleaseRefused where the claim was taken back meanwhile; the files are gone then."""
+    twice changes nothing. `at_hand`: contents by SHA-256; others are read as kept. Raises ReleaseRefused where the
+    claim was taken back meanwhile; the files are gone then."""
     box = workspace.drop_box(claim.site_id)
     for name, sha256 in claim.files:
-        box.send(name, workspace.content.get(sha256))
+        box.send(name, at_hand[sha256] if sha256 in at_hand else workspace.content.get(sha256))
     if not _record_delivery(workspace, claim, as_of, requested_by):
         for name, sha256 in claim.files:
             box.take_back(name, sha256)

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from study.erasure import derive_replacements, find_replacement
 from study.events import IncidentOpened, QueryRaised
 from study.incidents import RECORD_KEY, SiteGate
 from study.pack_layout import Reading
@@ -278,13 +279,28 @@ def read_answers(workspace: Workspace, returns: pd.DataFrame) -> pd.DataFrame:
     """The long answers of accepted or held records (rows with RECORD_KEY and responses_sha256), as they were kept."""
     parts = []
     for sha256 in sorted(set(returns["responses_sha256"])):
-        part = pq.read_table(io.BytesIO(workspace.content.get(sha256)), use_threads=False)
+        part = read_responses(workspace, sha256)
         parts.append(part.append_column("responses_sha256", pa.array([sha256] * len(part), pa.string())))
     if not parts:
         return pd.DataFrame(columns=[*RESPONSE_COLUMNS, "responses_sha256"])
     answers = pa.concat_tables(parts).to_pandas(date_as_object=False)
     keys = [*RECORD_KEY, "responses_sha256"]
     return answers.merge(returns[keys].drop_duplicates(), on=keys)
+
+
+def read_responses(workspace: Workspace, sha256: str) -> pa.Table:
+    """The answers of one file as they were kept; where it was erased, what others need of it, which may be nothing.
+
+    Raises FileMissing for a file that is gone and that nobody decided to erase.
+    """
+    try:
+        data = workspace.content.get(sha256)
+    except FileMissing:
+        held_by = find_replacement(derive_replacements(workspace.read_events()), sha256)
+        if held_by == sha256:
+            raise
+        return read_responses(workspace, held_by) if held_by else RESPONSES_SCHEMA.empty_table()
+    return pq.read_table(io.BytesIO(data), use_threads=False)
 
 
 def encode_responses(responses: pd.DataFrame) -> bytes:

@@ -253,8 +253,6 @@ class Book:
 
 # What people may still do on a sheet that is protected.
 _ALLOWED_WHERE_LOCKED = dict.fromkeys(
-    ("format_columns", "format_rows", "sort", "autofilter", "insert_rows", "select_locked_cells"), True
-)
     ("format_columns", "format_rows", "sort", "autofilter", "insert_rows", "delete_rows"), True
 )
 _ABOUT_TO_FILL_IN = ("posted_on", "sending_number", "correction")
@@ -288,14 +286,14 @@ def write_about(
         sheet.set_row(row, _LINE + 4)
         sheet.write_string(row, 0, place.label, book.find_format("label"))
         sheet.write_string(row, 1, place.code, book.find_format("field_code"))
-        is_open = is_locked and place.code in _ABOUT_TO_FILL_IN
-        _write_about_value(book, sheet, row, place, about.get(place.code), "open_" if is_open else "")
+        lock = ("open_value" if place.code in _ABOUT_TO_FILL_IN else "given") if is_locked else "value"
+        _write_about_value(book, sheet, row, place, about.get(place.code), lock)
         if place.advice:
             sheet.write_string(row, 3, place.advice, book.find_format("prose"))
         row += 1
     row = write_lines(book, sheet, row + 1, "How to fill it in", lines, last_column=3, width=sum(_ABOUT_WIDTHS))
     if facts:
-        row = write_facts(book, sheet, row + 1, "Versions", facts, last_column=3)
+        row = write_facts(book, sheet, row + 1, "Versions", facts)
     row += 1
     for column, heading in enumerate(("Sheet", "Columns", "What is recorded", "What may be typed")):
         sheet.write_string(row, column, heading, book.find_format("head"))
@@ -314,7 +312,7 @@ def _write_about_value(
     book: Book, sheet: xlsxwriter.worksheet.Worksheet, row: int, place: AboutField, value: object, lock: str
 ) -> None:
     if place.kind == "date":
-        style = book.find_format(f"{lock}value_date")
+        style = book.find_format(f"{lock}_date")
         day = parse_date(value).date
         if day is None:
             sheet.write_blank(row, 2, None, style)
@@ -322,7 +320,7 @@ def _write_about_value(
             sheet.write_datetime(row, 2, dt.datetime.combine(day, dt.time()), style)
         sheet.data_validation(row, 2, row, 2, _DATE_CHECK)
     elif place.kind == "whole_number":
-        style = book.find_format(f"{lock}value_number")
+        style = book.find_format(f"{lock}_number")
         if value is None or value == "":
             sheet.write_blank(row, 2, None, style)
         else:
@@ -341,7 +339,7 @@ def _write_about_value(
             },
         )
     else:
-        sheet.write_string(row, 2, "" if value is None else str(value), book.find_format(f"{lock}value_text"))
+        sheet.write_string(row, 2, "" if value is None else str(value), book.find_format(f"{lock}_text"))
 
 
 def write_lines(
@@ -366,13 +364,10 @@ def write_lines(
     return row + 1
 
 
-def write_facts(
-    book: Book, sheet: xlsxwriter.worksheet.Worksheet, row: int, heading: str, facts: _Facts, *, last_column: int
-) -> int:
+def write_facts(book: Book, sheet: xlsxwriter.worksheet.Worksheet, row: int, heading: str, facts: _Facts) -> int:
     """A heading, and under it a label and a text in each row; returns the next free row."""
-    for column in range(last_column + 1):
-        sheet.write_blank(row, column, None, book.find_format("heading"))
     sheet.write_string(row, 0, heading, book.find_format("heading"))
+    sheet.write_blank(row, 1, None, book.find_format("heading"))
     sheet.set_row(row, 22)
     for label, text in facts:
         row += 1
@@ -484,11 +479,13 @@ def write_records(
     head_item = book.find_format("head_item_turned" if turned else "head_item")
     code, code_item = book.find_format("code"), book.find_format("code_item")
     label_row, code_row, first_row = 0, CODE_ROW - 1, FIRST_DATA_ROW - 1
-    page.set_row(label_row, 15 + 5.2 * max(len(column.label) for column in sheet.columns) if turned else 34)
     page.set_row(code_row, 13)
     places = {str(code): place for place, code in enumerate(frame.columns)}
     values = frame.to_numpy(dtype=object)
     usual = {column.code: _find_width(column, turned, roomy=not n_items) for column in sheet.columns} | (widths or {})
+    labels = [column.label for column in sheet.columns]
+    upright = max(find_row_height(labels, [width - 1 for width in usual.values()]), 34)
+    page.set_row(label_row, 15 + 5.2 * max(map(len, labels)) if turned else upright)
     for index, column in enumerate(sheet.columns):
         is_item = column.kind == "item"
         of_column, of_cells = _find_styles(column, None if given is None else column.code in given)
@@ -502,7 +499,7 @@ def write_records(
         _add_checks(book, page, sheet, first_row, first_row + max(_ROWS_READY, len(frame) + 100) - 1)
     n_keys = next((i for i, column in enumerate(sheet.columns) if column.kind == "date"), 1) if n_items else 1
     page.freeze_panes(first_row, n_keys)
-    n_pages = -(-int(sum(usual.values())) // _CHARACTERS_PER_PAGE)
+    n_pages = 1 if sheet.is_for_reading else -(-int(sum(usual.values())) // _CHARACTERS_PER_PAGE)
     set_up_print(page, header, n_pages)
     page.repeat_rows(label_row, code_row)
     if n_pages > 1:
@@ -1248,7 +1245,7 @@ def _write_receipt_counts(
         ("Replaced", summary.n_superseded, "Corrections that took the place of what you sent before."),
         ("Not accepted", summary.n_refused, 'Left out for now. The sheet "To mend" says why.'),
         ("Kept apart", summary.n_quarantined, "Answered while the approvals did not allow it. See below."),
-        ("Entries in the logs", summary.n_log_entries, "What the logs tell of people, activity figures, answers to queries."),
+        ("Entries in the logs", summary.n_log_entries, "What logs tell of people, figures, answers to queries."),
         ("To be mended", n_hard, "Rows that could not be taken as they are."),
         ("To be checked", len(rows) - n_hard, "Taken as they are; please look again."),
     ):

@@ -25,6 +25,8 @@ from tasks.ledger import Ledger
 from tasks.settings import Settings, read_settings
 
 Clock = Callable[[], datetime]
+OWN_DEFINITIONS = "definitions"
+"""The folder of studies that a rehearsal runs by, in its own folder, where they differ from those of the settings."""
 
 
 def read_clock() -> datetime:
@@ -119,6 +121,9 @@ def create_workspace(
     study_id: str, *, settings: Settings, name: str | None = None, clock: Clock = read_clock
 ) -> Workspace:
     """Open, and on first use create, the ledger and the file area of a study."""
+    own = settings.data_folder / (name or study_id) / OWN_DEFINITIONS
+    if own.is_dir():
+        settings = settings.model_copy(update={"sites_config": own})
     study = load_study(study_id, settings.sites_config, settings.instruments)
     instruments = load_instruments(study, settings.instruments)
     name = name or study_id

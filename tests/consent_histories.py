@@ -10,7 +10,9 @@ from study.events import (
     PackDelivered,
     ParticipantScreened,
     ReturnAccepted,
+    ReturnRefused,
     ReturnReleased,
+    Source,
 )
 from study.protocol import Study, parse_study
 from tests.approval_histories import LUTON, PATHWAY
@@ -146,3 +148,11 @@ def released(on: str, pack: str = "luton-2018-02-12-1", person: str = "LUT-001",
 
 def delivered(on: str, pack: str = "luton-2018-02-12-1", site_id: str = "luton") -> PackDelivered:
     return PackDelivered(occurred_on=on, requested_by="Siân", site_id=site_id, pack_id=pack)  # type: ignore[arg-type]
+
+
+def refused(on: str, rule: str, person: str = "LUT-001", row: int = 3, **fields: Any) -> ReturnRefused:
+    usual: dict[str, Any] = {
+        "respondent": "self", "wave": "baseline", "instrument": "mood", "query_id": "LUT-0001",
+        "source": Source(sha256="b" * 64, sheet="Mood", row=row),
+    }  # fmt: skip
+    return ReturnRefused(**_who(on, person), rule=rule, **{**usual, **fields})

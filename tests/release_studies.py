@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
@@ -31,9 +31,11 @@ STUDY = TRIAL
 for _old, _new in (
     (r"'(?P<site>[A-Z]{3})-\d{3}'", r"'(?P<site>[A-Z]{3})-P\d{5}'"),
     ('participant_id_example = "LUT-001"', 'participant_id_example = "LUT-P00013"'),
-    ('[[schedule]]\ninstrument = "care"\nrespondent = "carer"', '[[schedule]]\ninstrument = "mood"\nrespondent = "carer"'),
+    ('instrument = "care"\nrespondent = "carer"', 'instrument = "mood"\nrespondent = "carer"'),
     ('[[planned_instruments]]\nid = "care"\nlabel = "Care received"\n', ""),
     ("in_force_until = 2018-01-31\n", ""),
+    ('due = "0 days"\ncloses = "2 weeks"', 'due = "2 weeks"\ncloses = "4 weeks"'),
+    ('late_until = "1 month"', 'late_until = "2 months"'),
 ):  # fmt: skip
     STUDY = replace_once(STUDY, _old, _new)
 
@@ -69,6 +71,11 @@ at_once = 5
 form = "{code}-P{number}{check}"
 digits = 4
 block = 20
+
+[[approach_reasons]]
+id = "no_time"
+label = "No time"
+outcome = "declined"
 
 [[consent]]
 needed_scope = "questionnaires"
@@ -160,7 +167,7 @@ def move_clock(workspace: Workspace, day: date) -> None:
     workspace.clock = workspace.ledger.clock = Clock(day)
 
 
-def name(number: int, site_id: str = "luton") -> str:
+def identify(number: int, site_id: str = "luton") -> str:
     """The identifier of a number at a site."""
     return compute_identifier(RULE, {"luton": "LUT", "devon": "DEV"}[site_id], number)
 
@@ -176,7 +183,7 @@ def join(numbers: Iterable[int], on: date, site_id: str = "luton", *, cohort: st
     """People are screened and consent on a day."""
     events: list[Event] = []
     for number in numbers:
-        who = {"occurred_on": on, "requested_by": BY, "site_id": site_id, "participant_id": name(number, site_id)}
+        who = {"occurred_on": on, "requested_by": BY, "site_id": site_id, "participant_id": identify(number, site_id)}
         events.append(ParticipantScreened(**who, cohort=cohort))
         events.append(
             ConsentRecorded(
@@ -190,7 +197,7 @@ def answer(numbers: Iterable[int], wave: str, on: date, site_id: str = "luton") 
     """Their questionnaires of a wave come in, filled in on a day."""
     return [
         ReturnAccepted(
-            occurred_on=on, requested_by=BY, site_id=site_id, participant_id=name(number, site_id),
+            occurred_on=on, requested_by=BY, site_id=site_id, participant_id=identify(number, site_id),
             return_id=f"{site_id}-{on}-1", respondent="self", wave=wave, instrument="mood", form="standard", version=1,
             n_items=1, n_answered=1, responses_sha256="0" * 64,
         )
@@ -201,14 +208,7 @@ def answer(numbers: Iterable[int], wave: str, on: date, site_id: str = "luton") 
 def leave(number: int, on: date, site_id: str = "luton") -> list[Event]:
     return [
         DispositionRecorded(
-            occurred_on=on, requested_by=BY, site_id=site_id, participant_id=name(number, site_id), scope="study",
+            occurred_on=on, requested_by=BY, site_id=site_id, participant_id=identify(number, site_id), scope="study",
             reason="died",
         )
     ]  # fmt: skip
-
-
-def tell_at(workspace: Workspace, events: Sequence[Event]) -> None:
-    workspace.ledger.append(events)
-
-
-Told = Callable[..., Any]

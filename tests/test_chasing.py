@@ -1,525 +1,400 @@
-"""The plan of chasers: who is chased when, by which rung, and that it ends with what it is about."""
+"""What sites are chased for: on which day, by which step, until what; and what rests."""
 
-from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from study.calendar import is_working_day
-from study.chasing import derive_approval_chasers
-from study.events import DutyDone, Event, IncidentAssessed, IncidentOpened, ModificationIntroduced, ModificationSupplied
-from study.pathway import Chaser
+from study.chasing import COLUMNS, derive_chasers, derive_owed, derive_rungs, list_pauses
+from study.events import ConsentCopyChecked, Event
 from study.protocol import Study
-from tests.approval_histories import PATHWAY, make_study, step, tell
-from tests.test_modifications import ROUTES
+from tests.approval_histories import tell
+from tests.chasing_studies import (
+    FIELDWORK,
+    JOINED,
+    NO_FIGURES,
+    accepted,
+    answered,
+    called,
+    chased,
+    closed,
+    granted_until,
+    joined,
+    lapsed,
+    left,
+    make_study,
+    paused,
+    raised,
+    released,
+    reported,
+    resumed,
+    who,
+)
+from tests.release_studies import grant, identify
 
-DUTIES = """
-[[duties]]
-id = "report"
-label = "Progress report"
-to = "Funder"
-owner = "project_manager"
-counts_from = "study_start"
-offset = "6 months"
-every = "6 months"
-source = "Made up."
-"""
-
-
-def remind(name: str, about: str, counts_from: str, days: int, unit: str = "working", **fields: Any) -> Chaser:
-    usual = {"to": "project_manager", "channel": "email", "template": name}
-    return Chaser(id=name, about=about, counts_from=counts_from, days=days, unit=unit, **{**usual, **fields})
-
-
-OFFICE = {"to": "approving_office"}
-COUNCILS = [
-    remind("first", "authority", "turn", 20, of=("council",), **OFFICE),
-    remind("second", "authority", "turn", 40, of=("council",), channel="telephone", **OFFICE),
-    remind("third", "authority", "turn", 60, of=("council",)),
-]
-OURS = [remind("answer", "applicant", "turn", 5)]
-BASE = make_study(PATHWAY + DUTIES + ROUTES)
-
-
-def make(chasers: Iterable[Chaser], **dates: date) -> Study:
-    """The trial, which lasts from 2017-01-01 to 2019-05-31, with these chasers."""
-    pathway = BASE.pathway.model_copy(update={"chasers": tuple(chasers)})
-    return BASE.model_copy(update={"pathway": pathway, **dates})
+ONE, TWO = identify(1), identify(2)
+OPEN = grant("luton", "devon")
+OUT = [*OPEN, *joined(1), *released(1)]
+KEY = f"chase:return:{ONE}:self:baseline"
 
 
-def plan(study: Study, on: str, *told: Event, sent: Iterable[str] = ()) -> pd.DataFrame:
-    return derive_approval_chasers(study, tell(*told), date.fromisoformat(on), set(sent))
+def plan(on: str, *told: Event, study: Study | None = None) -> pd.DataFrame:
+    return derive_chasers(study or make_study(), tell(*told), date.fromisoformat(on))
 
 
 def show(chasers: pd.DataFrame, *columns: str) -> list[str]:
-    """One line a rung: "due first 2017-03-01 2017-03-29", and what else is asked for."""
+    """One line a chaser of what sites owe: "due late 2017-08-18", and what else is asked for."""
+    own = chasers.loc[~chasers["about"].isin(["authority", "applicant"]) & ~chasers["is_told"]]
     return [
-        " ".join((row["state"], row["chaser"], *(f"{row[day]:%Y-%m-%d}" for day in ("anchor_on", "due_on")))).strip()
-        + "".join(f" {row[column]}" for column in columns)
-        for row in chasers.to_dict("records")
+        f"{row['state']} {row['chaser']} {row['due_on']:%Y-%m-%d}" + "".join(f" {row[column]}" for column in columns)
+        for row in own.to_dict("records")
     ]
 
 
-REC = [step("submitted", "2017-01-02"), step("granted", "2017-01-31")]
-SENT = [*REC, step("submitted", "2017-03-01", "council")]
-# 20, 40 and 60 working days after 1 March 2017: Easter (14 and 17 April), 1 and 29 May come in between
-RUNGS = ["first 2017-03-01 2017-03-29", "second 2017-03-01 2017-04-28", "third 2017-03-01 2017-05-30"]
-ASKED = [*SENT, step("requested", "2017-03-24", "council")]
+# Returns --------------------------------------------------------------------------------------------------------------
+
+# Due on Tuesday 15 August 2017; 28 August is a bank holiday.
+SOON, LATE, CALL, LAST = "soon 2017-08-08", "late 2017-08-18", "call 2017-08-30", "last 2017-09-13"
 
 
-def write(due: str = "", coming: Iterable[str] = ()) -> list[str]:
-    return [f"due {due}"] * bool(due) + [f"coming {rung}" for rung in coming]
+@pytest.mark.parametrize(
+    ("on", "expected"),
+    [
+        ("2017-07-31", []),
+        ("2017-08-01", [f"coming {SOON}"]),
+        ("2017-08-07", [f"coming {SOON}"]),
+        ("2017-08-08", [f"due {SOON}", f"coming {LATE}"]),
+        ("2017-08-15", [f"due {SOON}", f"coming {LATE}"]),
+        ("2017-08-16", [f"coming {LATE}"]),  # a notice ahead is worth nothing after the day
+        ("2017-08-17", [f"coming {LATE}"]),
+        ("2017-08-18", [f"due {LATE}", f"coming {CALL}"]),
+        ("2017-08-29", [f"due {LATE}", f"coming {CALL}"]),
+        ("2017-08-30", [f"due {CALL}", f"coming {LAST}"]),
+        ("2017-09-13", [f"due {LAST}"]),  # after a backlog the highest alone
+        ("2017-10-02", [f"due {LAST}"]),
+        ("2017-10-03", []),  # nothing can come any more
+    ],
+)
+def test_a_ladder_stands_while_a_return_is_out(on: str, expected: list[str]) -> None:
+    assert show(plan(on, *OUT)) == expected
 
 
 @pytest.mark.parametrize(
     ("told", "on", "expected"),
     [
-        (REC, "2017-03-01", []),
-        (SENT, "2017-02-28", []),
-        (SENT, "2017-03-01", write(coming=RUNGS)),
-        (SENT, "2017-03-28", write(coming=RUNGS)),
-        (SENT, "2017-03-29", write(RUNGS[0], RUNGS[1:])),
-        (SENT, "2017-04-27", write(RUNGS[0], RUNGS[1:])),
-        # after a backlog the highest alone
-        (SENT, "2017-04-28", write(RUNGS[1], RUNGS[2:])),
-        (SENT, "2018-04-28", write(RUNGS[2])),
-        # nobody is chased for what is decided, withdrawn, or ours to answer
-        ([*SENT, step("granted", "2017-03-29", "council")], "2017-03-29", []),
-        ([*SENT, step("granted", "2017-03-30", "council")], "2017-03-29", write(RUNGS[0], RUNGS[1:])),
-        ([*SENT, step("refused", "2017-03-29", "council")], "2017-03-29", []),
-        ([*SENT, step("withdrawn", "2017-03-29", "council")], "2017-03-29", []),
-        (ASKED, "2017-03-29", []),
-        (ASKED, "2018-03-29", []),
-        # the answer begins a turn of its own: 20 working days from Monday 3 April
-        (
-            [*ASKED, step("answered", "2017-04-03", "council")],
-            "2017-05-03",
-            write(
-                coming=["first 2017-04-03 2017-05-04", "second 2017-04-03 2017-06-02", "third 2017-04-03 2017-06-30"]
-            ),
-        ),
-        (
-            [*ASKED, step("answered", "2017-04-03", "council")],
-            "2017-05-04",
-            write("first 2017-04-03 2017-05-04", ["second 2017-04-03 2017-06-02", "third 2017-04-03 2017-06-30"]),
-        ),
-        # found valid: the same turn
-        ([*SENT, step("valid", "2017-03-20", "council")], "2017-03-29", write(RUNGS[0], RUNGS[1:])),
+        ([accepted(1, "2017-08-17")], "2017-08-18", []),
+        ([accepted(1, "2017-08-18")], "2017-08-18", []),
+        ([accepted(1, "2017-08-19")], "2017-08-18", [f"due {LATE}", f"coming {CALL}"]),  # of a later day
+        ([left(1, "2017-08-18")], "2017-08-18", []),
+        ([left(1, "2017-08-19")], "2017-08-18", [f"due {LATE}", f"coming {CALL}"]),
+        ([left(1, "2017-08-10", "study", "withdrew")], "2017-08-18", []),
+        ([left(1, "2017-08-10", "questionnaires", "withdrew")], "2017-08-18", []),
+        ([left(1, "2017-08-10", "data", "withdrew")], "2017-08-18", []),
+        # what stops something else stops no questionnaire
+        ([left(1, "2017-08-10", "treatment", "withdrew")], "2017-08-18", [f"due {LATE}", f"coming {CALL}"]),
+        ([left(1, "2017-08-10", "linkage", "withdrew")], "2017-08-18", [f"due {LATE}", f"coming {CALL}"]),
+        # dated before the consent that came later: it holds all the same
+        ([left(1, "2017-07-20", "questionnaires", "withdrew")], "2017-08-18", []),
+        # somebody else's return
+        ([*joined(2), *released(2), accepted(2, "2017-08-17")], "2017-08-18", [f"due {LATE}", f"coming {CALL}"]),
     ],
 )
-def test_a_ladder_stands_while_it_is_the_authoritys_turn(told: list[Event], on: str, expected: list[str]) -> None:
-    assert show(plan(make(COUNCILS), on, *told)) == expected
+def test_each_end_of_a_return_ends_its_chasers(told: list[Event], on: str, expected: list[str]) -> None:
+    assert show(plan(on, *OUT, *told)) == expected
 
 
-def test_a_chaser_says_who_what_since_when_and_by_which_rule() -> None:
-    (row, *_) = plan(make(COUNCILS), "2017-04-03", *SENT).to_dict("records")
-    assert {name: row[name] for name in ("key", "to", "channel", "template", "about", "n_days_late", "rule")} == {
-        "key": "chase:approval:council:luton:luton_council:::1:first:2017-03-01",
-        "to": "approving_office",
-        "channel": "email",
-        "template": "first",
-        "about": "authority",
-        "n_days_late": 5,
-        "rule": "Council approval, Luton Council (Luton) has been with the authority since 2017-03-01. Approving "
-        "office is chased by email 20 working days after that day (first).",
-    }
-    assert (row["approval"], row["site_id"], row["body_id"], row["duty"]) == ("council", "luton", "luton_council", "")
+def test_what_was_chased_is_not_chased_again_by_the_same_step() -> None:
+    assert show(plan("2017-08-18", *OUT, *chased(f"{KEY}:late"))) == [f"coming {CALL}"]
+    assert show(plan("2017-09-13", *OUT, *chased(f"{KEY}:last"))) == []
+    assert show(plan("2017-08-30", *OUT, *chased(f"{KEY}:late"))) == [f"due {CALL}", f"coming {LAST}"]
 
 
-def test_what_was_sent_is_left_out_and_brings_no_lower_rung_back() -> None:
-    study = make(COUNCILS)
-    keys = plan(study, "2017-04-28", *SENT)["key"].tolist()
-    assert show(plan(study, "2017-04-28", *SENT, sent=keys[:1])) == write(coming=RUNGS[2:])
-    assert show(plan(study, "2017-05-30", *SENT, sent=keys[:1])) == write(RUNGS[2])
-    assert show(plan(study, "2018-05-30", *SENT, sent=keys)) == []
-
-
-def test_each_attempt_is_chased_anew() -> None:
-    told = [*SENT, step("refused", "2017-05-02", "council"), step("resubmitted", "2017-06-01", "council", attempt=2)]
-    keys = plan(make(COUNCILS), "2017-06-29", *told)["key"]
-    assert keys[0] == "chase:approval:council:luton:luton_council:::2:first:2017-06-01"
+def test_a_corrected_date_chases_nobody_twice_and_goes_back_to_no_lower_step() -> None:
+    later = [*OPEN, *joined(1, on="2017-08-08"), *released(1)]  # due on 22 August
+    assert show(plan("2017-08-25", *later)) == ["due late 2017-08-25", "coming call 2017-09-06"]
+    assert show(plan("2017-08-25", *later, *chased(f"{KEY}:late"))) == ["coming call 2017-09-06"]
+    assert show(plan("2017-08-25", *later, *chased(f"{KEY}:call"))) == ["coming last 2017-09-20"]
 
 
 @pytest.mark.parametrize(
-    ("days", "unit", "due", "moved_from"),
+    ("released_on", "on", "expected"),
     [
-        (38, "calendar", "2017-01-24", ""),
-        (7, "calendar", "2016-12-28", "2016-12-24"),  # Saturday; 26 and 27 are off as well
-        (10, "calendar", "2016-12-28", "2016-12-27"),  # Tuesday, off in place of Christmas Day
-        (14, "calendar", "2017-01-03", "2016-12-31"),  # Saturday; 2 January is off in place of New Year's Day
-        (0, "calendar", "2016-12-19", "2016-12-17"),
-        (0, "working", "2016-12-19", "2016-12-17"),
-        (1, "working", "2016-12-19", ""),
-        (5, "working", "2016-12-23", ""),
-        (6, "working", "2016-12-28", ""),
+        # went out after its day: no letter at once; days count from the pack
+        ("2017-08-16", "2017-08-18", ["coming late 2017-08-21"]),
+        ("2017-08-16", "2017-08-21", ["due late 2017-08-21", "coming call 2017-08-31"]),
+        ("2017-09-18", "2017-09-18", ["coming late 2017-09-21"]),
+        # in the days of the notice: the pack itself is one
+        ("2017-08-08", "2017-08-08", ["coming late 2017-08-18"]),
+        ("2017-08-07", "2017-08-08", ["due soon 2017-08-08", "coming late 2017-08-18"]),
+        ("2017-08-14", "2017-08-15", ["coming late 2017-08-18"]),
     ],
 )
-def test_a_day_off_moves_to_the_next_working_day(days: int, unit: str, due: str, moved_from: str) -> None:
-    study = make([remind("rung", "authority", "turn", days, unit, of=("trust",))], starts_on=date(2016, 12, 1))
-    told = [step("submitted", "2016-12-01"), step("granted", "2016-12-05"), step("submitted", "2016-12-17", "trust")]
-    (row,) = plan(study, "2016-12-17", *told).to_dict("records")  # a Saturday
-    assert f"{row['due_on']:%Y-%m-%d}" == due
-    told_of_it = f"; moved from {moved_from}, no working day" if moved_from else ""
-    assert row["rule"].endswith(f"(rung{told_of_it}).")
+def test_what_goes_out_late_is_not_chased_at_once(released_on: str, on: str, expected: list[str]) -> None:
+    assert show(plan(on, *OPEN, *joined(1), *released(1, on=released_on))) == expected
 
 
-def test_two_rungs_that_move_to_one_day_are_one() -> None:
-    rungs = [remind(f"day{n}", "authority", "turn", n, "calendar", of=("council",)) for n in (3, 4, 5, 6)]
-    # Saturday 4, Sunday 5, Monday 6, Tuesday 7 March
-    assert show(plan(make(rungs), "2017-03-01", *SENT)) == [
-        *("coming day5 2017-03-01 2017-03-06", "coming day6 2017-03-01 2017-03-07")
-    ]
+def test_a_second_copy_moves_no_step() -> None:
+    again = released(1, on="2017-08-25", copy=2)
+    assert show(plan("2017-08-30", *OUT, *again)) == [f"due {CALL}", f"coming {LAST}"]
 
 
-def test_rungs_of_one_day_by_their_order_in_the_file() -> None:
-    rungs = [remind("low", "authority", "turn", 0), remind("high", "authority", "turn", 0)]
-    assert show(plan(make(rungs), "2017-03-01", *SENT)) == ["due high 2017-03-01 2017-03-01"]
-
-
-@pytest.mark.parametrize(
-    ("told", "on", "expected"),
-    [
-        # 60 calendar days from valid on 5 January end on Monday 6 March
-        ([step("submitted", "2017-01-02")], "2017-03-07", []),
-        (
-            [step("submitted", "2017-01-02"), step("valid", "2017-01-05")],
-            "2017-03-06",
-            ["coming late 2017-03-06 2017-03-07"],
-        ),
-        (
-            [step("submitted", "2017-01-02"), step("valid", "2017-01-05")],
-            "2017-03-07",
-            ["due late 2017-03-06 2017-03-07"],
-        ),
-        # the clock is stopped: nobody is late
-        (
-            [step("submitted", "2017-01-02"), step("valid", "2017-01-05"), step("requested", "2017-01-20")],
-            "2017-12-01",
-            [],
-        ),
-        (
-            [
-                *(step("submitted", "2017-01-02"), step("valid", "2017-01-05"), step("requested", "2017-01-20")),
-                step("answered", "2017-02-01"),
-            ],
-            "2017-03-20",
-            ["due late 2017-03-18 2017-03-20"],  # due on a Saturday
-        ),
-    ],
-)
-def test_an_authority_that_is_late_by_its_clock(told: list[Event], on: str, expected: list[str]) -> None:
-    assert show(plan(make([remind("late", "authority", "due", 1, of=("rec",))]), on, *told)) == expected
-
-
-# Ours ---------------------------------------------------------------------------------------------------------------
-
-CONDITIONS = step("granted_with_conditions", "2017-03-10", "council", conditions=["insurance"])
-
-
-def list_ours(on: str, *told: Event) -> list[str]:
-    return show(plan(make(OURS), on, *told), "approval", "body_id")
-
-
-@pytest.mark.parametrize(
-    ("told", "on", "expected"),
-    [
-        # the applicant owes an answer, the conditions, something after a refusal or a lapse
-        (ASKED, "2017-03-31", ["due answer 2017-03-24 2017-03-31 council luton_council"]),
-        (ASKED, "2017-03-30", ["coming answer 2017-03-24 2017-03-31 council luton_council"]),
-        ([*ASKED, step("answered", "2017-03-31", "council")], "2017-03-31", []),
-        ([*SENT, CONDITIONS], "2017-03-17", ["due answer 2017-03-10 2017-03-17 council luton_council"]),
-        ([*SENT, CONDITIONS, step("condition_met", "2017-03-17", "council", condition="insurance")], "2017-03-17", []),
-        (
-            [*SENT, step("refused", "2017-03-10", "council")],
-            "2017-03-17",
-            ["due answer 2017-03-10 2017-03-17 council luton_council"],
-        ),
-        (
-            [*SENT, step("granted", "2017-03-03", "council", expires_on="2017-03-09")],
-            "2017-03-17",
-            ["due answer 2017-03-10 2017-03-17 council luton_council"],
-        ),
-        (
-            [*SENT, step("refused", "2017-03-10", "council"), step("resubmitted", "2017-03-17", "council", attempt=2)],
-            "2017-03-17",
-            [],
-        ),
-    ],
-)
-def test_what_we_owe(told: list[Event], on: str, expected: list[str]) -> None:
-    others = [step("submitted", "2017-01-02", "cag"), *(step("submitted", "2017-02-01", name) for name in ("trust",))]
-    lines = [line for line in list_ours(on, *told, *others) if "luton_council" in line]
-    assert lines == expected
-
-
-@pytest.mark.parametrize(
-    ("told", "on", "expected"),
-    [
-        # what waits for the committee is not asked for before the committee has agreed; what waits for nothing is
-        ([], "2017-01-09", {"rec": "2017-01-09", "cag": "2017-01-09"}),  # five working days from Sunday 1 January
-        ([step("submitted", "2017-01-05")], "2017-02-01", {"cag": "2017-01-09"}),
-        (
-            REC,
-            "2017-02-07",
-            {"cag": "2017-01-09", **dict.fromkeys(("council", "trust", "green_light"), "2017-02-07")},
-        ),
-        # it lapses: nothing more can be sent in
-        ([*REC, step("withdrawn", "2017-02-10")], "2017-02-10", {"cag": "2017-01-09"}),
-        # a renewal later does not begin the waiting anew
-        (
-            [REC[0], step("granted", "2017-01-31", expires_on="2018-01-30"), step("renewed", "2018-01-20")],
-            "2018-03-01",
-            {"cag": "2017-01-09", **dict.fromkeys(("council", "trust", "green_light"), "2017-02-07")},
-        ),
-    ],
-)
-def test_what_could_be_sent_in(told: list[Event], on: str, expected: dict[str, str]) -> None:
-    chasers = plan(make(OURS), on, *told)
-    found = {row["approval"]: f"{row['due_on']:%Y-%m-%d}" for row in chasers.to_dict("records")}
-    assert found == expected  # adass is not needed, and nobody asked for a letter of access
-
-
-def test_a_body_is_not_chased_for_what_it_cannot_grant_yet() -> None:
-    study = make([remind("waiting", "authority", "turn", 10, of=("trust",))])
-    early = [step("submitted", "2017-01-03", "trust"), step("submitted", "2017-01-02")]
-    assert show(plan(study, "2017-03-01", *early)) == []
-    granted = [*early, step("granted", "2017-03-01")]
-    assert show(plan(study, "2017-03-01", *granted)) == ["coming waiting 2017-03-01 2017-03-15"]
-    lapsed = [*granted, step("withdrawn", "2017-03-14")]
-    assert show(plan(study, "2017-03-15", *lapsed)) == []
-
-
-def test_nothing_is_chased_before_the_study_starts_or_after_it_ends() -> None:
-    study = make([*OURS, *COUNCILS])
-    assert set(plan(study, "2016-12-31")["state"]) == {"coming"}
-    assert show(plan(study, "2019-05-31", *SENT), "approval")[0].startswith("due ")
-    assert show(plan(study, "2019-06-01", *SENT)) == []
-    late = [*REC, step("submitted", "2019-05-10", "council")]  # twenty working days end on 10 June
-    assert [line for line in show(plan(study, "2019-05-20", *late)) if "first" in line] == []
-
-
-# Expiry and review --------------------------------------------------------------------------------------------------
-
-EXPIRY = [remind("near", "expiry", "due", -60, "calendar"), remind("close", "expiry", "due", -14, "calendar")]
-LASTING = [step("submitted", "2017-01-02"), step("granted", "2017-01-31", expires_on="2018-01-30")]
-
-
-@pytest.mark.parametrize(
-    ("told", "on", "expected"),
-    [
-        (LASTING, "2017-11-30", ["coming near 2018-01-30 2017-12-01", "coming close 2018-01-30 2018-01-16"]),
-        (LASTING, "2017-12-01", ["due near 2018-01-30 2017-12-01", "coming close 2018-01-30 2018-01-16"]),
-        (LASTING, "2018-01-16", ["due close 2018-01-30 2018-01-16"]),
-        (LASTING, "2018-01-31", ["due close 2018-01-30 2018-01-16"]),  # it was missed, and nobody was told
-        # a renewal ends the ladder, even one that begins later; its own last day has one of its own
-        ([*LASTING, step("renewed", "2018-01-15")], "2018-01-16", []),
-        ([*LASTING, step("renewed", "2018-01-15", in_force_from="2018-01-31")], "2018-01-16", []),
-        ([*LASTING, step("renewed", "2018-01-15", in_force_from="2018-02-10")], "2018-01-16", []),
-        ([*LASTING, step("renewed", "2018-01-15", in_force_from="2018-02-10")], "2018-02-05", []),
-        (
-            [*LASTING, step("renewed", "2018-01-15", in_force_from="2018-01-31", expires_on="2019-01-30")],
-            "2018-12-03",
-            ["due near 2019-01-30 2018-12-03", "coming close 2019-01-30 2019-01-16"],
-        ),
-        ([*LASTING, step("withdrawn", "2018-01-10")], "2018-01-16", []),
-        ([*LASTING, step("resubmitted", "2018-02-10", attempt=2)], "2018-02-10", []),
-        # what lasts as long as the study need not be renewed
-        ([LASTING[0], step("granted", "2017-01-31", expires_on="2019-05-31")], "2019-05-31", []),
-        (
-            [LASTING[0], step("granted", "2017-01-31", expires_on="2019-05-30")],
-            "2019-05-20",
-            ["due close 2019-05-30 2019-05-16"],
-        ),
-    ],
-)
-def test_expiry(told: list[Event], on: str, expected: list[str]) -> None:
-    assert show(plan(make(EXPIRY), on, *told)) == expected
-
-
-def test_what_has_lapsed_is_one_thing_and_not_two() -> None:
-    chasers = plan(make([*EXPIRY, *OURS]), "2018-02-06", *LASTING, step("submitted", "2017-01-02", "cag"))
-    rec = chasers.loc[chasers["approval"] == "rec"]
-    assert show(rec) == ["due close 2018-01-30 2018-01-16", "coming answer 2018-01-31 2018-02-07"]
-    (row,) = plan(make([*EXPIRY, *OURS]), "2018-02-07", *LASTING).query("approval == 'rec'").to_dict("records")
-    assert (row["state"], row["chaser"]) == ("due", "answer")
-    resumed = [*LASTING, step("renewed", "2018-02-03", in_force_from="2018-02-20")]
-    assert plan(make([*EXPIRY, *OURS]), "2018-02-07", *resumed).query("approval == 'rec'").empty
-
-
-CAG = [step("submitted", "2017-01-02", "cag"), step("granted", "2017-03-10", "cag")]
-
-
-@pytest.mark.parametrize(
-    ("told", "on", "expected"),
-    [
-        # the form is due 4 weeks before the anniversary, and the chaser comes 4 weeks before the form
-        (CAG, "2018-01-12", ["coming form 2018-02-10 2018-01-15"]),
-        (CAG, "2018-01-15", ["due form 2018-02-10 2018-01-15"]),
-        ([*CAG, step("renewed", "2018-01-15", "cag")], "2018-01-15", ["coming form 2019-02-10 2019-01-14"]),
-        ([*CAG, step("withdrawn", "2018-01-15", "cag")], "2018-01-15", []),
-        # the third review would be after the end of the study
-        (
-            [*CAG, step("renewed", "2018-01-15", "cag"), step("renewed", "2019-01-15", "cag", renewal=2)],
-            "2019-01-15",
-            [],
-        ),
-    ],
-)
-def test_periodic_review(told: list[Event], on: str, expected: list[str]) -> None:
-    assert show(plan(make([remind("form", "review", "due", -28, "calendar")]), on, *told)) == expected
-
-
-# Duties and incidents -----------------------------------------------------------------------------------------------
-
-OF_DUTY = [remind("near", "duty", "due", -14, "calendar"), remind("late", "duty", "due", 1)]
-
-
-def done(due_on: str, on: str) -> Event:
-    return DutyDone(duty="report", due_on=due_on, occurred_on=on, requested_by="A. Manager")
-
-
-@pytest.mark.parametrize(
-    ("told", "on", "expected"),
-    [
-        ([], "2017-06-18", []),
-        ([], "2017-06-19", ["due near 2017-07-01 2017-06-19"]),  # 17 June was a Saturday
-        ([], "2017-07-02", ["due near 2017-07-01 2017-06-19"]),
-        ([], "2017-07-03", ["due late 2017-07-01 2017-07-03"]),
-        ([done("2017-07-01", "2017-06-19")], "2017-06-19", []),
-        ([done("2017-07-01", "2017-07-03")], "2017-07-02", ["due near 2017-07-01 2017-06-19"]),
-        ([done("2017-07-01", "2017-07-03")], "2018-01-01", ["due near 2018-01-01 2017-12-18"]),
-        ([], "2018-01-03", ["due late 2017-07-01 2017-07-03", "due late 2018-01-01 2018-01-02"]),
-        (
-            [done("2019-01-01", "2018-01-02")],
-            "2020-01-02",
-            [  # owed beyond the end of the study
-                *("due late 2017-07-01 2017-07-03", "due late 2018-01-01 2018-01-02", "due late 2018-07-01 2018-07-02")
-            ],
-        ),
-    ],
-)
-def test_duties(told: list[Event], on: str, expected: list[str]) -> None:
-    lines = show(plan(make(OF_DUTY), on, *told))
-    assert [line for line in lines if line.startswith("due")] == expected
-
-
-def test_a_duty_is_named_in_its_key_and_rule() -> None:
-    row = plan(make(OF_DUTY), "2017-06-19").to_dict("records")[0]
-    assert row["key"] == "chase:duty:report::near:2017-07-01"
+def test_a_chaser_says_what_who_since_when_and_by_which_rule() -> None:
+    (row,) = plan("2017-08-21", *OUT).query("state == 'due'").to_dict("records")
+    assert {name: row[name] for name in ("key", "to", "channel", "template", "about", "n_days_late")} == {
+        "key": f"{KEY}:late", "to": "site_researcher", "channel": "email", "template": "return_overdue",
+        "about": "return", "n_days_late": 3,
+    }  # fmt: skip
     assert row["rule"] == (
-        "Progress report (to: Funder) is due on 2017-07-01. Project manager is chased by email 14 days before that day "
-        "(near; moved from 2017-06-17, no working day)."
+        f"{ONE}, Baseline, self is due by 2017-08-15. Site researcher is chased by email 3 working days after "
+        "2017-08-15 (late)."
     )
-    assert plan(make([remind("near", "duty", "due", -14, of=("other",))]), "2017-06-19").empty
+    assert (row["n_days_overdue"], row["site_id"], row["wave"], row["respondent"]) == (6, "luton", "baseline", "self")
 
 
-OPENED = IncidentOpened(
-    occurred_on="2017-07-03", requested_by="A. Manager", site_id="luton", incident_id="luton-I0001",
-    category="protocol_deviation", subject="visit:1", found_on="2017-07-10", assess_by="2017-07-17",
+# Telling --------------------------------------------------------------------------------------------------------------
+
+
+def list_told(chasers: pd.DataFrame) -> list[str]:
+    told = chasers.loc[chasers["is_told"]]
+    return [f"{row['to']}: {row['of_role']} {row['channel']} {row['key']}" for row in told.to_dict("records")]
+
+
+def test_the_coordinator_is_told_of_a_call_and_the_manager_of_a_last_step() -> None:
+    call = f"{KEY}:call:told:fieldwork_coordinator"
+    last = f"{KEY}:last:told:project_manager"
+    assert list_told(plan("2017-08-29", *OUT)) == []
+    assert list_told(plan("2017-08-30", *OUT)) == [f"fieldwork_coordinator: site_lead telephone {call}"]
+    assert list_told(plan("2017-08-30", *OUT, *chased(call))) == []
+    assert show(plan("2017-08-30", *OUT, *chased(call)))[0] == f"due {CALL}"  # told, and still to be made
+    assert list_told(plan("2017-08-31", *OUT, *chased(f"{KEY}:call"))) == []
+    assert list_told(plan("2017-09-13", *OUT)) == [f"project_manager: site_lead email {last}"]
+    assert list_told(plan("2017-09-14", *OUT, *chased(f"{KEY}:last"))) == [f"project_manager: site_lead email {last}"]
+    assert list_told(plan("2017-09-14", *OUT, *chased(f"{KEY}:last", last))) == []
+    assert list_told(plan("2017-09-14", *OUT, *chased(f"{KEY}:last"), accepted(1, "2017-09-14"))) == []
+
+
+# Consent --------------------------------------------------------------------------------------------------------------
+
+# Signed on 1 August: to be filed within ten working days, by 15 August.
+COPY = f"chase:consent_copy:{ONE}:1.0:copy"
+
+
+@pytest.mark.parametrize(
+    ("told", "on", "expected"),
+    [
+        (joined(1, filed=""), "2017-08-15", ["coming copy 2017-08-16"]),
+        (joined(1, filed=""), "2017-08-16", ["due copy 2017-08-16"]),
+        (joined(1, filed="no"), "2017-08-16", ["due copy 2017-08-16"]),
+        (joined(1, filed="yes"), "2017-08-16", []),
+        ([*joined(1, filed=""), *chased(COPY)], "2017-12-01", []),
+        # it goes on when somebody leaves, since the data were given; not when these are withdrawn too
+        ([*joined(1, filed=""), left(1, "2017-08-10")], "2017-08-16", ["due copy 2017-08-16"]),
+        ([*joined(1, filed=""), left(1, "2017-08-10", "study", "withdrew")], "2017-08-16", ["due copy 2017-08-16"]),
+        ([*joined(1, filed=""), left(1, "2017-08-10", "data", "withdrew")], "2017-08-16", []),
+    ],
+)
+def test_consent_forms_to_be_filed(told: list[Event], on: str, expected: list[str]) -> None:
+    assert show(plan(on, *OPEN, *told)) == expected
+
+
+def test_a_form_that_was_not_found_is_asked_for_and_one_that_was_seen_is_not() -> None:
+    def looked(finding: str) -> Event:
+        return ConsentCopyChecked(**who(1, "2017-09-01"), form_version="1.0", finding=finding)  # type: ignore[arg-type]  # a word of three
+
+    assert [line.split()[1] for line in show(plan("2017-12-01", *OPEN, *joined(1), looked("missing")))] == ["copy"]
+    assert show(plan("2017-12-01", *OPEN, *joined(1, filed=""), looked("seen"))) == []
+
+
+def test_consent_to_be_given_anew_is_asked_for_ahead() -> None:
+    rule = 'copy_within = 10\nreconsent_after = "6 months"\n'
+    study = make_study(NO_FIGURES.replace("copy_within = 10\n", rule))
+    # it counts until 1 February or so, and is asked for four weeks before that
+    owed = derive_owed(study, tell(*OPEN, *joined(1)), date(2017, 12, 1)).query("about == 'reconsent'")
+    (ends_on,), (owed_on,) = owed["ends_on"], owed["owed_on"]
+    assert (ends_on - owed_on).days == 28
+    day = (owed_on + pd.offsets.BDay(3)).date().isoformat()
+    assert any(line.startswith("due again") for line in show(plan(day, *OPEN, *joined(1), study=study)))
+    gone = [*OPEN, *joined(1), left(1, "2017-09-01")]
+    assert show(plan(day, *gone, study=study)) == []
+    signed_anew = joined(1, on="2017-12-15", form_version="2.0")[1]
+    lines = show(plan(day, *OPEN, *joined(1), signed_anew, study=study))
+    assert not any(line.startswith("due again") for line in lines)
+
+
+# Queries --------------------------------------------------------------------------------------------------------------
+
+ASKED = [*OPEN, *joined(1), raised(1, "2017-08-23")]
+
+
+@pytest.mark.parametrize(
+    ("told", "on", "expected"),
+    [
+        ([], "2017-08-22", []),
+        # five working days from Wednesday 23 August, over the bank holiday: 31 August; a day later it is chased
+        ([], "2017-08-31", ["coming query 2017-09-01"]),
+        ([], "2017-09-01", ["due query 2017-09-01"]),
+        ([closed("2017-09-01")], "2017-09-01", []),
+        ([answered("2017-09-01")], "2017-09-01", []),
+        ([left(1, "2017-08-25")], "2017-09-01", ["due query 2017-09-01"]),
+        ([left(1, "2017-08-25", "data", "withdrew")], "2017-09-01", []),
+        (chased("chase:query:LUT-0001:query"), "2017-12-01", []),
+    ],
+)
+def test_open_queries(told: list[Event], on: str, expected: list[str]) -> None:
+    assert show(plan(on, *ASKED, *told)) == expected
+
+
+# Activity figures -----------------------------------------------------------------------------------------------------
+
+
+def test_months_that_are_over_and_not_reported_in_full() -> None:
+    study = make_study(FIELDWORK)
+    told = [*OPEN, *joined(1, on="2017-07-03")]
+
+    def list_months(on: str, *more: Event) -> list[str]:
+        return show(plan(on, *told, *more, study=study).query("about == 'activity_figures'"), "month", "site_id")
+
+    assert list_months("2017-07-31") == []
+    assert [line.split()[0] for line in list_months("2017-08-10")] == ["coming"]
+    (line,) = list_months("2017-08-15")
+    assert line.split()[0] == "due" and line.endswith("2017-07 luton")
+    half = reported("2017-08-09", "2017-07", "evaluation")
+    whole = reported("2017-08-09", "2017-07", "nhs_england")
+    assert list_months("2017-08-15", half) == [line]
+    assert list_months("2017-08-15", half, whole) == []
+    key = "chase:activity_figures:luton:plans:2017-07:figure"
+    assert [line[-13:] for line in list_months("2017-09-15", *chased(key))] == ["2017-08 luton"]
+
+
+def test_months_before_a_site_began_start_no_flood() -> None:
+    study = make_study(FIELDWORK)
+    told = [*OPEN, *joined(1, on="2017-12-01")]
+    on_the_day = plan("2017-12-01", *told, study=study).query("about == 'activity_figures'")
+    assert set(on_the_day["state"]) == {"coming"}
+    later = plan("2017-12-12", *told, study=study).query("about == 'activity_figures' and state == 'due'")
+    assert later["month"].tolist() == ["2017-07", "2017-08", "2017-09", "2017-10"]
+
+
+# A site that may not collect ------------------------------------------------------------------------------------------
+
+
+def test_a_suspended_site_is_chased_for_what_lapsed_and_for_nothing_else() -> None:
+    study = make_study(FIELDWORK)
+    people = [*joined(1, on="2017-07-10", filed=""), *released(1, on="2017-07-10"), raised(1, "2017-07-20")]
+    others = [*joined(1, on="2017-07-10", filed="", site_id="devon"), *released(1, on="2017-07-10", site_id="devon")]
+    told = [*granted_until("2017-08-11"), *grant("devon"), *people, *others]
+
+    def list_due(on: str, *more: Event) -> list[str]:
+        chasers = plan(on, *told, *more, study=study).query("state == 'due'")
+        return sorted(chasers.loc[chasers["site_id"] == "luton", "about"].unique())
+
+    assert list_due("2017-08-11") == ["consent_copy", "query", "return"]  # its last day
+    assert list_due("2017-08-14") == ["applicant"]
+    assert list_due("2018-04-03") == ["applicant"]
+    devon = plan("2017-08-14", *told, study=study).query("state == 'due' and site_id == 'devon'")
+    assert sorted(devon["about"]) == ["activity_figures", "consent_copy", "return"]
+    again = granted_until("2018-08-11", on="2017-08-21")
+    anew = [event.model_copy(update={"attempt": 2}) for event in again[1:]]  # granted anew
+    resubmitted = [event for event in [*anew] if event is not None]
+    assert resubmitted
+    assert list_due("2017-08-10", lapsed("2017-08-10")) != ["consent_copy", "query", "return"]
+
+
+# Resting --------------------------------------------------------------------------------------------------------------
+
+
+def list_resting(on: str, *told: Event) -> list[str]:
+    chasers = plan(on, *told)
+    chasers = chasers.loc[~chasers["about"].isin(["authority", "applicant"])]
+    return [f"{row['state']} {row['chaser']}: {row['rests_because']}" for row in chasers.to_dict("records")]
+
+
+LATE_ONE = "due late: "
+
+
+@pytest.mark.parametrize(
+    ("told", "on", "expected"),
+    [
+        ([], "2017-08-21", LATE_ONE),
+        ([paused("2017-08-22")], "2017-08-21", LATE_ONE),
+        ([paused("2017-08-21")], "2017-08-21", "resting late: Paused until it is resumed (staff_ill)"),
+        ([paused("2017-08-21", until="2017-08-24")], "2017-08-24", "resting late: Paused until 24 August 2017 (staff_ill)"),
+        ([paused("2017-08-21", until="2017-08-24")], "2017-08-25", LATE_ONE),
+        ([paused("2017-08-21"), resumed("2017-08-23")], "2017-08-22", "resting late: Paused until it is resumed (staff_ill)"),
+        ([paused("2017-08-21"), resumed("2017-08-23")], "2017-08-23", LATE_ONE),
+        ([paused("2017-08-21", "devon")], "2017-08-21", LATE_ONE),
+        ([paused("2017-08-21", "luton", TWO)], "2017-08-21", LATE_ONE),
+        ([paused("2017-08-21", "luton", ONE)], "2017-08-21", "resting late: Paused until it is resumed (staff_ill)"),
+        ([paused("2017-08-21", about=("query",))], "2017-08-21", LATE_ONE),
+        ([paused("2017-08-21", about=("query", "return"))], "2017-08-21", "resting late: Paused until it is resumed (staff_ill)"),
+        ([called("2017-08-21", ["return"], until="2017-08-24")], "2017-08-24", "resting late: Promised for 24 August 2017"),
+        ([called("2017-08-21", ["return"], until="2017-08-24")], "2017-08-25", LATE_ONE),
+        ([called("2017-08-21", ["query"], until="2017-08-24")], "2017-08-24", LATE_ONE),
+        ([called("2017-08-21", ["return"], "reached")], "2017-08-21", LATE_ONE),
+    ],
 )  # fmt: skip
-ASSESSED = IncidentAssessed(
-    occurred_on="2017-07-14", requested_by="A. Sponsor", site_id="luton", incident_id="luton-I0001", outcome="breach",
-    role="sponsor", reference="SP1",
-)  # fmt: skip
+def test_what_is_paused_or_promised_rests(told: list[Event], on: str, expected: str) -> None:
+    assert list_resting(on, *OUT, *told)[0] == expected
 
 
-def test_incidents_until_they_are_assessed() -> None:
-    rungs = [remind("found", "incident", "turn", 1), remind("assess", "incident", "due", -2, to="sponsor")]
-    study = make(rungs)
-    assert show(plan(study, "2017-07-09", OPENED)) == []
-    assert show(plan(study, "2017-07-11", OPENED)) == [
-        *("due found 2017-07-10 2017-07-11", "coming assess 2017-07-17 2017-07-13")
+def test_quiet_periods_of_the_study_and_of_a_site() -> None:
+    told = [*OPEN, *joined(1, on="2017-10-02"), *released(1, on="2017-10-02")]  # due on 16 October: late on the 19th
+    there = [*joined(1, on="2017-10-02", site_id="devon"), *released(1, on="2017-10-02", site_id="devon")]
+    states = {
+        day: [line.split(":")[0] for line in list_resting(day, *told, *there) if "late" in line]
+        for day in ("2017-10-20", "2017-10-23", "2017-10-27", "2017-10-28")
+    }
+    assert states == {
+        "2017-10-20": ["due late", "due late"],
+        "2017-10-23": ["due late", "resting late"],
+        "2017-10-27": ["due late", "resting late"],
+        "2017-10-28": ["due late", "due late"],
+    }
+    query = [*OPEN, *joined(1), raised(1, "2017-12-01")]
+    because = "Christmas, until 2 January 2018"
+    assert list_resting("2017-12-19", *query) == ["due query: "]
+    assert list_resting("2017-12-20", *query) == [f"resting query: {because}"]
+    assert list_resting("2018-01-02", *query) == [f"resting query: {because}"]
+    assert list_resting("2018-01-03", *query) == ["due query: "]
+
+
+def test_the_longest_rest_is_told() -> None:
+    told = [*OUT, paused("2017-08-21", until="2017-08-24"), paused("2017-08-21", "luton", pause="p2")]
+    assert list_resting("2017-08-22", *told)[0] == "resting late: Paused until it is resumed (staff_ill)"
+    assert list_pauses(tell(*told), date(2017, 8, 22))["pause"].tolist() == ["p1", "p2"]
+
+
+# As a whole -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_most_urgent_first() -> None:
+    study = make_study(FIELDWORK)
+    told = [*grant("devon"), *granted_until("2017-08-31"), *joined(1, filed=""), *released(1), raised(1, "2017-08-01")]
+    told += [
+        *joined(1, site_id="devon", filed=""),
+        *released(1, site_id="devon"),
+        raised(1, "2017-08-01", "DEV-0001", "devon"),
     ]
-    (row,) = plan(study, "2017-07-13", OPENED).to_dict("records")
-    assert (row["key"], row["to"]) == ("chase:incident:luton-I0001:assess:2017-07-17", "sponsor")
-    assert row["rule"].startswith("Incident luton-I0001, Luton, is to be assessed by 2017-07-17. Sponsor is chased")
-    assert show(plan(study, "2017-07-13", OPENED, ASSESSED))[0].startswith("due assess")
-    assert show(plan(study, "2017-07-14", OPENED, ASSESSED)) == []
+    due = plan("2017-09-25", *told, study=study).query("state == 'due' and not is_told")
+    assert list(dict.fromkeys(due["about"])) == ["applicant", "consent_copy", "return", "query", "activity_figures"]
 
 
-# Modifications ------------------------------------------------------------------------------------------------------
+def test_what_was_chased_and_is_still_owed_is_known() -> None:
+    rungs = derive_rungs(make_study(), tell(*OUT, *chased(f"{KEY}:soon", f"{KEY}:late")), date(2017, 8, 22))
+    assert show(rungs.query("state == 'chased'")) == [f"chased {LATE}"]
 
 
-def test_modifications_are_chased_where_somebody_must_decide() -> None:
-    study = make([remind("waiting", "authority", "turn", 10), *OURS])
-    told = [
-        *REC,
-        ModificationIntroduced(
-            occurred_on="2017-03-01", requested_by="A. Manager", modification="M1", category="A", is_substantial=True
-        ),
-        ModificationSupplied(occurred_on="2017-03-06", requested_by="A. Manager", modification="M1"),
-    ]
-    chasers = plan(study, "2017-03-20", *told)
-    assert show(chasers.loc[chasers["modification"] == "M1"], "approval", "body_id") == [
-        "due answer 2017-03-01 2017-03-08 rec ",  # nobody has sent it to the committee
-        "due waiting 2017-03-06 2017-03-20 council devon_council",
-        "due waiting 2017-03-06 2017-03-20 council luton_council",
-    ]  # the trust's silence grants
-    assert "chase:approval:council:luton:luton_council::M1:1:waiting:2017-03-06" in chasers["key"].tolist()
-    objected = step("refused", "2017-03-10", "trust", modification="M1")
-    refused = plan(study, "2017-03-20", *told, objected)
-    assert (
-        "answer" in refused.loc[(refused["approval"] == "trust") & (refused["modification"] == "M1"), "chaser"].tolist()
-    )
+def test_a_study_without_rules_for_chasing_chases_no_site_and_an_empty_one_nobody() -> None:
+    study = make_study(FIELDWORK.partition("[[ladder]]")[0])
+    assert plan("2017-09-13", *OUT, study=study).query("about == 'return'").empty
+    nothing: Any = plan("2017-08-01")
+    assert list(nothing.columns) == COLUMNS
+    assert {str(nothing[name].dtype) for name in ("due_on", "owed_on", "rests_until")} == {"datetime64[us]"}
+    assert date(2017, 8, 1) == JOINED
 
 
-# All days -----------------------------------------------------------------------------------------------------------
-
-SETTING = make([*COUNCILS, *OURS, *EXPIRY, *OF_DUTY, remind("form", "review", "due", -28, "calendar")])
-DAYS = st.integers(0, 200).map(lambda n: date(2017, 1, 1) + timedelta(days=n))
-COURSES = [("council", ["submitted", "requested", "answered", "granted", "refused"]), ("rec", ["submitted", "granted"])]
-
-
-@st.composite
-def courses(draw: st.DrawFn) -> list[Event]:
-    """Approvals that go some way, each step on or after the one before."""
-    told: list[Event] = [done("2017-07-01", draw(DAYS).isoformat())] if draw(st.booleans()) else []
-    for approval, steps in COURSES:
-        names = steps[: draw(st.integers(0, len(steps)))]
-        if "refused" in names and "granted" in names:
-            names.remove("granted")
-        for name, on in zip(names, sorted(draw(st.tuples(*[DAYS] * len(names)))), strict=True):
-            fields = {"expires_on": on + timedelta(days=90)} if name == "granted" else {}
-            told.append(step(name, on, approval, **fields))
-    return told
-
-
-@settings(max_examples=6, deadline=None)
-@given(told=courses(), first=DAYS)
-def test_day_by_day_nothing_is_sent_twice_on_a_day_off_or_for_what_is_over(told: list[Event], first: date) -> None:
-    """Walk some days, send what is due: no key twice, one rung a day for one thing, and none for what had ended."""
-    events, sent = tell(*told), dict[str, date]()
-    for n in range(0, 40, 8):
-        day = first + timedelta(days=n)
-        chasers = derive_approval_chasers(SETTING, events, day, sent)
-        assert chasers["key"].is_unique
-        assert not chasers["key"].isin(list(sent)).any()
-        assert all(is_working_day(due_on.date()) for due_on in chasers["due_on"])
-        due = chasers.loc[chasers["state"] == "due"]
-        assert (due["due_on"] <= pd.Timestamp(day)).all()
-        assert (chasers.loc[chasers["state"] == "coming", "due_on"] > pd.Timestamp(day)).all()
-        things = ["approval", "site_id", "body_id", "person_id", "modification", "duty"]
-        assert not due.loc[due["about"].isin(["authority", "applicant", "expiry"])].duplicated(things).any()
-        over = {
-            event.approval  # type: ignore[attr-defined]  # all others are steps
-            for event in told
-            if event.occurred_on <= day and event.kind in ("approval_granted", "approval_refused")
-        }
-        of_luton = due.loc[due["site_id"].isin(["", "luton"]) & (due["about"] == "authority")]
-        assert not of_luton["approval"].isin(list(over)).any()
-        assert not (due["about"].eq("duty") & due["key"].str.contains("2017-07-01")).any() or not any(
-            isinstance(event, DutyDone) and event.occurred_on <= day for event in told
-        )
-        again = derive_approval_chasers(SETTING, events, day, {**sent, **dict.fromkeys(due["key"], day)})
-        assert "due" not in set(again["state"])  # sending uncovers no lower rung
-        sent.update(dict.fromkeys(due["key"], day))
-
-
-def test_a_study_without_reminders_chases_nobody() -> None:
-    chasers = plan(make([]), "2017-06-01", *SENT)
-    assert chasers.empty
-    assert [str(chasers[name].dtype) for name in ("key", "due_on", "n_days_late")] == ["str", "datetime64[us]", "int64"]
+def test_after_the_study_no_site_owes_anything() -> None:
+    told = [*OPEN, *joined(1, filed=""), raised(1, "2019-05-01")]
+    assert show(plan("2019-05-31", *told)) != []
+    assert show(plan("2019-06-01", *told)) == []

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from study.consent import FAULTS, FINDINGS, derive_consent_incidents, derive_consents, reconcile_consent
-from study.events import DocumentVersionIssued, Event, IncidentOpened, Voided
+from study.events import DocumentVersionIssued, Event, IncidentOpened, QueryClosed, Voided
 from study.protocol import Study
 from tests.approval_histories import step, tell
-from tests.consent_histories import FIELDWORK, collected, left, looked, make_study, signed
+from tests.consent_histories import FIELDWORK, collected, left, looked, make_study, refused, signed
 from tests.test_protocol import replace_once
 
 DAY = date(2017, 10, 2)
@@ -359,6 +359,41 @@ def test_what_does_not_agree(study: Study, told: list[Event], rows: list[tuple[A
     assert find_rows(study, *told) == rows
 
 
+MENDED = QueryClosed(
+    occurred_on="2017-09-20", requested_by="Siân", site_id="luton", query_id="LUT-0001", reason="mended"
+)
+REFUSED = refused("2017-09-10", "collected_before_consent")
+
+
+@pytest.mark.parametrize(
+    ("told", "rows", "fault"),
+    [
+        ([REFUSED], [("before_consent", "2017-09-10")], "collected_before_consent"),
+        (
+            [REFUSED, refused("2017-09-17", "collected_before_consent", row=4)],
+            [("before_consent", "2017-09-10")],
+            "collected_before_consent",
+        ),
+        ([REFUSED, MENDED], [("no_return", "2017-09-05")], ""),
+        ([REFUSED, collected("2017-09-05")], [], ""),
+        ([refused("2017-09-10", "consent_not_recorded")], [("no_return", "2017-09-05")], ""),
+        ([refused("2017-09-10", "duplicate_in_file")], [("no_return", "2017-09-05")], ""),
+    ],
+)
+def test_a_record_refused_for_want_of_consent_is_told_of_until_it_is_settled(
+    study: Study, told: list[Event], rows: list[tuple[str, str]], fault: str
+) -> None:
+    events = tell(signed("2017-09-05"), *told)
+    found = reconcile_consent(study, events, DAY)
+    assert list(zip(found["finding"], found["first_on"].dt.strftime("%Y-%m-%d"), strict=True)) == rows
+    assert derive_consents(study, events, DAY)["faults"].to_list() == [fault]
+
+
+def test_a_record_refused_because_nobody_told_of_consent(study: Study) -> None:
+    told = refused("2017-09-10", "consent_not_recorded")
+    assert find_rows(study, told) == [("LUT-001", "no_consent", "self", "baseline", "", 1)]
+
+
 def test_each_record_is_judged_by_the_consent_of_its_own_day(study: Study) -> None:
     told = [
         signed("2017-09-01", scopes=("questionnaires",)), collected("2017-09-01", respondent="carer"),
@@ -401,6 +436,7 @@ def test_a_baseline_before_consent_is_an_incident(study: Study) -> None:
     ("told", "subjects"),
     [
         ([signed("2017-09-01"), left("2017-09-02", "study"), collected("2017-09-04")], ["LUT-001:after_withdrawal"]),
+        ([signed("2017-09-05"), REFUSED], ["LUT-001:before_consent"]),
         ([signed("2017-10-01", route="parent", sixteen_in="2017-09")], ["LUT-001:parent_after_sixteen"]),
         ([collected("2017-09-04")], []),
         ([signed("2018-02-05"), collected("2018-02-05")], []),

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from study import events
 from study.events import (
     KINDS,
+    ActivityReported,
+    ApproachAnswered,
     ApprovalConditionMet,
     ApprovalFoundValid,
     ApprovalGranted,
@@ -20,16 +22,24 @@ from study.events import (
     ApprovalResubmitted,
     ApprovalSubmitted,
     ApprovalWithdrawn,
+    CallLogged,
+    ChasingPaused,
+    ChasingResumed,
     Code,
     ConfigurationAdopted,
     ConflictRefused,
+    ConsentCopyChecked,
     ConsentRecorded,
     Count,
+    DataErased,
     DispositionRecorded,
     DocumentVersionIssued,
     DutyDone,
+    ErasureDecided,
     Event,
     ForecastRecorded,
+    HoldLifted,
+    IdentifiersIssued,
     IncidentActionDone,
     IncidentActionPlanned,
     IncidentAssessed,
@@ -37,17 +47,32 @@ from study.events import (
     IncidentClosed,
     IncidentDecided,
     IncidentOpened,
+    MessageBounced,
+    MessageClaimed,
+    MessageFailed,
+    MessageQueued,
+    MessageResolved,
+    MessageSent,
+    MessageTransmitting,
     ModificationIntroduced,
     ModificationSupplied,
+    ObligationChased,
+    PackClaimed,
+    PackDelivered,
     ParticipantAllocated,
+    ParticipantApproached,
     ParticipantScreened,
+    QueryAnswered,
     QueryClosed,
     QueryRaised,
     ReleaseFrozen,
+    ReplyHandled,
+    ReplyReceived,
     ReturnAccepted,
     ReturnFileProcessed,
     ReturnQuarantined,
     ReturnRefused,
+    ReturnReleased,
     Source,
     StudyDayCompleted,
     UnknownKind,
@@ -68,6 +93,8 @@ BODY: dict[str, Any] = {**WHO, "site_id": "luton", "approval": "council_governan
 STEP = "approval:council_governance:luton:luton_council::"
 STEP_PAYLOAD = '"letter":"","letter_sha256":"","modification":"","person_id":""'
 INCIDENT: dict[str, Any] = {**SITE, "incident_id": "701-I0001"}
+PACK = {"pack_id": "701-2013-09-02-1"}
+MESSAGE = {"message_id": "701-2013-09-02-digest-p01"}
 RECORD = {"return_id": "701-2013-09-02-1", "respondent": "self", "wave": "WEEK 10 (T)", "instrument": "adas_cog"}
 
 # An example of each kind, its key, its version and its payload. A payload that changes needs a new kind_version and an
@@ -86,10 +113,21 @@ EXAMPLES = [
         '{"body_id":"clinic_701","cohort":"alzheimers_disease"}',
     ),
     (
-        ConsentRecorded(**PERSON, form_version="2.1", scopes=("records", "interview", "records"), basis="signed"),
+        ConsentRecorded(
+            **PERSON,
+            form_version="2.1",
+            scopes=("records", "interview", "records"),
+            basis="signed",
+            route="parent",
+            taken_by="site_researcher",
+            sixteen_in="2014-02",
+            copy_filed="no",
+            form="easy_read",
+        ),
         "consent:01-701-1015:2.1",
-        1,
-        '{"basis":"signed","form_version":"2.1","scopes":["interview","records"]}',
+        2,
+        '{"basis":"signed","capacity":"","copy_filed":"no","form":"easy_read","form_version":"2.1","route":"parent",'
+        '"scopes":["interview","records"],"sixteen_in":"2014-02","taken_by":"site_researcher"}',
     ),
     (ParticipantAllocated(**PERSON, arm="placebo"), "allocated:01-701-1015", 1, '{"arm":"placebo"}'),
     (
@@ -317,6 +355,235 @@ EXAMPLES = [
         f'"n_answered":13,"n_items":14,"respondent":"self","responses_sha256":"{B}","return_id":"701-2013-09-02-1",'
         '"wave":"WEEK 10 (T)"}',
     ),
+    (
+        IdentifiersIssued(**SITE, first=51, n=50),
+        "identifiers:701:51",
+        1,
+        '{"first":51,"n":50}',
+    ),
+    (
+        ParticipantApproached(**PERSON, cohort="alzheimers_disease", body_id="clinic_701"),
+        "approached:01-701-1015",
+        1,
+        '{"body_id":"clinic_701","cohort":"alzheimers_disease"}',
+    ),
+    (
+        ApproachAnswered(**PERSON, outcome="declined", reason="no_time"),
+        "approach_answered:01-701-1015",
+        1,
+        '{"outcome":"declined","reason":"no_time"}',
+    ),
+    (
+        ConsentCopyChecked(**PERSON, form_version="2.1", check=2, finding="seen", role="fieldwork_coordinator"),
+        "consent_copy:01-701-1015:2.1:2",
+        1,
+        '{"check":2,"finding":"seen","form_version":"2.1","role":"fieldwork_coordinator"}',
+    ),
+    (
+        QueryAnswered(**SITE, query_id="701-0031", answer_number=2, answer="corrected"),
+        "query_answered:701-0031:2",
+        1,
+        '{"answer":"corrected","answer_number":2,"query_id":"701-0031"}',
+    ),
+    (
+        ActivityReported(**SITE, figure="care_plans", month="2017-08", reported_to="nhs_england", version=2, count=131),
+        "activity:701:care_plans:2017-08:nhs_england:2",
+        1,
+        '{"count":131,"figure":"care_plans","month":"2017-08","reported_to":"nhs_england","version":2}',
+    ),
+    (
+        ErasureDecided(**PERSON, given_from=DAY, role="sponsor", reference="SP 12/5"),
+        "erasure:01-701-1015:1",
+        1,
+        '{"decision":1,"given_from":"2013-09-02","reference":"SP 12/5","role":"sponsor"}',
+    ),
+    (
+        DataErased(
+            **WHO,
+            sha256=A,
+            replaced_by=B,
+            reason="withdrawal_of_data",
+            role="sponsor",
+            reference="SP 12/5",
+            n_records=3,
+        ),
+        f"erased:{A}",
+        1,
+        f'{{"n_records":3,"reason":"withdrawal_of_data","reference":"SP 12/5","replaced_by":"{B}",'
+        f'"role":"sponsor","sha256":"{A}"}}',
+    ),
+    (
+        PackClaimed(
+            **SITE,
+            **PACK,
+            purpose="wave",
+            waves=("week_4", "week_2"),
+            n_returns=7,
+            n_queries=2,
+            first_number=51,
+            n_numbers=50,
+            sha256=A,
+            letters_sha256=B,
+            file_name="701-2013-09-02-1.xlsx",
+            protocol_version="1.0",
+        ),
+        "pack:701-2013-09-02-1",
+        1,
+        f'{{"file_name":"701-2013-09-02-1.xlsx","first_number":51,"letters_sha256":"{B}","n_numbers":50,'
+        '"n_queries":2,"n_returns":7,"pack_id":"701-2013-09-02-1","protocol_version":"1.0",'
+        f'"purpose":"wave","sha256":"{A}","waves":["week_2","week_4"]}}',
+    ),
+    (
+        ReturnReleased(
+            **PERSON,
+            **PACK,
+            respondent="carer",
+            wave="week_2",
+            copy_number=2,
+            form="easy_read",
+            instruments=("npi_x", "dad"),
+            opens_on=DAY,
+            due_on=date(2013, 9, 9),
+            late_until=date(2013, 9, 30),
+        ),
+        "released:01-701-1015:carer:week_2:2",
+        1,
+        '{"copy_number":2,"due_on":"2013-09-09","form":"easy_read","instruments":["dad","npi_x"],'
+        '"late_until":"2013-09-30","opens_on":"2013-09-02","pack_id":"701-2013-09-02-1",'
+        '"respondent":"carer","wave":"week_2"}',
+    ),
+    (
+        PackDelivered(**SITE, **PACK),
+        "pack_delivered:701-2013-09-02-1",
+        1,
+        '{"pack_id":"701-2013-09-02-1"}',
+    ),
+    (
+        HoldLifted(
+            **PERSON,
+            wave="week_2",
+            hold="superseded_form",
+            role="sponsor",
+            reason="committee_accepted",
+            reference="REC 12/3",
+        ),
+        "hold_lifted:01-701-1015:week_2:superseded_form",
+        1,
+        '{"hold":"superseded_form","reason":"committee_accepted","reference":"REC 12/3","role":"sponsor",'
+        '"wave":"week_2"}',
+    ),
+    (
+        MessageQueued(
+            **SITE,
+            **MESSAGE,
+            category="digest",
+            person_id="p01",
+            role="site_researcher",
+            channel="email",
+            template="digest",
+            content_sha256=A,
+            address_code="a1b2c3d4",
+            n_obligations=4,
+        ),
+        "message:701-2013-09-02-digest-p01",
+        1,
+        f'{{"address_code":"a1b2c3d4","category":"digest","channel":"email","content_sha256":"{A}",'
+        '"message_id":"701-2013-09-02-digest-p01","n_obligations":4,"person_id":"p01",'
+        '"role":"site_researcher","template":"digest"}',
+    ),
+    (
+        ObligationChased(
+            **PERSON,
+            chase="chase:return:01-701-1015:self:week_2:return_overdue",
+            about="return",
+            step="return_overdue",
+            **MESSAGE,
+            channel="email",
+            due_on=DAY,
+        ),
+        "chase:return:01-701-1015:self:week_2:return_overdue",
+        1,
+        '{"about":"return","channel":"email",'
+        '"chase":"chase:return:01-701-1015:self:week_2:return_overdue","due_on":"2013-09-02",'
+        '"message_id":"701-2013-09-02-digest-p01","step":"return_overdue"}',
+    ),
+    (
+        MessageClaimed(**SITE, **MESSAGE, attempt=2),
+        "message_claimed:701-2013-09-02-digest-p01:2",
+        1,
+        '{"attempt":2,"message_id":"701-2013-09-02-digest-p01"}',
+    ),
+    (
+        MessageTransmitting(**SITE, **MESSAGE, way="smtp"),
+        "message_transmitting:701-2013-09-02-digest-p01:1",
+        1,
+        '{"attempt":1,"message_id":"701-2013-09-02-digest-p01","way":"smtp"}',
+    ),
+    (
+        MessageSent(**SITE, **MESSAGE),
+        "message_sent:701-2013-09-02-digest-p01:1",
+        1,
+        '{"attempt":1,"message_id":"701-2013-09-02-digest-p01"}',
+    ),
+    (
+        MessageFailed(**SITE, **MESSAGE, persistence="permanent", status="550", address_code="a1b2c3d4"),
+        "message_failed:701-2013-09-02-digest-p01:1",
+        1,
+        '{"address_code":"a1b2c3d4","attempt":1,"message_id":"701-2013-09-02-digest-p01",'
+        '"persistence":"permanent","status":"550"}',
+    ),
+    (
+        MessageResolved(**SITE, **MESSAGE, outcome="was_sent"),
+        "message_resolved:701-2013-09-02-digest-p01:1",
+        1,
+        '{"attempt":1,"message_id":"701-2013-09-02-digest-p01","outcome":"was_sent"}',
+    ),
+    (
+        MessageBounced(**SITE, **MESSAGE, persistence="temporary", status="4.2.2", address_code="a1b2c3d4"),
+        "message_bounced:701-2013-09-02-digest-p01:temporary:4.2.2",
+        1,
+        '{"address_code":"a1b2c3d4","attempt":1,"message_id":"701-2013-09-02-digest-p01",'
+        '"persistence":"temporary","status":"4.2.2"}',
+    ),
+    (
+        ReplyReceived(**SITE, reply_code="9f86d081", **MESSAGE, person_id="p01", is_automatic=True),
+        "reply:9f86d081",
+        1,
+        '{"is_automatic":true,"message_id":"701-2013-09-02-digest-p01","person_id":"p01","reply_code":"9f86d081"}',
+    ),
+    (
+        ReplyHandled(**SITE, reply_code="9f86d081"),
+        "reply_handled:9f86d081",
+        1,
+        '{"reply_code":"9f86d081"}',
+    ),
+    (
+        CallLogged(
+            **SITE,
+            call=2,
+            person_id="p01",
+            direction="out",
+            about=("return", "query"),
+            outcome="promised",
+            promised_on=date(2013, 9, 9),
+        ),
+        "call:701:2013-09-02:2",
+        1,
+        '{"about":["query","return"],"call":2,"direction":"out","outcome":"promised","person_id":"p01",'
+        '"promised_on":"2013-09-09"}',
+    ),
+    (
+        ChasingPaused(**PERSON, pause="701-P0001", about=("return",), until=date(2013, 9, 30), reason="on_holiday"),
+        "chasing_paused:701-P0001",
+        1,
+        '{"about":["return"],"pause":"701-P0001","reason":"on_holiday","until":"2013-09-30"}',
+    ),
+    (
+        ChasingResumed(**PERSON, pause="701-P0001"),
+        "chasing_resumed:701-P0001",
+        1,
+        '{"pause":"701-P0001"}',
+    ),
     (Voided(**WHO, voids=A, reason="wrong_date"), f"void:{A}", 1, f'{{"reason":"wrong_date","voids":"{A}"}}'),
     (
         ConflictRefused(
@@ -332,6 +599,20 @@ EXAMPLES = [
         f'"standing_hash":"{A}"}}',
     ),
 ]
+
+
+def test_a_consent_recorded_before_routes_were_asked_for_has_none() -> None:
+    old = '{"basis":"signed","form_version":"1","scopes":["records"]}'
+    assert upcast_payload("consent_recorded", 1, old) == (
+        '{"basis":"signed","capacity":"","copy_filed":"","form":"","form_version":"1","route":"","scopes":["records"],'
+        '"sixteen_in":"","taken_by":""}'
+    )
+
+
+@pytest.mark.parametrize("month", ["2018-3", "2018-13", "2018-03-05", "March 2018", "18-03"])
+def test_no_date_of_birth_fits_into_a_month(month: str) -> None:
+    with pytest.raises(ValidationError):
+        ConsentRecorded(**PERSON, form_version="1", scopes=("records",), basis="signed", sixteen_in=month)
 
 
 def test_a_person_screened_before_bodies_were_asked_for_has_none() -> None:

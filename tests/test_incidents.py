@@ -346,7 +346,7 @@ def test_people_who_were_approached_or_signed_too_soon_are_known_all_the_same(tm
     ]
     assert found == [("approach", 2, 0, "assess"), ("recruit", 1, 0, "assess")]
     assert post.receipt.says("Everything in this workbook was accepted")
-    assert post.receipt.says("Screening and consent, rows 3 to 4: These people were screened on days")
+    assert post.receipt.says("Screening and consent, rows 3 to 4: These people were approached on days")
     assert post.receipt.says("Screening and consent, row 3: These people signed the consent form on days")
     # The whole log again, and a correction that changes nothing of the day: no second incident.
     post.receive(post.make({"screening": rows}, sending_number=2))

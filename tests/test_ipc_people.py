@@ -2,6 +2,7 @@
 
 from datetime import date
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -151,12 +152,12 @@ DAY = pd.Timestamp(2018, 3, 1)
     ],
 )
 def test_when_a_questionnaire_is_filled_in(
-    fate: str, heeds: bool, at_hand: object, chased: object, stopped: object, expected: date | None
+    fate: str, heeds: bool, at_hand: Any, chased: Any, stopped: Any, expected: date | None
 ) -> None:
     rows = pd.DataFrame(
         {"fate": [fate], "within": [pd.Timedelta(days=30)], "heeds": [heeds], "heeds_within": [pd.Timedelta(days=5)]}
     )
-    days = [pd.Series(pd.to_datetime([day])) for day in (at_hand, chased, stopped)]
+    days = [pd.Series(pd.DatetimeIndex([day])) for day in (at_hand, chased, stopped)]
     (answered,) = resolve_answers(rows, *days)
     assert (None if pd.isna(answered) else answered.date()) == expected
 
@@ -178,7 +179,7 @@ def test_who_stops_answering() -> None:
 
 
 def test_months_are_clipped_to_their_end() -> None:
-    days = pd.Series(pd.to_datetime(["2017-08-31", "2019-08-31", "2017-02-28", None]))
+    days = pd.Series(pd.DatetimeIndex(["2017-08-31", "2019-08-31", "2017-02-28", None]))
     assert [None if pd.isna(day) else str(day.date()) for day in add_months_to_days(days, 6)] == [
         "2018-02-28", "2020-02-29", "2017-08-28", None,
     ]  # fmt: skip
@@ -191,8 +192,8 @@ def test_probabilities_add_up_and_stay_between_0_and_1() -> None:
 
 
 def test_other_assumptions_give_another_flow() -> None:
-    nobody = load_ipc_assumptions().change(agrees={"all": 0.0})
-    assert play_alone(study(), openings(), nobody)[1] == (2521, 0, 0, 0)
+    changed = load_ipc_assumptions().change(agrees={"all": 1.0}, baseline_in_time={"all": 0.0})
+    assert play_alone(study(), openings(), changed)[1] == (2521, 2521, 0, 0)
     with pytest.raises(KeyError, match="agress"):
         load_ipc_assumptions().change(agress={})
 

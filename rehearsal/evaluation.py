@@ -1,0 +1,326 @@
+"""Play the whole IPC evaluation with invented people, from the first form to the frozen dataset.
+
+The approvals go as `ipc_story.toml` tells; people and sites act as `ipc_assumptions.toml` supposes. Everything happens
+through what a live study uses: sites find packs in their outboxes and post workbooks, the daily round receives, sends
+and chases, the coordinator gives the word for what waits, the sponsor decides about incidents. The ledger's clock is
+that of the rehearsal. One that was stopped goes on where it stopped, unless its assumptions or the story have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+import pandas as pd
+
+from rehearsal.approvals_story import NAME, REQUESTED_BY, STORY_FILE, STUDY, Told, derive_story, read_story, record_told
+from rehearsal.contacts import write_contacts
+from rehearsal.ipc_definitions import write_definitions
+from rehearsal.ipc_packs import read_pack
+from rehearsal.ipc_people import (
+    ASSUMPTIONS_FILE,
+    BASELINE,
+    MAIN_FOLLOW_UP,
+    Assumptions,
+    Flow,
+    add_months_to_days,
+    derive_openings,
+    draw_people,
+    load_ipc_assumptions,
+)
+from rehearsal.ipc_postings import AtSites, Posting, Sites
+from rehearsal.replay import Progress, ReplayClock, ReplayRefused, delete_replay, derive_study_days, hold
+from study.approval_entries import foresee
+from study.events import (
+    ApproachAnswered,
+    ConsentRecorded,
+    DispositionRecorded,
+    IncidentAssessed,
+    IncidentClosed,
+    IncidentDecided,
+    IncidentEvent,
+    ObligationChased,
+    PackClaimed,
+    PackDelivered,
+    ParticipantApproached,
+    QueryRaised,
+    ReturnAccepted,
+    StudyDayCompleted,
+)
+from study.incidents import derive_incidents
+from study.modifications import derive_document_versions
+from study.protocol import Study
+from study.state import Events, derive_files
+from tasks.files import FileMissing
+from tasks.incidents import record_step
+from tasks.orchestration import many_runs
+from tasks.releasing import draw_up_plan, release_packs
+from tasks.settings import Settings
+from tasks.workbooks import write_return_workbook
+from tasks.workspace import Workspace, create_workspace, use_workspace
+
+COORDINATOR, SPONSOR = "rehearsed coordinator", "sponsor"
+NOTE = "rehearsal.json"
+
+
+@dataclass(frozen=True)
+class PlayedEvaluation:
+    """What a rehearsal left. `n_days`: study days, of which `n_resumed` were played before; `n_posted`: workbooks that
+    the sites posted in this run; `flow`: the people so far; `frozen`: the dataset, where it came to its end."""
+
+    workspace: Workspace
+    n_days: int
+    n_resumed: int
+    n_recorded: int
+    n_posted: int
+    last_on: date
+    flow: Flow
+    frozen: dict[str, str] = field(default_factory=dict)
+
+
+def play_evaluation(
+    settings: Settings,
+    *,
+    until: date | None = None,
+    every: int = 7,
+    fresh: bool = False,
+    assumptions: Assumptions | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> PlayedEvaluation:
+    """Play the evaluation, or its part until a day, or go on where an interrupted rehearsal stopped.
+
+    Played to its end it leaves a frozen dataset. Raises ReplayRefused for a day outside the study, where an unfinished
+    rehearsal was begun under other assumptions, and where the ledger refuses a step of the story.
+    """
+    from flows.datasets import freeze_dataset  # Prefect reads its settings from the environment when it is imported
+    from flows.study_day import study_day
+
+    assumptions = assumptions or load_ipc_assumptions()
+    with hold(settings, NAME):
+        if fresh:
+            delete_replay(settings, NAME)
+        write_definitions(settings, STUDY, NAME)
+        workspace = create_workspace(STUDY, settings=settings, name=NAME)
+        study = workspace.study
+        last = until or study.ends_on
+        if not study.starts_on <= last <= study.ends_on:
+            raise ReplayRefused(f"{last} lies outside the study: from {study.starts_on} to {study.ends_on}.")
+        _note_version(workspace, assumptions)
+        write_contacts(workspace)
+        days = derive_study_days(study.starts_on, last, every)
+        done = _find_done(workspace, study.starts_on - timedelta(days=1))
+        clock = ReplayClock(max(days[0], done))
+        workspace.clock = workspace.ledger.clock = clock
+        player = _Player(workspace, assumptions)
+        to_do = [day for day in days if day > done]
+        before, n_posted = done, 0
+        with use_workspace(workspace), many_runs():
+            for n, day in enumerate(to_do, start=len(days) - len(to_do) + 1):
+                player.give_word(clock.day)  # what an interrupted rehearsal may have left undone
+                clock.day = day
+                player.tell_approvals(before, day)
+                n_posted += player.post(before, day)
+                for state in study_day(study=STUDY, as_of=day, requested_by=REQUESTED_BY):
+                    state.result()
+                player.give_word(day)
+                player.decide_incidents(day)
+                before = day
+                on_progress(Progress(n, len(days), day, n_posted))
+            frozen = {}
+            if last == study.ends_on:
+                frozen = freeze_dataset(study=STUDY, as_of=last, requested_by=REQUESTED_BY)
+    n_recorded = sum(entry.known_on <= last for entry in player.told)
+    flow = count_flow(study, workspace.read_events(), last)
+    return PlayedEvaluation(
+        workspace, len(days), len(days) - len(to_do), n_recorded, n_posted, last, flow, dict(frozen)
+    )
+
+
+def _note_version(workspace: Workspace, assumptions: Assumptions) -> None:
+    """Note beside the ledger what this rehearsal rests on. Raises ReplayRefused where it was begun on something else,
+    whose people would be others."""
+    digest = hashlib.sha256(repr((assumptions.seed, [(a.id, a.value) for a in assumptions.listed])).encode())
+    digest.update(STORY_FILE.read_bytes())
+    ours = digest.hexdigest()
+    try:
+        theirs = json.loads(workspace.area.get(NOTE))["version"]
+    except FileMissing:
+        theirs = "" if workspace.ledger.head().seq else ours
+        workspace.area.put(NOTE, (json.dumps({"version": ours}) + "\n").encode())
+    if theirs != ours:
+        raise ReplayRefused(
+            f"The rehearsal in {workspace.name} was begun with another {ASSUMPTIONS_FILE.name} or {STORY_FILE.name}, "
+            "and its people would be others now. Begin again with --fresh."
+        )
+
+
+def _find_done(workspace: Workspace, otherwise: date) -> date:
+    """The last study day that this rehearsal completed."""
+    completed = workspace.read_events().frame(StudyDayCompleted)
+    own = completed.loc[completed["requested_by"] == REQUESTED_BY, "occurred_on"]
+    return own.max().date() if len(own) else otherwise
+
+
+class _Player:
+    """Everybody but the program: those who tell of approvals, the sites, the coordinator and the sponsor."""
+
+    def __init__(self, workspace: Workspace, assumptions: Assumptions) -> None:
+        self.workspace, self.assumptions = workspace, assumptions
+        study = workspace.study
+        self.told: list[Told] = derive_story(study, read_story() | {"ends_on": study.ends_on})
+        foreseen = foresee(Events({}), [entry.event for entry in self.told])
+        openings = derive_openings(study, foreseen, study.ends_on)
+        people = draw_people(study, openings, assumptions)
+        versions = derive_document_versions(study, foreseen, study.ends_on)
+        self.sites = Sites(study, workspace.instruments, people, assumptions, versions)
+        self.received = frozenset(derive_files(workspace.read_events())["sha256"])
+        self.opened: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}  # what each pack held, by pack_id
+
+    def tell_approvals(self, before: date, day: date) -> None:
+        told = [entry.event for entry in self.told if before < entry.known_on <= day]
+        record_told(self.workspace, told, day)
+
+    # The sites -------------------------------------------------------------------------------------------------------
+
+    def post(self, before: date, day: date) -> int:
+        """The sites open their packs and post what they have. How many workbooks."""
+        if day < self.workspace.study.data_collection_starts_on:
+            return 0
+        n_posted = 0
+        for posting in self.sites.derive_postings(self.open_packs(), before, day):
+            n_posted += self._put(posting)
+        return n_posted
+
+    def _put(self, posting: Posting) -> int:
+        """Into the site's inbox; not again where an interrupted rehearsal's round has received it."""
+        about = {
+            "study": STUDY, "site": posting.site_id, "posted_on": posting.posted_on, "sending_number": 1,
+            "pack_id": posting.pack_id,
+        }  # fmt: skip
+        data = write_return_workbook(self.workspace.layout, about, posting.sheets)
+        if hashlib.sha256(data).hexdigest() not in self.received:
+            self.workspace.drop_box(posting.site_id).post(posting.file_name, data)
+        return 1
+
+    def open_packs(self) -> AtSites:
+        """What lies in the sites' outboxes, what receipts asked, and for what they were chased."""
+        events = self.workspace.read_events()
+        claims = events.frame(PackClaimed).merge(
+            events.frame(PackDelivered)[["pack_id", "occurred_on"]].rename(columns={"occurred_on": "had_on"}),
+            on="pack_id",
+        )
+        packs = claims[["site_id", "pack_id", "had_on", "file_name", "sha256"]].sort_values(["had_on", "pack_id"])
+        identifiers, asked = [], []
+        for site_id, pack_id, had_on, file_name, _ in packs.itertuples(index=False, name=None):
+            if pack_id not in self.opened:
+                data = self.workspace.area.get(f"sites/{site_id}/outbox/{file_name}")
+                self.opened[pack_id] = read_pack(data, self.workspace.study, self.workspace.layout)
+            given, wanted = self.opened[pack_id]
+            identifiers.append(given.assign(site_id=site_id, had_on=had_on))
+            asked.append(wanted.assign(had_on=had_on))
+        queries = events.frame(QueryRaised).rename(columns={"occurred_on": "raised_on"})
+        columns = ["query_id", "site_id", "participant_id", "wave", "respondent", "instrument", "raised_on"]
+        return AtSites(
+            identifiers=_join(identifiers, ["participant_id", "site_id", "had_on"], ["participant_id"]),
+            asked=_join(asked, [*_ASKED, "had_on"], ["participant_id", "wave", "respondent"]),
+            chased=_find_chased(events),
+            queries=queries[columns],
+            packs=packs[["site_id", "pack_id", "had_on"]],
+        )
+
+    # The office ------------------------------------------------------------------------------------------------------
+
+    def give_word(self, day: date) -> None:
+        """The coordinator looks at what waits for a word, and sends it."""
+        if day < self.workspace.study.data_collection_starts_on or self.workspace.clock.day != day:  # type: ignore[attr-defined]  # the rehearsal's own clock
+            return
+        plan = draw_up_plan(self.workspace, day)
+        if plan.n_going:
+            released = release_packs(self.workspace, plan, COORDINATOR)
+            if released.failures:
+                raise ReplayRefused("A pack did not go out: " + " ".join(released.failures))
+
+    def decide_incidents(self, day: date) -> None:
+        """The sponsor assesses and decides what was found so many weeks ago."""
+        value = self.assumptions["decides_incident_after"]
+        register = derive_incidents(self.workspace.study, self.workspace.read_events(), day)
+        old = register["found_on"] <= pd.Timestamp(day - timedelta(weeks=value["weeks"]))
+        for row in register[old & (register["state"] == "open")].to_dict("records"):
+            about: dict[str, Any] = {
+                "occurred_on": day, "requested_by": SPONSOR, "incident_id": row["incident_id"],
+            }  # fmt: skip
+            decided = {"role": SPONSOR, "reference": f"SP {row['incident_id']}"}
+            steps: list[IncidentEvent] = [IncidentAssessed(**about, **decided, outcome="no_breach")]
+            if row["n_held"]:
+                steps.append(IncidentDecided(**about, **decided, decision=value["decision"]))
+            for step in (*steps, IncidentClosed(**about)):
+                record_step(self.workspace, step)
+
+
+_ASKED = ["participant_id", "wave", "respondent", "form", "instruments", "opens_on"]
+
+
+def _join(frames: list[pd.DataFrame], columns: list[str], keys: list[str]) -> pd.DataFrame:
+    """All of them, each thing as it came first."""
+    if not frames:
+        return pd.DataFrame({name: pd.Series(dtype=_find_type(name)) for name in columns})
+    joined = pd.concat(frames, ignore_index=True)[columns].drop_duplicates(keys, ignore_index=True)
+    return joined.astype({name: _find_type(name) for name in columns})
+
+
+def _find_type(column: str) -> str:
+    return "datetime64[s]" if column.endswith("_on") else "str"
+
+
+def _find_chased(events: Events) -> pd.DataFrame:
+    """When a site was first chased for each questionnaire: participant_id, respondent, wave, chased_on."""
+    steps = events.frame(ObligationChased)
+    steps = steps[steps["about"] == "return"]
+    parts = steps["chase"].str.extract(r"return:(?P<participant_id>[^:]+):(?P<respondent>[^:]+):(?P<wave>[^:]+)")
+    chased = parts.assign(chased_on=steps["occurred_on"]).dropna()
+    first = chased.groupby(["participant_id", "respondent", "wave"], as_index=False)["chased_on"].min()
+    return first.astype({"chased_on": "datetime64[s]"})
+
+
+# The flow of people -----------------------------------------------------------------------------------------------
+
+
+def count_flow(study: Study, events: Events, as_of: date) -> Flow:
+    """How many people came how far, from the ledger alone.
+
+    A baseline is in time if it was filled in before its window's late days were over; analysed is who then answered the
+    six-month questionnaire while it was taken, and has not withdrawn the data. Carers' own questionnaires don't count.
+    """
+    view = events.select(as_of=as_of)
+    answers = view.frame(ApproachAnswered)
+    returns = view.frame(ReturnAccepted)
+    returns = returns[returns["respondent"].isin(["self", "proxy"])]
+    joined_on = view.frame(ConsentRecorded).groupby("participant_id")["occurred_on"].min()
+    first = returns.groupby(["wave", "participant_id"])["occurred_on"].min()
+    in_time = _find_in_time(study, first, BASELINE, joined_on)
+    counted = _find_in_time(study, first, MAIN_FOLLOW_UP, in_time)
+    counted = counted[counted <= pd.Timestamp(study.data_collection_ends_on)]
+    left = view.frame(DispositionRecorded)
+    withdrawn = left.loc[left["scope"] == "data", "participant_id"]
+    return Flow(
+        approached=view.frame(ParticipantApproached)["participant_id"].nunique(),
+        agreed=answers.loc[answers["outcome"] == "agreed", "participant_id"].nunique(),
+        baseline_in_time=len(in_time),
+        analysed=int((~counted.index.isin(withdrawn)).sum()),
+    )
+
+
+def _find_in_time(study: Study, first: pd.Series[Any], wave_id: str, anchors: pd.Series[Any]) -> pd.Series[Any]:
+    """The days on which a wave was answered before its late days were over, by participant."""
+    wave = study.find_wave(wave_id)
+    if wave is None or wave_id not in first.index.get_level_values("wave"):
+        return pd.Series(dtype="datetime64[s]")
+    answered = first.xs(wave_id, level="wave")
+    answered = answered[answered.index.isin(anchors.index)]
+    target = add_months_to_days(anchors.reindex(answered.index), wave.offset.months)
+    late_until = target + pd.Timedelta(days=study.find_window(wave).late_until.days)
+    return answered[answered <= late_until]
