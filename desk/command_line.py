@@ -23,6 +23,7 @@ from rich.table import Table
 
 from desk import approval_views  # noqa: F401 (adds its commands)
 from desk.approval_commands import approvals_app
+from desk.consent_commands import tell_of_erasures
 from desk.incident_commands import app as incidents_app
 from desk.options import (
     ByOption,
@@ -377,9 +378,10 @@ def verify(
     study: StudyArgument,
     against: Annotated[str, typer.Option(help="A head published elsewhere, such as 1234:9f2c…")] = "",
 ) -> None:
-    """Compute the ledger's chain of hashes again; name the first row that was tampered with."""
+    """Compute the ledger's chain of hashes again; name the first row that was tampered with, and what was erased."""
+    workspace = open_study(study)
     try:
-        found = open_study(study).ledger.verify(against or None)
+        found = workspace.ledger.verify(against or None)
     except ValueError as fault:
         raise typer.BadParameter(str(fault)) from None
     for text in found.faults:
@@ -391,6 +393,8 @@ def verify(
         raise typer.Exit(1)
     held = " It holds the head given." if against else ""
     out.print(f"[green]In order[/green]: {found.n_rows:,} rows.{held} Head {found.head}", soft_wrap=True)
+    if not tell_of_erasures(workspace):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -136,7 +136,7 @@ def leave_artifact(
     names = [name for name in dict.fromkeys(name for row in counts.values() for name in row) if total[name]]
     said = note or ", ".join(f"{name} {total[name]:,}" for name in names) or "No site had sent anything."
     if failures and not names:
-        said = "Nothing was received."
+        said = note or "Nothing was received."
     lines = [f"## {title}: {study.title}", "", f"Study day {format_day(as_of)}.", ""]
     lines += [line for failure in failures for line in (f"**{failure}**", "")]
     if names:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 from prefect import State, flow, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
@@ -142,8 +143,12 @@ def release_wave_now(
     counts = count_plan(plan)
     if not send:
         place = write_release_plan(workspace, plan)
-        note = f"Nothing was sent. {plan.n_going:,} questionnaires would go; the plan: {place}." if not counts else ""
+        note = "" if counts else "Nothing is due there, and nothing is held."
         leave_artifact("release-plan", "What would be sent", workspace.study, day, counts, note=note)
+        told = f"Nothing was sent. {plan.n_going:,} questionnaires would go."
+        advice = f"To send just these, run this again with Send and {plan.n_going} expected. The page: `{place}`"
+        key = f"release-page-{study}".replace("_", "-")
+        create_markdown_artifact(f"{told}\n\n{advice}", key=key, description=told)
         return []
     try:
         refuse_another_day(workspace, day)
@@ -151,7 +156,7 @@ def release_wave_now(
     except ReleaseRefused as refused:
         raise StepFailed(str(refused)) from None
     sendings = _serve(study, plan, day, requested_by)
-    note = "" if sendings.counts or sendings.failures else "Nothing is due there."
+    note = "" if sendings.counts else "Nothing was sent." if sendings.failures else "Nothing is due there."
     leave_artifact(
         "release", "Packs sent", workspace.study, day, sendings.counts, failures=sendings.failures, note=note
     )

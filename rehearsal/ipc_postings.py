@@ -91,6 +91,8 @@ class Sites:
 
     def derive_postings(self, there: AtSites, after: date, until: date) -> Iterator[Posting]:
         """What is posted on days later than `after` and up to `until`, by day and site."""
+        if there.identifiers.empty:
+            return
         persons = self._find_persons(there)
         records = self._find_records(persons, there)
         sheets = {
@@ -171,7 +173,7 @@ class Sites:
             known = pd.concat([days, persons["had_on"]], axis="columns").max(axis="columns").where(days.notna())
             parts.append(persons.assign(posted_on=self._post(persons["site_id"], known.astype("datetime64[s]"))))
         told = pd.concat(parts).dropna(subset="posted_on")
-        return told.drop_duplicates(["person", "posted_on"]).sort_values(["posted_on", "person"])
+        return told.drop_duplicates(["person", "posted_on"]).sort_values(["posted_on", "person"], ignore_index=True)
 
     # The logs --------------------------------------------------------------------------------------------------------
 
@@ -201,7 +203,7 @@ class Sites:
         names = signed["participant_id"].tolist()
         is_named = compute_shares(names, "name_as_role", seed) < self.assumptions["mistakes"]["name_as_role"]
         first = self._tell(signed, signed["consented_on"]).set_index("person")["posted_on"]
-        first_on = signed["person"].map(first)
+        first_on = first.reindex(signed["person"]).set_axis(signed.index)
         mended_on = first_on + RECEIPT_AFTER + self._find_mending_days(names).set_axis(signed.index)
         told = self._tell(
             signed.assign(is_named=is_named, first_on=first_on, mended_on=mended_on),
@@ -235,7 +237,7 @@ class Sites:
     def _tell_figures(self, persons: pd.DataFrame) -> pd.DataFrame:
         begun_on = persons.groupby("site_id")["had_on"].min()
         figures = self.figures[self.figures["site_id"].isin(begun_on.index)]
-        begun = figures["site_id"].map(begun_on).astype("datetime64[s]")
+        begun = begun_on.reindex(figures["site_id"]).set_axis(figures.index)
         ready = pd.concat([figures["reported_on"], begun], axis="columns").max(axis="columns").astype("datetime64[s]")
         told = figures.assign(posted_on=self._post(figures["site_id"], ready)).dropna(subset="posted_on")
         return told[["posted_on", "site_id", "month", "figure", "evaluation", "nhs_england"]]
@@ -260,7 +262,7 @@ class Sites:
         rows = rows.merge(there.chased, how="left", on=["participant_id", "respondent", "wave"])
         one_day = pd.Timedelta(days=1)
         at_hand = pd.concat([rows["had_on"] + one_day, rows["opens_on"]], axis="columns").max(axis="columns")
-        stopped = rows["person"].map(self.stops).astype("datetime64[s]")
+        stopped = self.stops.reindex(rows["person"]).set_axis(rows.index)
         rows["collected_on"] = resolve_answers(rows, at_hand, rows["chased_on"], stopped)
         rows = rows[rows["collected_on"] <= pd.Timestamp(self.study.data_collection_ends_on)]
         rows = rows.assign(instrument=rows["instruments"].str.split(";")).explode("instrument", ignore_index=True)

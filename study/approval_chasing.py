@@ -109,6 +109,11 @@ def derive_approval_rungs(study: Study, events: Events, as_of: date) -> pd.DataF
     return frame[_COLUMNS]
 
 
+def _is_chased(study: Study, *about: str) -> bool:
+    """Whether any chaser is about one of these: what nobody is chased for need not be folded."""
+    return any(chaser.about in about for chaser in study.pathway.chasers)
+
+
 def _list_rungs(study: Study, obligation: _Obligation) -> Iterator[_Rung]:
     holidays = find_holidays(study.bank_holidays)
     for place, chaser in enumerate(study.pathway.chasers):
@@ -175,7 +180,7 @@ _TURN_FACTS = {
 
 
 def _list_item_obligations(study: Study, events: Events, as_of: date) -> Iterator[_Obligation]:
-    if as_of > study.ends_on:
+    if as_of > study.ends_on or not _is_chased(study, "authority", "applicant", "expiry", "review"):
         return
     needed = derive_needed(study, events, as_of)
     ready = _Readiness(study, needed)
@@ -290,6 +295,8 @@ class _Readiness:
 
 
 def _list_duty_obligations(study: Study, events: Events, as_of: date) -> Iterator[_Obligation]:
+    if not _is_chased(study, "duty"):
+        return
     duties = derive_duties(study, events, as_of)
     rows: list[Any] = list(duties.loc[duties["state"] != "done"].itertuples(index=False))
     for row in rows:
@@ -307,7 +314,7 @@ def _list_duty_obligations(study: Study, events: Events, as_of: date) -> Iterato
 
 
 def _list_incident_obligations(study: Study, events: Events, as_of: date) -> Iterator[_Obligation]:
-    if all(chaser.about != "incident" for chaser in study.pathway.chasers):
+    if not _is_chased(study, "incident"):
         return
     incidents = derive_incidents(study, events, as_of)
     rows: list[Any] = list(incidents.loc[incidents["state"] == "open"].itertuples(index=False))

@@ -125,7 +125,7 @@ def _complete(rungs: pd.DataFrame, as_of: date) -> pd.DataFrame:
         elif column in _FLAGS:
             rungs[column] = rungs[column].eq(True)
         elif column not in _COUNTS:
-            rungs[column] = rungs[column].fillna("").astype("str")
+            rungs[column] = rungs[column].astype("object").fillna("").astype("str")
     day = pd.Timestamp(as_of)
     for column, since in (("n_days_late", "due_on"), ("n_days_overdue", "owed_on")):
         rungs[column] = (day - rungs[since]).dt.days.clip(lower=0).fillna(0).astype("int64")
@@ -163,7 +163,7 @@ def derive_owed(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     last_on = owed["last_on"].fillna(_FAR)
     owed["last_on"] = last_on.where(last_on <= pd.Timestamp(study.ends_on), pd.Timestamp(study.ends_on))
     texts = ["about", "obligation", "site_id", "body_id", *_IDS]
-    owed[texts] = owed[texts].fillna("").astype("str")
+    owed[texts] = owed[texts].astype("object").fillna("").astype("str")
     unknown = owed["body_id"].eq("") & owed["participant_id"].ne("")
     owed.loc[unknown, "body_id"] = owed.loc[unknown, "participant_id"].map(bodies).fillna("").astype("str")
     owed = owed.loc[(owed["last_on"] >= pd.Timestamp(as_of)) & owed["owed_on"].notna()]
@@ -191,14 +191,14 @@ def _derive_owed_consent(study: Study, events: Events, stops: pd.DataFrame, as_o
     if rule is None:
         return []
     consents = derive_consents(study, events, as_of)
-    name = consents["participant_id"] + ":" + consents["form_version"]
-    is_erased = is_stopped(stops, consents["participant_id"], DATA)
-    is_left = is_stopped(stops, consents["participant_id"], QUESTIONNAIRES)
-    copies = consents.loc[~consents["copy"].isin(["held", "seen"]) & ~is_erased].assign(about="consent_copy")
-    copies["obligation"] = "consent_copy:" + name
+    consents["name"] = consents["participant_id"] + ":" + consents["form_version"]
+    consents = consents.loc[~is_stopped(stops, consents["participant_id"], DATA)]
+    copies = consents.loc[~consents["copy"].isin(["held", "seen"])].assign(about="consent_copy")
+    copies["obligation"] = "consent_copy:" + copies["name"]
     copies["owed_on"], copies["had_on"] = copies["copy_due_on"], copies["signed_on"]
-    renewals = consents.loc[consents["reconsent_due_on"].notna() & ~is_left & ~is_erased].assign(about="reconsent")
-    renewals["obligation"] = "reconsent:" + name
+    is_left = is_stopped(stops, consents["participant_id"], QUESTIONNAIRES)
+    renewals = consents.loc[consents["reconsent_due_on"].notna() & ~is_left].assign(about="reconsent")
+    renewals["obligation"] = "reconsent:" + renewals["name"]
     notice = rule.reconsent_notice
     ahead = {
         day: pd.Timestamp(add_period(day.date(), type(notice)(-notice.months, -notice.days)))
@@ -358,16 +358,18 @@ _ANCHORS |= {"query": "was to be answered by", "activity_figures": "were due by"
 
 def _describe_steps(study: Study, rungs: pd.DataFrame) -> pd.DataFrame:
     """Add subject, fact and rule in words."""
-    waves = {wave.id: wave.label for wave in study.waves}
-    figures = {figure.id: figure.label for figure in study.fieldwork.figures}
+    labels = {entry.id: entry.label for entry in (*study.waves, *study.fieldwork.figures)}
+    waves, figures = (
+        rungs[name].map({id_: labels.get(id_, id_) for id_ in rungs[name]}) for name in ("wave", "figure")
+    )
     about = rungs["about"]
     person = rungs["participant_id"]
     words = {
-        "return": person + ", " + rungs["wave"].map(waves).fillna(rungs["wave"]) + ", " + rungs["respondent"],
+        "return": person + ", " + waves + ", " + rungs["respondent"],
         "consent_copy": "Consent form " + rungs["form_version"] + " of " + person,
         "reconsent": "Consent of " + person + " (form " + rungs["form_version"] + ")",
         "query": "Query " + rungs["query_id"],
-        "activity_figures": rungs["figure"].map(figures).fillna(rungs["figure"]) + ", " + rungs["month"],
+        "activity_figures": figures + ", " + rungs["month"],
     }
     rungs["subject"] = ""
     for name, text in words.items():

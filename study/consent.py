@@ -400,8 +400,8 @@ def reconcile_consent(study: Study, events: Events, as_of: date) -> pd.DataFrame
     came = pd.concat([records["participant_id"], found["participant_id"]])
     waiting = waiting[waiting["covers_questionnaires"] & ~waiting["participant_id"].isin(came)]
     waiting = waiting[~is_stopped(derive_stops(study, events, as_of), waiting["participant_id"], QUESTIONNAIRES)]
-    blank = {"finding": "no_return", "respondent": "", "wave": "", "scope": "", "n_records": 0}
-    waiting = waiting.assign(**blank, first_on=waiting["signed_on"], last_on=waiting["signed_on"])
+    waiting = waiting.assign(finding="no_return", respondent="", wave="", scope="", n_records=0)
+    waiting = waiting.assign(first_on=waiting["signed_on"], last_on=waiting["signed_on"])
     both = pd.concat([found[_RECONCILED], waiting[_RECONCILED]], ignore_index=True)
     both["rank"] = both["finding"].map({code: place for place, code in enumerate(FINDINGS)})
     order = ["site_id", "rank", "participant_id", "first_on", "respondent", "wave"]
@@ -459,6 +459,7 @@ def derive_consent_incidents(study: Study, events: Events, as_of: date, requeste
     every = pd.concat([records, children[[*key, "n_records", "first_on"]]]).sort_values(key)
     opened = events.frame(IncidentOpened)
     known = set(opened.loc[opened["category"] == CONSENT_BREACH, "subject"])
+    rows: list[Any] = list(every.itertuples(index=False))
     return [
         IncidentOpened(
             occurred_on=row.first_on.date(), requested_by=requested_by, site_id=row.site_id,
@@ -466,6 +467,6 @@ def derive_consent_incidents(study: Study, events: Events, as_of: date, requeste
             subject=f"{row.participant_id}:{row.finding}", n_records=row.n_records, found_on=as_of,
             assess_by=compute_assess_by(study, CONSENT_BREACH, as_of),
         )
-        for row in every.itertuples(index=False)
+        for row in rows
         if f"{row.participant_id}:{row.finding}" not in known
     ]  # fmt: skip

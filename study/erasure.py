@@ -111,12 +111,20 @@ def find_replacement(replacements: Mapping[str, str], sha256: str) -> str:
     return sha256
 
 
-def summarise_erasures(events: Events) -> dict[str, Any]:
-    """What a release says of erasing: n_participants whose answers (or a part of them) were erased by decision, and
-    files, each with its sha256, replaced_by, reason, erased_on and n_records. `events`: the ledger, without a view."""
-    files = events.frame(DataErased).sort_values("sha256")
+def summarise_erasures(events: Events, returns: pd.DataFrame, files: pd.DataFrame) -> dict[str, Any]:
+    """What a release says of erasing, as far as it concerns that release.
+
+    `events`: the ledger, without a view. `returns`: the records that would be in it (participant_id, occurred_on).
+    `files`: those that it rests on (sha256, responses_sha256). n_participants and n_records: whose answers are left
+    out, and how many. files: those that were erased, each with its sha256, replaced_by, reason, erased_on, n_records.
+    """
+    gone = returns[is_erased(returns, derive_erased(events))]
+    tombstones = events.frame(DataErased).sort_values("sha256")
+    tombstones = tombstones[tombstones["sha256"].isin([*files["sha256"], *files["responses_sha256"]])]
+    rows: list[Any] = list(tombstones.itertuples(index=False))
     return {
-        "n_participants": int(derive_erased(events)["participant_id"].nunique()),
+        "n_participants": int(gone["participant_id"].nunique()),
+        "n_records": len(gone),
         "files": [
             {
                 "sha256": row.sha256,
@@ -125,6 +133,6 @@ def summarise_erasures(events: Events) -> dict[str, Any]:
                 "erased_on": f"{row.occurred_on:%Y-%m-%d}",
                 "n_records": row.n_records,
             }
-            for row in files.itertuples(index=False)
+            for row in rows
         ],
     }

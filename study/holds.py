@@ -10,6 +10,7 @@ Judgement calls:
 - Answers collected before consent are the sponsor's matter (an incident); they hold no later questionnaire.
 - A window is closed for sending from the day after `closes_on`: what went out then could only come back late, which
   a role may want. After `late_until`, and after data collection, nobody lifts it.
+- Who declined and signed later has come round; who declined on the day of signing or after it is left alone.
 - Whoever has answered a part is not sent the whole again; the rest is asked for by a query or a chaser.
 """
 
@@ -104,6 +105,7 @@ HOLDS: dict[str, Hold] = {
     "already_released": Hold("It went out already", "Nothing: a second copy is a pack of its own", NOBODY),
     "already_in": Hold("It is in", "Nothing", NOBODY),
     "not_eligible": Hold("The participant is not eligible", "Nothing; correct the log if that is wrong", SITE),
+    "declined": Hold("The log says that the person declined", "Nothing; correct the log if that is wrong", SITE),
     "stopped": Hold("The participant has stopped questionnaires", "Nothing; correct the log if that is wrong", SITE),
     "died": Hold("The participant has died", "Nothing", NOBODY),
 }
@@ -134,7 +136,7 @@ def find_holds(study: Study, events: Events, expected: pd.DataFrame, as_of: date
     people = encode_texts(expected["participant_id"])
     bits = _find_bits_of_people(study, events, view, people.words, as_of)[people.codes]
     bits |= _find_bits_of_rows(study, expected, as_of)
-    bits |= _find_bits_of_sites(study, open_gate(study, events, as_of), expected)
+    bits |= _find_bits_of_sites(study, _open_gate(study, events, as_of), expected)
     bits &= ~_find_lifted(study, view, people, expected["wave"])
     return join_codes(bits).set_axis(expected.index)
 
@@ -186,12 +188,22 @@ def _find_bits_of_people(study: Study, events: Events, view: Events, ids: pa.Str
         "stopped": of_questionnaires & ~stops["kind"].isin(("death", "exclusion")),
     }
     approaches = view.frame(ApproachAnswered)
-    ineligible = approaches.loc[approaches["outcome"] == "not_eligible", "participant_id"]
+    is_no = {
+        "not_eligible": approaches["outcome"] == "not_eligible",
+        "declined": (approaches["outcome"] == "declined") & _is_since_signing(approaches, consents),
+    }
     told = [(code, stops.loc[is_it, "participant_id"]) for code, is_it in kinds.items()]
-    for code, participant_ids in [*told, ("not_eligible", ineligible)]:
+    told += [(code, approaches.loc[is_it, "participant_id"]) for code, is_it in is_no.items()]
+    for code, participant_ids in told:
         places = find_places(ids, participant_ids)
         bits[places[places >= 0]] |= _BIT[code]
     return bits
+
+
+def _is_since_signing(approaches: pd.DataFrame, consents: pd.DataFrame) -> pd.Series[Any]:
+    """Whether each answer was given on the day of the consent in force or later."""
+    signed_on = consents.set_index("participant_id")["signed_on"].reindex(approaches["participant_id"])
+    return approaches["occurred_on"] >= signed_on.set_axis(approaches.index)
 
 
 def _find_fault_bits(faults: Any) -> int:
@@ -232,6 +244,13 @@ def _find_bits_of_rows(study: Study, expected: pd.DataFrame, as_of: date) -> Num
     if named:
         bits |= of_wave[waves.codes] | np.where(is_without, np.array(of_anchor)[waves.codes], 0)
     return bits
+
+
+def _open_gate(study: Study, events: Events, as_of: date) -> Gate:
+    """The gate; without a fold of the approvals where collecting needs none of them."""
+    if any(study.pathway.find_needs(find_activity(study, wave.id)) for wave in study.waves):
+        return open_gate(study, events, as_of)
+    return Gate(study, as_of, pd.DataFrame())
 
 
 def _find_bits_of_sites(study: Study, gate: Gate, expected: pd.DataFrame) -> Numbers:
@@ -313,7 +332,7 @@ def list_held(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     for column in ("words", "to_do", "by"):
         held[column] = held["hold"].map({code: getattr(hold, column) for code, hold in HOLDS.items()}).astype("str")
     held["is_liftable"] = held["hold"].isin([code for code, hold in HOLDS.items() if hold.is_liftable])
-    held["words"] = _tell_closed_sites(study, open_gate(study, events, as_of), held)
+    held["words"] = _tell_closed_sites(study, _open_gate(study, events, as_of), held)
     held["since_on"] = _find_since(study, events, held, as_of)
     order = held["hold"].map({code: place for place, code in enumerate(HOLDS)})
     keys = ["order", "closes_on", "site_id", "participant_id", "wave", "respondent"]

@@ -237,7 +237,7 @@ def derive_choices(study: Study, site_id: str) -> dict[str, list[str]]:
 # Rows that say nothing ----------------------------------------------------------------------------------------------
 
 _FILLED_IN_BEFOREHAND: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(LOG_SHEETS, ("participant_id",)),
+    **dict.fromkeys(LOG_SHEETS, ("participant_id", "asked")),
     CONSENT: ("participant_id", "asked"),
     ACTIVITY: ("month", "figure"),
     QUERIES: ("query_id", "about", "question"),

@@ -162,7 +162,7 @@ def derive_replies(events: Events, as_of: date) -> pd.DataFrame:
     view = events.select(as_of=as_of)
     replies = view.frame(ReplyReceived).rename(columns={"occurred_on": "received_on"})
     handled = view.frame(ReplyHandled).drop_duplicates("reply_code").set_index("reply_code")["occurred_on"]
-    replies["handled_on"] = replies["reply_code"].map(handled)
+    replies["handled_on"] = handled.reindex(replies["reply_code"]).to_numpy()
     replies["is_handled"] = replies["handled_on"].notna()
     columns = ["reply_code", "received_on", "site_id", "message_id", "person_id", "is_automatic"]
     return replies[[*columns, "is_handled", "handled_on"]].sort_values("received_on", kind="stable", ignore_index=True)

@@ -388,7 +388,7 @@ def _screening_sheet(study: Study, *, asks_body: bool) -> Sheet:
     person = (_participant(study), _coded("cohort", "Cohort", ((cohort.id, cohort.label) for cohort in study.cohorts)))
     screened = _dated("screened_on", "Screened on")
     reasons = study.fieldwork.approach_reasons
-    approach = (
+    asked = (
         _dated("approached_on", "Approached on", "Blank if the person has not been approached."),
         _coded("outcome", "What came of it", APPROACH_OUTCOMES.items(), "Blank as long as nobody knows."),
         _coded(
@@ -398,7 +398,7 @@ def _screening_sheet(study: Study, *, asks_body: bool) -> Sheet:
             "Only for those who declined or are not eligible.",
         ),
     )
-    approach = approach if reasons else ()
+    approach = asked if reasons else ()
     if study.consent_basis == "signed":
         title, purpose = "Screening and approach", "One row for each person screened, approached or not."
         return Sheet(SCREENING, title, purpose, (*person, *body, screened, *approach))

@@ -16,20 +16,24 @@ from datetime import date
 from typing import Any, Literal
 
 import pandas as pd
+import pyarrow.compute
 
 from study.calendar import add_period
 from study.events import (
     ActivityReported,
     ApproachAnswered,
     ConsentRecorded,
+    Event,
     ParticipantAllocated,
     ParticipantApproached,
     ParticipantScreened,
 )
 from study.identifiers import Block, list_block
-from study.participation import DATA, POST, QUESTIONNAIRES, derive_stops
+from study.participation import DATA, POST, QUESTIONNAIRES, derive_stops, find_stopped
 from study.protocol import Study
 from study.state import Events
+
+pc: Any = pyarrow.compute  # its stubs do not know chunked arrays in every place
 
 Purpose = Literal["wave", "blank", "replacement"]
 
@@ -83,31 +87,29 @@ def add_what_is_open(study: Study, events: Events, plan: PackPlan) -> PackPlan:
     of the months that it owes. Who has left the questionnaires is asked about no more."""
     view = events.select(as_of=plan.as_of)
 
-    def rows(kind: Any) -> pd.DataFrame:
-        table = view.frame(kind)
-        return table[table["site_id"] == plan.site_id]
+    def rows(kind: type[Event], *columns: str) -> pd.DataFrame:
+        table = view.table(kind)
+        found: pd.DataFrame = table.filter(pc.equal(table["site_id"], plan.site_id)).select(list(columns)).to_pandas()
+        return found
 
-    stops = derive_stops(study, events, plan.as_of)
-    gone = set(stops.loc[stops["stops"] == QUESTIONNAIRES, "participant_id"])
-    approached, answered, consented = rows(ParticipantApproached), rows(ApproachAnswered), rows(ConsentRecorded)
-    signed = set(consented["participant_id"])
+    gone = set(find_stopped(derive_stops(study, events, plan.as_of), QUESTIONNAIRES))
+    signed = set(rows(ConsentRecorded, "participant_id")["participant_id"])
+    allocated = set(rows(ParticipantAllocated, "participant_id")["participant_id"])
+    answered = rows(ApproachAnswered, "participant_id", "outcome")
+    approached = rows(ParticipantApproached, "participant_id", "cohort", "body_id", "occurred_on")
+    screened = rows(ParticipantScreened, "participant_id", "occurred_on")
     is_open = ~approached["participant_id"].isin(signed | gone | set(answered["participant_id"]))
-    waiting = approached.loc[is_open, ["participant_id", "cohort", "body_id", "occurred_on"]]
-    screened = rows(ParticipantScreened)[["participant_id", "occurred_on"]].rename(
-        columns={"occurred_on": "screened_on"}
-    )
     agreed = answered.loc[answered["outcome"] == "agreed", "participant_id"]
-    asks_arm = len(study.find_arms_at(site)) if (site := study.find_site(plan.site_id)) else 0
+    told = rows(ActivityReported, "seq", "figure", "month", "reported_to", "version", "count")
     return replace(
         plan,
-        approaches=waiting.rename(columns={"occurred_on": "approached_on", "body_id": "body"})
-        .merge(screened, how="left", on="participant_id")
+        approaches=approached[is_open]
+        .rename(columns={"occurred_on": "approached_on", "body_id": "body"})
+        .merge(screened.rename(columns={"occurred_on": "screened_on"}), how="left", on="participant_id")
         .sort_values("participant_id", ignore_index=True),
         unsigned=tuple(sorted(set(agreed) - signed - gone)) if study.consent_basis == "signed" else (),
-        unallocated=tuple(sorted(signed - gone - set(rows(ParticipantAllocated)["participant_id"])))
-        if asks_arm
-        else (),
-        figures=_add_counts(plan.figures, rows(ActivityReported)),
+        unallocated=tuple(sorted(signed - gone - allocated)) if study.arms else (),
+        figures=_add_counts(plan.figures, told),
     )
 
 

@@ -41,7 +41,7 @@ from study.gate import open_gate
 from study.identifiers import Block, derive_block, list_block
 from study.packs import PackPlan, Purpose, add_what_is_open, derive_pack_id
 from study.participation import derive_stops
-from study.protocol import Study
+from study.protocol import Site, Study
 from study.queries import find_open_queries
 from study.state import Events, Head, derive_queries
 from study.waves import derive_expected_returns
@@ -232,18 +232,14 @@ def derive_blocks(study: Study, events: Events, as_of: date, sites: Sequence[str
     """The block of new identifiers for each site that may approach people and has fewer than half a block unused.
 
     Columns: site_id, first_number, n_numbers. A site counts as one that may approach if it may under one of its bodies.
-    An identifier is used once anything was recorded of it. Numbers of a pack that never went out are not at the site,
-    and yet never given again. Nobody needs any after the last day of data collection.
+    An identifier is used once anything was recorded of it, voided or not. Numbers of a pack that never went out are
+    not at the site, and yet never given again. Nobody needs any after the last day of data collection.
     """
     rule, columns = study.fieldwork.identifier_rule, ["site_id", "first_number", "n_numbers"]
-    if rule is None or as_of > study.data_collection_ends_on or study.pathway.find_needs("approach") is None:
+    if rule is None or as_of > study.data_collection_ends_on:
         return pd.DataFrame(columns=columns)
-    view = events.select(as_of=as_of)
     issued, gate = _list_issued(events), open_gate(study, events, as_of)
-    lost = _find_lost_blocks(events)
-    used = set[str]().union(
-        *(pc.unique(view.table(kind)["participant_id"]).to_pylist() for kind in _FIRST_WORDS_OF_A_PERSON)
-    )
+    lost, used = _find_lost_blocks(events), _list_used(events)
     found = []
     for site in study.sites:
         bodies = [body.id for body in site.bodies] or [""]
@@ -256,10 +252,30 @@ def derive_blocks(study: Study, events: Events, as_of: date, sites: Sequence[str
             if (site.site_id, block[0]) not in lost
             for identifier in list_block(rule, site.code, Block(*block))
         )
-        is_exhausted = len(own) and (own["first"] + own["n"]).max() >= 10**rule.digits
-        if 2 * n_unused < rule.block and not is_exhausted:
-            found.append((site.site_id, *derive_block(study, site, issued)))
+        block = _find_free_block(study, site, own, used) if 2 * n_unused < rule.block else None
+        if block is not None:
+            found.append((site.site_id, *block))
     return pd.DataFrame(found, columns=columns)
+
+
+def _find_free_block(study: Study, site: Site, issued: pd.DataFrame, used: set[str]) -> Block | None:
+    """The next block of a site in which nothing is used: imported lists and slips of the hand use numbers that nobody
+    issued, and to give them again would make two people one. None where the numbers are used up."""
+    rule = study.fieldwork.identifier_rule
+    while rule is not None and not (len(issued) and (issued["first"] + issued["n"]).max() >= 10**rule.digits):
+        block = derive_block(study, site, issued)
+        taken = [place for place, each in enumerate(list_block(rule, site.code, block)) if each in used]
+        if not taken:
+            return block
+        passed = pd.DataFrame([(site.site_id, block.first, taken[-1] + 1)], columns=["site_id", "first", "n"])
+        issued = pd.concat([issued, passed])
+    return None
+
+
+def _list_used(events: Events) -> set[str]:
+    """Every identifier of which anything was ever recorded."""
+    tables = [events.tables[kind.kind] for kind in _FIRST_WORDS_OF_A_PERSON if kind.kind in events.tables]
+    return set[str]().union(*(pc.unique(table["participant_id"]).to_pylist() for table in tables))
 
 
 def _list_issued(events: Events) -> pd.DataFrame:

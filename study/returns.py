@@ -265,15 +265,15 @@ def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> S
     for *place, version, count, sha256 in rows(ActivityReported, *columns):
         told_now = Told(version, count, sendings.get(sha256, nowhere)[2])
         figures[tuple(place)] = max(figures.get(tuple(place), told_now), told_now, key=lambda entry: entry.version)
-    answers: dict[tuple[str, ...], Told] = {}
+    answered: dict[tuple[str, ...], Told] = {}
     for query_id, version, answer, sha256 in rows(
         QueryAnswered, "query_id", "answer_number", "answer", "source_sha256"
     ):
         told_now = Told(version, answer, sendings.get(sha256, nowhere)[2])
-        answers[query_id,] = max(answers.get((query_id,), told_now), told_now, key=lambda entry: entry.version)
+        answered[query_id,] = max(answered.get((query_id,), told_now), told_now, key=lambda entry: entry.version)
     blocks = dict(rows(IdentifiersIssued, "first", "n"))
     return Standing(
-        people, log, records, holding, queries, episodes, corrections, homes, query_ids, figures, answers, blocks
+        people, log, records, holding, queries, episodes, corrections, homes, query_ids, figures, answered, blocks
     )
 
 
@@ -345,7 +345,8 @@ class Decision:
     `stopped_by`: for each refused record (instrument and row) the place in `faults` of what stopped it. `told_soundly`:
     subjects of queries about which the file says nothing wrong. `rows_read`: the rows of each sheet that the file has.
     `is_overtaken`: a higher correction of the sending was received before. `breaches`: what was done on days on which
-    the gate says no; `assess_by`: the day by which an incident of today must be assessed.
+    the gate says no; `assess_by`: the day by which an incident of today must be assessed. `pack_id`: of the pack that
+    the file says it is.
     """
 
     facts: FileFacts
@@ -361,6 +362,7 @@ class Decision:
     is_overtaken: bool = False
     breaches: tuple[Breach, ...] = ()
     assess_by: date | None = None
+    pack_id: str = ""
 
     def count(self, *outcomes: str) -> int:
         """How many records came out so."""
@@ -391,13 +393,15 @@ class Decision:
 
     def find_subject(self, fault: Fault) -> str:
         """What a query is about: the record or log entry where it can be named, else the place in the sending, else the
-        file. The same fault in a corrected file has the same subject, so it is asked once."""
+        pack or the file. The same fault in a corrected file has the same subject, so it is asked once."""
         if fault.participant_id and fault.respondent and fault.wave and fault.instrument:
             return f"{fault.participant_id}:{fault.respondent}:{fault.wave}:{fault.instrument}"
         if fault.participant_id and fault.sheet:
             return f"{fault.participant_id}:{fault.sheet}"
         if self.sending:
             return f"{self.sending.return_id}:{fault.sheet or 'file'}:{fault.cell or fault.column or fault.row}"
+        if self.pack_id:
+            return f"pack:{self.pack_id}:{fault.cell or fault.column or 'file'}"
         return f"file:{self.facts.site_id}:{self.facts.sha256[:16]}"
 
     def find_query_key(self, fault: Fault) -> QueryKey:
@@ -424,7 +428,8 @@ def decide_return(
     reading = drop_unfilled_rows(reading, study)
     sending, rule = parse_sending(reading, facts.site_id, today)
     if sending is None or rule:
-        return decide_quarantine(facts, rule, sending, problems=reading.problems)
+        found = decide_quarantine(facts, rule, sending, problems=reading.problems)
+        return replace(found, pack_id=_find_pack_id(reading, facts.site_id))
     case = _Case(reading, facts, sending, study, instruments, standing, today, requested_by, gate, _Findings(reading))
     people = dict(standing.people)
     log_events, n_log_repeated, log_subjects = _decide_logs(case, people)
@@ -452,7 +457,14 @@ def decide_return(
         is_overtaken=case.is_overtaken,
         breaches=case.derive_breaches(),
         assess_by=compute_assess_by(study, COLLECTED, today),
+        pack_id=_find_pack_id(reading, facts.site_id),
     )
+
+
+def _find_pack_id(reading: Reading, site_id: str) -> str:
+    """The pack that a file says it is, if that reads like one of the site's."""
+    text = str(reading.about.get("pack_id") or "")
+    return text if re.fullmatch(rf"{re.escape(site_id)}-\d{{4}}-\d\d-\d\d-\d{{1,4}}", text, re.ASCII) else ""
 
 
 def decide_quarantine(
@@ -1231,15 +1243,16 @@ def _find_source(facts: FileFacts, record: Record) -> Source:
 
 def find_mended_queries(decision: Decision, standing: Standing) -> list[str]:
     """Open queries that this return settles: it tells soundly what they are about, or it is the same sending sent again
-    with the sheet and the row they concern and without the fault. What a correction leaves out settles nothing: a
-    person could vanish so, and nobody would have answered."""
+    with the sheet and the row they concern and without the fault; or the same pack again, which had not even said which
+    sending it was. What a correction leaves out settles nothing: a person could vanish so, and nobody would have
+    answered."""
     sending = decision.sending
     if sending is None or decision.quarantine_rule:
         return []
     asked = {decision.find_query_key(fault) for fault in decision.faults}
 
     def is_mended(key: QueryKey, query: OpenQuery) -> bool:
-        if key[0] in decision.told_soundly:
+        if key[0] in decision.told_soundly or (decision.pack_id and key[0].startswith(f"pack:{decision.pack_id}:")):
             return True
         is_own = query.return_id == sending.return_id and not decision.is_overtaken
         if not _is_sheet_of_study(query.sheet):

@@ -168,57 +168,63 @@ class _People:
 
 def _find_people(study: Study, events: Events, as_of: date) -> _People:
     view = events.select(as_of=as_of)
-    consents = pa.Table.from_pandas(
-        derive_consents(study, events, as_of)[_OF_CONSENT],
-        preserve_index=False,
-    )
-    screened, approached = view.table(ParticipantScreened), view.table(ParticipantApproached)
-    answers, allocated = view.table(ApproachAnswered), view.table(ParticipantAllocated)
-    returns, sent = view.table(ReturnAccepted), view.table(ReturnReleased)
-    agreed = answers.filter(pc.equal(answers["outcome"], "agreed"))
-    sources = [consents, agreed, allocated, returns, sent]
-    if any(wave.anchor == "screened" for wave in study.waves):
-        sources.append(screened)
-    chunks = [pc.unique(table["participant_id"]).cast(pa.string()) for table in sources]
-    every = pc.unique(pa.chunked_array(chunks, pa.string()))
-    ids = every.take(pc.array_sort_indices(every))
     # Of a site or a cohort that is told more than once, the first in this order counts.
-    told = [screened, approached, consents, answers, allocated, returns, sent]
-    at = [find_places(ids, table["participant_id"]) for table in told]
-    by_kind = dict(
-        zip(("screened", "approached", "consented", "answers", "allocated", "returns", "sent"), at, strict=True)
-    )
-    texts = {
-        "site_id": _collect(len(ids), [(places, table["site_id"]) for places, table in zip(at, told, strict=True)]),
-        "cohort": _collect(len(ids), [(at[0], screened["cohort"]), (at[1], approached["cohort"])]),
-        "body_id": _collect(len(ids), [(at[0], screened["body_id"]), (at[1], approached["body_id"])]),
-        "arm": _collect(len(ids), [(at[4], allocated["arm"])]),
-        **{name: _collect(len(ids), [(at[2], consents[name])]) for name in ("scopes", "route", "form")},
+    told = {
+        "screened": view.table(ParticipantScreened),
+        "approached": view.table(ParticipantApproached),
+        "consented": pa.Table.from_pandas(derive_consents(study, events, as_of)[_OF_CONSENT], preserve_index=False),
+        "answers": view.table(ApproachAnswered),
+        "allocated": view.table(ParticipantAllocated),
+        "returns": view.table(ReturnAccepted),
+        "sent": view.table(ReturnReleased),
     }
+    agreed = told["answers"].filter(pc.equal(told["answers"]["outcome"], "agreed"))["participant_id"]
+    ids_of = {name: table["participant_id"] for name, table in told.items()}
+    wanted = [agreed, *(ids_of[name] for name in ("consented", "allocated", "returns", "sent"))]
+    if any(wave.anchor == "screened" for wave in study.waves):
+        wanted.append(ids_of["screened"])
+    every = pc.unique(pa.chunked_array([pc.unique(values).cast(pa.string()) for values in wanted], pa.string()))
+    ids = every.take(pc.array_sort_indices(every))
+    at = {name: find_places(ids, values) for name, values in ids_of.items()}
+    n = len(ids)
+
+    def collect(column: str, *names: str) -> tuple[Numbers, list[str]]:
+        return _collect(n, [(at[name], told[name][column]) for name in names])
+
+    outcomes = collect("outcome", "answers")
+    has_outcome = {word: outcomes[0] == code for code, word in enumerate(outcomes[1])}
+    has_said_no = np.zeros(n, bool)
+    for word in ("declined", "not_eligible", "no_answer"):
+        has_said_no |= has_outcome.get(word, False)
+    has_agreed = has_outcome.get("agreed", np.zeros(n, bool))
+    for name in ("consented", "allocated", "returns", "sent"):
+        has_agreed[at[name]] = True
     days = {
-        "screened": _scatter_days(len(ids), at[0], screened["occurred_on"]),
-        "consented": _scatter_days(len(ids), at[2], consents["consented_on"]),
-        "allocated": _scatter_days(len(ids), at[4], allocated["occurred_on"]),
-        "signed": _scatter_days(len(ids), at[2], consents["signed_on"]),
+        name: _scatter_days(n, at[table], told[table][column])
+        for name, table, column in (
+            ("screened", "screened", "occurred_on"),
+            ("consented", "consented", "consented_on"),
+            ("signed", "consented", "signed_on"),
+            ("allocated", "allocated", "occurred_on"),
+        )
     }
-    has_agreed = np.zeros(len(ids), bool)
-    for table in (consents, agreed, allocated, returns, sent):
-        has_agreed[find_places(ids, table["participant_id"])] = True
-    said_no = answers.filter(pc.is_in(answers["outcome"], pa.array(["declined", "not_eligible", "no_answer"])))
-    has_said_no = np.zeros(len(ids), bool)
-    places = find_places(ids, said_no["participant_id"])
-    has_said_no[places[places >= 0]] = True
-    triples, answered = _find_answers(study, returns, by_kind["returns"], len(ids))
+    triples, answered = _find_answers(study, told["returns"], at["returns"], n)
     return _People(
         ids=ids,
         wave_ids=[wave.id for wave in study.waves],
-        texts=texts,
+        texts={
+            "site_id": collect("site_id", *told),
+            "cohort": collect("cohort", "screened", "approached"),
+            "body_id": collect("body_id", "screened", "approached"),
+            "arm": collect("arm", "allocated"),
+            **{name: collect(name, "consented") for name in ("scopes", "route", "form")},
+        },
         days=days,
         has_agreed=has_agreed,
         may_be_screened=~np.isnat(days["screened"]) & ~has_said_no,
         triples=triples,
         answered=answered,
-        sent={**_find_sent_rows(sent), "person": by_kind["sent"]},
+        sent={**_find_sent_rows(told["sent"]), "person": at["sent"]},
     )
 
 
@@ -599,7 +605,10 @@ def derive_moves(
         parts.append(rows)
     moves = pd.concat(parts, ignore_index=True)
     moves["site_id"] = moves["site_id_then"]
-    moves["why"] = [_explain(study, row) for row in moves.itertuples(index=False)]
+    cause = moves.groupby(["wave", "anchor_on_then", "anchor_on", "found_in"], dropna=False, observed=True).ngroup()
+    causes = moves.assign(cause=cause).drop_duplicates("cause").sort_values("cause")
+    words = [_explain(study, row) for row in causes.itertuples(index=False)]
+    moves["why"] = np.array(words, object)[cause]
     order = {wave.id: place for place, wave in enumerate(study.waves)}
     moves["order"] = moves["wave"].map(order).fillna(len(order))
     moves = moves.sort_values(["participant_id", "order", "respondent"], ignore_index=True, kind="stable")

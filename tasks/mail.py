@@ -7,6 +7,7 @@ answer. The three are told apart here, since a message of which it is not known 
 from __future__ import annotations
 
 import re
+import select
 import smtplib
 import socket
 import ssl
@@ -20,6 +21,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 from pathlib import Path
+from time import monotonic
 from typing import Literal, Protocol, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -31,6 +33,7 @@ from tasks.settings import Settings
 OUTBOX_FOLDER = "outbox_mail"
 _ACCEPTING = 10  # so many times longer may a server take over a whole message as over a step (RFC 5321, 4.5.3.2.6)
 _ENHANCED = re.compile(rb"^\s*([245]\.\d{1,3}\.\d{1,3})\b")
+_LONGEST_LISTENING = 0.25  # seconds
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _WELL, _GOES_ON, _FOR_NOW = 2, 3, 4  # first digits of an answer
 _CLOSING = 421
@@ -245,13 +248,19 @@ class SmtpTransport:
         return Outcome("temporary", refused.status, "account") if b"relay" in words.lower() else refused
 
     def _transmit(self, data: bytes) -> Outcome:
+        asked_at = monotonic()
         if (refused := self._try(self._begin)) is not None:
             return refused
+        round_trip = min(monotonic() - asked_at, _LONGEST_LISTENING)
         connection = self._connected()
         lines = re.sub(rb"(?m)^\.", b"..", data if data.endswith(b"\r\n") else data + b"\r\n")
-        # Until the last dot has left here, the server cannot take the message, whatever happens.
+        # Until the last dot has left here, the server cannot take the message, whatever happens. So it is listened to
+        # once more: one that has closed the connection amid the message is then known not to have taken it.
         if (broken := self._try(lambda: connection.send(lines))) is not None:
             return broken
+        if connection.sock is not None and select.select([connection.sock], [], [], round_trip)[0]:
+            self._drop()
+            return Outcome("temporary", trouble="connection")
         try:
             if connection.sock is not None:
                 connection.sock.settimeout(self._settings.mail_seconds * _ACCEPTING)

@@ -332,7 +332,8 @@ def _find_widths(sheet: Sheet, frame: pd.DataFrame) -> dict[str, float]:
     }
     if sheet.is_for_reading:
         for column in sheet.columns:
-            texts = frame[column.code].astype(str) if column.code in frame and column.kind == "text" else []
+            is_worded = column.code in frame and column.kind == "text"
+            texts: list[str] = frame[column.code].astype(str).tolist() if is_worded else []
             widths[column.code] = min(max([13.0, *(len(text) + 3.0 for text in texts)]), 40)
         widths |= {"version": 10, "copy_number": 10, "status_checked": 14}
     elif sheet.code == CONSENT:
@@ -340,7 +341,7 @@ def _find_widths(sheet: Sheet, frame: pd.DataFrame) -> dict[str, float]:
         widths |= {"copy_filed": 9, "consent_form_version": 11, "consent_scopes": 22, "asked": 32}
     elif sheet.code == SCREENING:
         widths |= {"participant_id": 15, "screened_on": 14, "approached_on": 14}
-    return widths
+    return {code: width for code, width in widths.items() if code in sheet.column_by_code}
 
 
 def _set_heights(page: xlsxwriter.worksheet.Worksheet, sheet: Sheet, frame: pd.DataFrame) -> None:

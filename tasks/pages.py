@@ -141,15 +141,17 @@ def write_release_report(
     files: pd.DataFrame,
     queries: pd.DataFrame,
     kept_apart: Mapping[str, Any],
+    erased: Mapping[str, Any],
     sending: Sending,
     data_files: Mapping[str, bytes],
 ) -> bytes:
     """The page that comes with a release: attendance, dispositions, scores, what sites sent.
 
     `tables`: participants, responses, scores. `dispositions`, `files`, `queries`: as from the folds of `study.state`,
-    as of the release's date. `kept_apart`: from `study.incidents.count_quarantined`. `sending`: from
-    `study.yields.summarise_sending`. `slice_name`: of a part of the study, "" for the whole. Every number on the page
-    is counted here from these; what has no rows is said in a sentence.
+    as of the release's date. `kept_apart`: from `study.incidents.count_quarantined`. `erased`: from
+    `study.erasure.summarise_erasures`. `sending`: from `study.yields.summarise_sending`. `slice_name`: of a part of the
+    study, "" for the whole. Every number on the page is counted here from these; what has no rows is said in a
+    sentence.
     """
     participants, responses, scores = tables["participants"], tables["responses"], tables["scores"]
     received = files[files["occurred_on"] <= pd.Timestamp(as_of)]
@@ -175,6 +177,7 @@ def write_release_report(
         n_open=int(by_site["n_open"].sum()),
         n_quarantined=int(by_site["n_quarantined"].sum()),
         kept_apart=kept_apart,
+        n_erased=erased["n_participants"],
         active_sites=by_site.loc[~is_silent, "site"].tolist(),
         silent_sites=[site.name for site, silent in zip(study.sites, is_silent, strict=True) if silent],
         arms=_describe_arms(participants, study),

@@ -87,8 +87,8 @@ class Assembled:
     """Everything that goes into a release, before it is written.
 
     `head`: the last row of the ledger at `known_at`. `files`: every file from which anything here came, and every
-    other one processed by `as_of`. `quarantined`: what `count_quarantined` says is left out. `erased`: what was erased
-    until now, whatever `known_at`. `slice_name`: that of a replay's slice, "" for the whole study.
+    other one processed by `as_of`. `quarantined`: what `count_quarantined` says is left out. `erased`: what was
+    erased of it until now, whatever `known_at`. `slice_name`: that of a replay's slice, "" for the whole study.
     """
 
     study: Study
@@ -135,7 +135,7 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
     returns = derive_returns(known)
     returns = returns[returns["is_current"] & (returns["occurred_on"] <= pd.Timestamp(as_of))]
     # What was erased since can't be read as it was known then: that decision holds for every view.
-    returns = returns[~is_erased(returns, derive_erased(everything))]
+    with_erased, returns = returns, returns[~is_erased(returns, derive_erased(everything))]
     participants = derive_participants_table(derive_participants(happened))
     responses = derive_responses_table(returns, read_answers(workspace, returns), study, instruments)
     faults = find_participant_faults(participants, study)
@@ -145,6 +145,7 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
         faults = find_score_faults(scores, participants)
     if faults:
         raise ReleaseFault(faults)
+    files = _find_source_files(known, happened, with_erased)
     return Assembled(
         study=study,
         instruments=instruments,
@@ -154,11 +155,11 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
         head=_find_head(known)[0],
         tables={"participants": participants, "responses": responses, "scores": scores},
         dispositions=derive_dispositions(happened),
-        files=_find_source_files(known, happened, returns),
+        files=files,
         queries=derive_queries(happened),
         quarantined=count_quarantined(known, as_of),
         sending=summarise_sending(study, known, as_of),
-        erased=summarise_erasures(everything),
+        erased=summarise_erasures(everything, with_erased, files),
         configuration=configuration,
     )
 
@@ -329,6 +330,7 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
             files=assembled.files,
             queries=assembled.queries,
             kept_apart=assembled.quarantined,
+            erased=assembled.erased,
             sending=assembled.sending,
             data_files=data,
         ),

@@ -482,7 +482,8 @@ def write_records(
     page.set_row(code_row, 13)
     places = {str(code): place for place, code in enumerate(frame.columns)}
     values = frame.to_numpy(dtype=object)
-    usual = {column.code: _find_width(column, turned, roomy=not n_items) for column in sheet.columns} | (widths or {})
+    usual = {column.code: _find_width(column, turned, roomy=not n_items) for column in sheet.columns}
+    usual |= {code: width for code, width in (widths or {}).items() if code in usual}
     labels = [column.label for column in sheet.columns]
     upright = max(find_row_height(labels, [width - 1 for width in usual.values()]), 34)
     page.set_row(label_row, 15 + 5.2 * max(map(len, labels)) if turned else upright)

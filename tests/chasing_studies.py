@@ -212,7 +212,7 @@ moved to 2 October)."""
 
 
 @cache
-def make_study(fieldwork: str = NO_FIGURES, approvals: str = release_studies.APPROVALS + CHASERS) -> Study:
+def make_study(fieldwork: str = NO_FIGURES, approvals: str = release_studies.APPROVALS) -> Study:
     files = {
         "study.toml": release_studies.STUDY + WITHDREW, "approvals.toml": approvals, "fieldwork.toml": fieldwork,
         "sites/luton.toml": LUTON, "sites/devon.toml": DEVON,

@@ -17,7 +17,12 @@ Dim book As Object
 Sub Put(title As String, address As String, text As String)
   sheet = book.Sheets.getByName(title)
   cell = sheet.getCellRangeByName(address)
-  If Not (sheet.isProtected() And cell.CellProtection.IsLocked) Then cell.setFormula(text)
+  If sheet.isProtected() And cell.CellProtection.IsLocked Then Exit Sub
+  If book.NumberFormats.getByKey(cell.NumberFormat).Type And com.sun.star.util.NumberFormat.TEXT Then
+    cell.setString(text)
+  Else
+    cell.setFormula(text)
+  End If
 End Sub
 Sub Main
   Dim opening(0) As New com.sun.star.beans.PropertyValue
@@ -47,7 +52,8 @@ def _run(folder: Path, *arguments: str) -> None:
 def fill_in(data: bytes, cells: Iterable[tuple[str, str, str]], folder: Path) -> bytes:
     """The workbook after somebody typed texts into cells (sheet, cell, text), one after the other, and saved it.
 
-    Cells that LibreOffice holds to be locked are left as they are: the keyboard refuses them, a macro would not.
+    Cells that LibreOffice holds to be locked are left as they are, and what is typed into a cell for text stays text:
+    so does the keyboard, and a macro by itself would not. Dates are read as in the United States, or written out.
     """
     source, target = folder / "opened.xlsx", folder / "saved.xlsx"
     source.write_bytes(data)

@@ -1,8 +1,8 @@
 """What tests need from outside Python, found or fetched before they run: `python -m tests.provide`.
 
-PostgreSQL's server programs, the browser Chromium, LibreOffice and a reader of PDF come from the system's packages,
-where this runs as root on a system with apt-get; axe-core, which judges whether a page is accessible, from a package
-that bundles it.
+PostgreSQL's server programs, the browser Chromium, LibreOffice, a reader of PDF and two mail servers come from the
+system's packages, where this runs as root on a system with apt-get; axe-core, which judges whether a page is
+accessible, from a package that bundles it.
 Nothing here fails: what is missing is named with the way to get it, and its tests skip, or fail where CI is set.
 """
 
@@ -55,6 +55,11 @@ def find_pdftotext() -> Path | None:
     return Path(found) if (found := shutil.which("pdftotext")) else None
 
 
+def find_mail_program(name: str) -> Path | None:
+    """A mail server's program, which may lie where only administrators look."""
+    return Path(found) if (found := shutil.which(name) or shutil.which(name, path="/usr/sbin")) else None
+
+
 def fetch_axe() -> None:
     """Take the script out of a wheel; the wheel itself is not installed, nor what it requires."""
     with tempfile.TemporaryDirectory() as folder:
@@ -86,6 +91,8 @@ def main() -> None:
         "chromium": find_browser,
         "libreoffice-calc": find_libreoffice,
         "poppler-utils": find_pdftotext,
+        "exim4-daemon-light": lambda: find_mail_program("exim4"),
+        "dovecot-imapd": lambda: find_mail_program("dovecot"),
     }
     if missing := [package for package, find in system.items() if find() is None]:
         say(f"Installing for the tests: {', '.join(missing)} ...")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from study.events import (
@@ -142,9 +143,13 @@ def make_study(fieldwork: str = FIELDWORK) -> Study:
     return parse_study({path: text.encode() for path, text in files.items()}, "trial")
 
 
-def write_definitions(folder: Path, fieldwork: str = FIELDWORK) -> None:
-    """The study and its instrument as files, below `folder`."""
+def write_definitions(folder: Path, fieldwork: str = FIELDWORK, n_sites: int = 0) -> None:
+    """The study and its instrument as files, below `folder`; with further sites: `area_a`, `area_b` and so on."""
     sites = {"sites/luton.toml": LUTON, "sites/devon.toml": DEVON}
+    for letter in ascii_lowercase[:n_sites]:
+        text = LUTON.replace("luton", f"area_{letter}").replace("LUT", f"AR{letter.upper()}")
+        text = text.replace("Luton", f"Area {letter.upper()}")
+        sites[f"sites/area_{letter}.toml"] = text
     study = {"study.toml": STUDY, "approvals.toml": APPROVALS, "fieldwork.toml": fieldwork, **sites}
     files = {f"sites_config/trial/{name}": text for name, text in study.items()}
     files |= {"instruments/mood/definition.toml": MOOD, "instruments/mood/worked_examples.csv": EXAMPLES}
@@ -169,7 +174,8 @@ def move_clock(workspace: Workspace, day: date) -> None:
 
 def identify(number: int, site_id: str = "luton") -> str:
     """The identifier of a number at a site."""
-    return compute_identifier(RULE, {"luton": "LUT", "devon": "DEV"}[site_id], number)
+    codes = {"luton": "LUT", "devon": "DEV"}
+    return compute_identifier(RULE, codes.get(site_id, f"AR{site_id[-1].upper()}"), number)
 
 
 def grant(*sites: str, on: date = date(2017, 6, 1)) -> list[Event]:

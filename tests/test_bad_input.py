@@ -23,7 +23,16 @@ import pandas as pd
 import pytest
 from openpyxl.workbook import Workbook
 
-from study.events import QueryRaised, ReturnAccepted, ReturnRefused
+from study.events import (
+    ActivityReported,
+    ApproachAnswered,
+    ConsentRecorded,
+    QueryAnswered,
+    QueryRaised,
+    ReturnAccepted,
+    ReturnRefused,
+    Voided,
+)
 from study.state import derive_files, derive_participants, derive_queries, derive_returns
 from tasks.files import FileArea, FolderArea, S3Area, _name_temporary, connect_s3
 from tasks.returns import find_sites_with_files, read_answers, receive_site_returns, remove_leftovers
@@ -583,3 +592,93 @@ def test_two_processes_that_receive_one_inbox_count_nothing_twice(tmp_path):
     assert events.frame(ReturnAccepted)["key"].is_unique
     assert len(events.frame(QueryRaised)) == 0
     assert len(derive_participants(events)) == 3
+
+
+# Logs of people, figures and answers ----------------------------------------------------------------------------------
+
+LUTON = ["LUT-P00013", "LUT-P00021", "LUT-P00037"]
+AUTUMN = date(2017, 10, 2)
+
+
+def approach(*people: str, **cells: object) -> pd.DataFrame:
+    fixed = {"cohort": "mental_health", "screened_on": date(2017, 9, 4), "approached_on": date(2017, 9, 5)}
+    return pd.DataFrame({"participant_id": list(people), **(fixed | {"outcome": "agreed"} | cells)})
+
+
+def consent(*people: str, **cells: object) -> pd.DataFrame:
+    fixed = {"consented_on": date(2017, 9, 11), "consent_form_version": "1.0", "consent_scopes": "questionnaires"}
+    details = {"route": "self", "taken_by": "site_researcher", "copy_filed": "no", "form": "standard"}
+    return pd.DataFrame({"participant_id": list(people), **(fixed | details | cells)})
+
+
+@pytest.fixture
+def luton(tmp_path: Path) -> Post:
+    """A site of the study whose consent is signed. Nothing is approved there: logs are taken all the same."""
+    clock = datetime(2017, 10, 2, 6, 30, tzinfo=UTC)
+    settings = Settings(_env_file=None, data_folder=tmp_path, settle_seconds=10)
+    return Post(create_workspace("ipc", settings=settings, clock=lambda: clock), "luton")
+
+
+def post_logs(post: Post, number: int = 1, change: Any = None, **sheets: pd.DataFrame) -> Receipt:
+    """One sending of logs, and its receipt."""
+    before = set(post.read_receipts())
+    about = {"study": "ipc", "posted_on": date(2017, 9, 29), "sending_number": number}
+    post.receive(post.make(sheets, change=change, **about), today=AUTUMN)
+    [name] = set(post.read_receipts()) - before
+    return post.read_receipts()[name]
+
+
+def test_names_and_wrong_digits_in_logs_reach_neither_ledger_nor_receipt(luton):
+    def spoil(workbook: Workbook) -> None:
+        workbook["Consent"]["F3"] = STRANGE
+        workbook["Consent"]["H4"] = datetime(2002, 3, 14)  # noqa: DTZ001 (a birthday as a spreadsheet keeps it)
+        workbook["Screening and approach"]["A5"] = "LUT-P00036"
+        workbook["Screening and approach"]["G4"] = STRANGE
+
+    receipt = post_logs(luton, screening=approach(*LUTON), consent=consent(*LUTON[:2]), change=spoil)
+    assert [(row["Sheet"], row["Cell"], row["Importance"]) for row in receipt.rows] == [
+        ("Screening and approach", "G4", "Must be mended"),
+        ("Screening and approach", "A5", "Must be mended"),
+        ("Consent", "F3", "Must be mended"),
+        ("Consent", "A4", "Must be mended"),
+        ("Consent", "H4", "Must be mended"),
+    ]
+    assert receipt.says("its last digit, the check digit, does not fit the others")
+    assert receipt.says("Never type a date of birth")
+    assert receipt.says("Expected is no reason here, unless the person declined or is not eligible.")
+    ledger = read_ledger(luton.workspace)
+    for typed in ("Jones", "2002", "LUT-P00036", "LUT-P00021"):
+        assert typed not in ledger
+        assert not receipt.says(typed)
+
+
+def test_a_log_that_grows_from_week_to_week_asks_nothing(luton):
+    first = post_logs(luton, screening=approach(*LUTON, outcome=["agreed", "no_answer", ""]), consent=consent(LUTON[0]))
+    later = post_logs(
+        luton,
+        2,
+        screening=approach(*LUTON, outcome=["agreed", "declined", "agreed"], reason=["", "no_time", ""]),
+        consent=consent(LUTON[0], LUTON[2], copy_filed="yes"),
+    )
+    assert (first.rows, later.rows) == ([], [])
+    events = luton.workspace.read_events()
+    assert events.frame(ApproachAnswered)["outcome"].tolist() == ["agreed", "declined", "agreed"]
+    assert events.frame(ConsentRecorded)["copy_filed"].tolist() == ["yes", "yes"]
+    assert len(events.frame(Voided)) == 2
+    again = post_logs(luton, 3, screening=approach(*LUTON, outcome=""), consent=consent(LUTON[0], copy_filed=""))
+    assert again.rows == []
+    assert len(luton.workspace.read_events().frame(Voided)) == 2
+
+
+def test_figures_and_answers_come_in_by_the_same_workbook(luton):
+    post_logs(luton, screening=approach(LUTON[0], cohort="other"))
+    figures = pd.DataFrame({"month": ["2017-08"], "figure": ["budgets"], "evaluation": [12], "nhs_england": [15]})
+    answers = pd.DataFrame({"query_id": ["luton-0001", "luton-0009"], "answer": "confirmed"})
+    receipt = post_logs(luton, 2, activity=figures, queries=answers)
+    assert receipt.places == [("luton-0002", "Queries", "A4")]
+    assert receipt.says("Your site has no query with this number")
+    events = luton.workspace.read_events()
+    told = events.frame(ActivityReported)
+    assert list(zip(told["reported_to"], told["count"], strict=True)) == [("evaluation", 12), ("nhs_england", 15)]
+    assert events.frame(QueryAnswered)["query_id"].tolist() == ["luton-0001"]
+    assert set(derive_queries(events)["status"]) == {"open"}

@@ -248,6 +248,7 @@ def test_a_new_study_validates_at_once(tmp_path: Path, title: str) -> None:
     assert all(path.is_file() for path in written)
     assert {path.relative_to(tmp_path).as_posix() for path in written} == {
         "housing_support/approvals.toml",
+        "housing_support/fieldwork.toml",
         "housing_support/study.toml",
         "housing_support/sites/example_area.toml",
     }

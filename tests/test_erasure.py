@@ -13,7 +13,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from moto import mock_aws
+from typer.testing import CliRunner
 
+from desk import command_line
 from study.erasure import find_limit
 from study.events import (
     DataErased,
@@ -193,6 +195,8 @@ def test_two_people_of_one_file_one_after_the_other(stored: Workspace) -> None:
     release = freeze_release(stored, AS_OF, BY)
     assert read_people(stored, release.release) == {"01-702-1082": 6}
     assert release.manifest["erased"]["n_participants"] == 2
+    report = " ".join(stored.area.get(f"releases/{release.release}/report.html").decode().split())
+    assert "Answers of 2 participants were erased by decision" in report
 
 
 def test_an_earlier_view_of_the_ledger_holds_none_of_it_either(workspace: Workspace) -> None:
@@ -204,11 +208,23 @@ def test_an_earlier_view_of_the_ledger_holds_none_of_it_either(workspace: Worksp
     assert len(release.manifest["erased"]["files"]) == 4
 
 
+NOTHING = {"n_participants": 0, "n_records": 0, "files": []}
+
+
+def test_a_release_that_held_nothing_of_it_is_still_the_same(workspace: Workspace) -> None:
+    early = date(2012, 7, 31)
+    frozen = freeze_release(workspace, early, BY)
+    erase_data(workspace, GONE, **WHY)
+    assert freeze_release(workspace, early, BY).answer == "same"
+    assert frozen.manifest["erased"] == NOTHING
+    assert list_recalled(workspace, workspace.read_events()) == {}
+
+
 def test_the_manifest_says_what_was_erased(workspace: Workspace) -> None:
-    assert freeze_release(workspace, AS_OF, BY).manifest["erased"] == {"n_participants": 0, "files": []}
+    assert freeze_release(workspace, AS_OF, BY).manifest["erased"] == NOTHING
     erase_data(workspace, GONE, **WHY)
     told = freeze_release(workspace, AS_OF, BY).manifest["erased"]
-    assert told["n_participants"] == 1
+    assert (told["n_participants"], told["n_records"]) == (1, 2)
     assert all(file["erased_on"] == "2013-07-01" and file["reason"] == "withdrawal_of_data" for file in told["files"])
     assert GONE not in str(told)
 
@@ -477,3 +493,26 @@ def test_a_bucket_that_keeps_versions_keeps_none_of_an_erased_file() -> None:
         assert [version["Key"][-64:] for version in kept["Versions"]] == [other]
         assert "DeleteMarkers" not in kept
         client.close()
+
+
+def test_verify_says_what_was_erased_and_what_cannot_be_rebuilt(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line, "open_study", lambda _: workspace)
+
+    def verify() -> tuple[int, str]:
+        result = CliRunner().invoke(command_line.app, ["verify", "cdisc_pilot"])
+        return result.exit_code, " ".join(result.output.split())
+
+    freeze_release(workspace, AS_OF, BY)
+    assert "erased" not in verify()[1]
+    workbook = next(data for data in list_files(workspace) if data.startswith(b"workbook 1"))
+    erase_data(workspace, GONE, **WHY)
+    code, said = verify()
+    assert code == 0
+    assert "4 files erased by decision; what others need of 2 of them is in the files that took their place." in said
+    assert f"Release 2013-06-01 ({workspace.area.place}/releases/2013-06-01) holds answers that were erased" in said
+    sha256 = workspace.content.put(workbook)
+    code, said = verify()
+    assert code == 1
+    assert f"1 file ({sha256[:12]}) should be gone and still there" in said

@@ -30,7 +30,9 @@ from study.pack_layout import (
     derive_return_layout,
     fold_title,
     parse_answer,
+    parse_count,
     parse_date,
+    parse_month,
     parse_text,
 )
 from tests.return_workbooks import LAYOUT, list_studies, load_layout
@@ -261,3 +263,116 @@ def test_titles_are_the_studys_own():
     assert [field.code for field in ABOUT_FIELDS] == [
         "study", "site", "posted_on", "sending_number", "correction", "layout_version", "pack_id",
     ]  # fmt: skip
+
+
+# Logs of consent, approach, figures and queries ---------------------------------------------------------------------
+
+
+def test_the_layout_of_a_study_with_signed_consent():
+    layout = load_layout("ipc")
+    codes = {sheet.code: sheet.codes for sheet in layout.sheets}
+    assert list(codes)[:7] == [
+        "screening", "consent", "allocation", "disposition", "activity", "queries", "due",
+    ]  # fmt: skip
+    assert codes["screening"] == (
+        "participant_id", "cohort", "body", "screened_on", "approached_on", "outcome", "reason",
+    )  # fmt: skip
+    assert codes["consent"] == (
+        "participant_id", "consented_on", "consent_form_version", "consent_scopes", "route", "taken_by", "capacity",
+        "sixteen_in", "copy_filed", "form", "asked",
+    )  # fmt: skip
+    assert codes["activity"] == ("month", "figure", "evaluation", "nhs_england")
+    assert codes["queries"] == ("query_id", "about", "question", "answer")
+    titles = {sheet.code: sheet.title for sheet in layout.sheets}
+    assert (titles["screening"], titles["consent"]) == ("Screening and approach", "Consent")
+    assert (titles["activity"], titles["queries"], titles["due"]) == ("Activity figures", "Queries", "Due")
+    assert [sheet.code for sheet in layout.sheets if sheet.is_for_reading] == ["due"]
+
+
+def test_drop_downs_hold_what_the_study_lists():
+    layout = load_layout("ipc")
+
+    def choices(sheet, column):
+        return [choice.code for choice in layout.sheet_by_code[sheet].column_by_code[column].choices]
+
+    assert choices("disposition", "scope") == ["treatment", "questionnaires", "linkage", "post", "data", "study"]
+    assert choices("consent", "route") == ["self", "consultee", "parent"]
+    assert choices("consent", "taken_by")[0] == "site_researcher"
+    assert choices("activity", "figure") == ["care_plans", "budgets"]
+    months = choices("activity", "month")
+    assert (months[0], months[5], months[6], months[-1], len(months)) == (
+        "2017-07", "2017-12", "2018-01", "2018-11", 17,
+    )  # fmt: skip
+    pilot = load_layout("cdisc_pilot").sheet_by_code["disposition"]
+    assert [choice.code for choice in pilot.column_by_code["scope"].choices] == ["treatment", "study"]
+
+
+def test_a_workbook_of_the_old_layout_is_read_where_nothing_of_it_changed():
+    assert load_layout("cdisc_pilot").reads_also == ("1",)
+    assert load_layout("ipc").reads_also == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "month"),
+    [
+        ("2018-03", "2018-03"),
+        ("2018-3", "2018-03"),
+        (" 2018/03\u00a0", "2018-03"),
+        ("03/2018", "2018-03"),
+        ("3.2018", "2018-03"),
+        ("March 2018", "2018-03"),
+        ("mar 2018", "2018-03"),
+        ("Sept-2018", "2018-09"),
+        (dt.date(2018, 3, 1), "2018-03"),
+        (dt.datetime.fromisoformat("2018-03-01"), "2018-03"),
+        (43160.0, "2018-03"),
+        (None, ""),
+        ("", ""),
+        ("  ", ""),
+        (pd.NaT, ""),
+    ],
+)
+def test_months_that_are_understood(value, month):
+    parsed = parse_month(value)
+    assert (parsed.month, parsed.is_fault) == (month, False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        dt.date(2018, 3, 2), dt.date(2002, 3, 14), 43161.0, "14/03/2002", "2002-03-14", "14 March 2002", "2018-13",
+        "2018-00", "1979-12", "2100-01", "18-03", "March", "2018", "n/a", "Smarch 2018", True, 0.5,
+    ],
+)  # fmt: skip
+def test_a_date_is_no_month_so_that_no_birthday_comes_in_by_the_month_of_it(value):
+    parsed = parse_month(value)
+    assert (parsed.month, parsed.is_fault) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [(0.0, 0), (131.0, 131), ("131", 131), (" 1,310 ", 1310), ("12,345,678", None), (9_999_999, 9_999_999)],
+)
+def test_counts_that_are_understood(value, count):
+    parsed = parse_count(value)
+    assert (parsed.count, parsed.is_fault) == (count, count is None)
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_a_blank_count_is_no_fault(value):
+    assert (parse_count(value).count, parse_count(value).is_fault) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [-1.0, 2.5, "about 100", "1.310,5", "1,31", "12%", 10_000_000, 1e20, float("inf"), True, dt.date(2018, 3, 1)],
+)
+def test_counts_that_are_not_understood_are_faults_and_never_guessed(value):
+    assert (parse_count(value).count, parse_count(value).is_fault) == (None, True)
+
+
+@given(st.one_of(st.text(), st.floats(), st.booleans(), st.none(), st.datetimes(), st.dates(), st.times()))
+def test_no_cell_whatever_stops_the_readers_of_months_and_counts(value):
+    month, count = parse_month(value), parse_count(value)
+    assert month.month == "" or (len(month.month) == 7 and not month.is_fault)
+    assert count.count is None or (count.count >= 0 and not count.is_fault)

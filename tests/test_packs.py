@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from study.events import (
     ApproachAnswered,
     ConsentRecorded,
     Event,
+    IdentifiersIssued,
     ParticipantAllocated,
     ParticipantApproached,
     ParticipantScreened,
     QueryAnswered,
     QueryRaised,
     ReturnAccepted,
+    ReturnFileProcessed,
 )
 from study.pack_layout import LISTS_TITLE, Layout, derive_return_layout
 from study.packs import (
@@ -39,8 +41,9 @@ from study.packs import (
     derive_stop_list,
     list_new_identifiers,
 )
+from study.state import derive_queries
 from tasks.definitions import load_instruments, load_study
-from tasks.packs import find_letters_name, find_pack_name, write_pack
+from tasks.packs import find_letters_name, find_pack_name, write_pack, write_participant_letters
 from tasks.releasing import draw_up_plan, release_packs
 from tasks.returns import receive_site_returns
 from tasks.settings import PROJECT, Settings
@@ -57,7 +60,7 @@ from tests.pack_plans import (
     make_rows,
     make_stops,
 )
-from tests.return_workbooks import edit
+from tests.return_workbooks import edit, list_studies
 from tests.test_state import tell
 
 STUDY = load_study("ipc")
@@ -308,22 +311,26 @@ def test_what_the_study_wrote_is_locked_and_all_else_is_open() -> None:
     for title in ("Screening and approach", "Consent", "ONS4", "Queries", "Activity figures"):
         assert book[title].protection.insertRows is False
 
-    def is_locked(title: str, code: str, row: int) -> bool:
+    def is_locked(title: str, code: str) -> bool:
         page = book[title]
-        return bool(page[find_cell(page, code, row)].protection.locked)
+        cell = page[find_cell(page, code, 3)]
+        if cell.has_style:
+            return bool(cell.protection.locked)
+        [column] = [each for each in page.column_dimensions.values() if each.min <= cell.column <= each.max]
+        return bool(column.protection.locked)
 
-    for title, code in (("ONS4", "participant_id"), ("ONS4", "wave"), ("Queries", "query_id"), ("Queries", "question"),
-                        ("Consent", "participant_id"), ("Consent", "asked"), ("Due", "due_on"),
-                        ("Activity figures", "month"), ("Screening and approach", "participant_id")):  # fmt: skip
-        assert is_locked(title, code, 3), (title, code)
-    for title, code in (("ONS4", "collected_on"), ("ONS4", "ons_satisfied"), ("ONS4", "form"), ("Queries", "answer"),
-                        ("Consent", "copy_filed"), ("Consent", "taken_by"), ("Activity figures", "nhs_england"),
-                        ("Screening and approach", "outcome"), ("Due", "status_checked")):  # fmt: skip
-        page = book[title]
-        letter = find_cell(page, code, 3).rstrip("0123456789")
-        cell = page[f"{letter}3"]
-        style_locked = cell.protection.locked if cell.has_style else page.column_dimensions[letter].protection.locked
-        assert not style_locked, (title, code)
+    locked = {
+        "ONS4": ("participant_id", "respondent", "wave"), "Queries": ("query_id", "about", "question"),
+        "Consent": ("participant_id", "asked", "consented_on"), "Due": ("participant_id", "due_on"),
+        "Activity figures": ("month", "figure", "evaluation"), "Screening and approach": ("participant_id", "cohort"),
+    }  # fmt: skip
+    opened = {
+        "ONS4": ("form", "collected_on", "ons_satisfied"), "Queries": ("answer",), "Due": ("status_checked",),
+        "Consent": ("copy_filed", "taken_by", "capacity"), "Activity figures": ("nhs_england",),
+        "Screening and approach": ("outcome", "reason"), "Disposition": ("participant_id", "left_on"),
+    }  # fmt: skip
+    assert {(title, code) for title, codes in locked.items() for code in codes if not is_locked(title, code)} == set()
+    assert {(title, code) for title, codes in opened.items() for code in codes if is_locked(title, code)} == set()
     about = book["About"]
     open_cells = {about.cell(row, 2).value for row in range(4, 11) if not about.cell(row, 3).protection.locked}
     assert open_cells == {"posted_on", "sending_number", "correction"}
@@ -440,7 +447,8 @@ def workspace(tmp_path: Path) -> Workspace:
     )  # fmt: skip
     people = [*approached(1, "agreed"), *approached(2, "agreed"), *approached(3), *approached(4, "agreed")]
     consents = [signed(1, copy_filed="no", taken_by="site_researcher"), signed(2, copy_filed="yes")]
-    workspace.ledger.append([*people, *consents, query])
+    issued = IdentifiersIssued(occurred_on=date(2017, 11, 1), requested_by=BY, site_id="luton", first=1, n=20)
+    workspace.ledger.append([issued, *people, *consents, query])
     return workspace
 
 
@@ -472,7 +480,7 @@ def test_what_a_site_fills_in_with_libreoffice_is_accepted(workspace: Workspace,
         ("Screening and approach", "reason", 3): "no_time",
         ("Screening and approach", "cohort", 4): "long_term_conditions",
         ("Screening and approach", "screened_on", 4): "3 Jan 2018",
-        ("Screening and approach", "approached_on", 4): "04/01/2018",
+        ("Screening and approach", "approached_on", 4): "2018-01-04",
         ("Consent", "participant_id", 3): "somebody else",  # locked: it stays
         ("Consent", "copy_filed", 3): "yes",
         ("Consent", "consented_on", 4): "2018-01-04",
@@ -494,7 +502,7 @@ def test_what_a_site_fills_in_with_libreoffice_is_accepted(workspace: Workspace,
     }
     for row, person in enumerate((ONE, TWO), start=3):
         assert book["ONS4"][f"A{row}"].value == person
-        plan |= {("ONS4", "collected_on", row): "2017-12-22"}
+        plan |= {("ONS4", "collected_on", row): "22/12/2017"}
         plan |= {("ONS4", item.id, row): "7" for item in INSTRUMENTS["ons4"].items}
     plan |= {("EQ-5D-5L", "collected_on", 3): "2017-12-22"}
     plan |= {("EQ-5D-5L", item.id, 3): "2" for item in INSTRUMENTS["eq5d5l"].items}
@@ -505,7 +513,7 @@ def test_what_a_site_fills_in_with_libreoffice_is_accepted(workspace: Workspace,
     assert open_book(filled)["Consent"]["A3"].value == ONE
 
     counts, receipt = return_pack(workspace, filled)
-    assert counts["queries"] == 0, receipt
+    assert counts["queries"] == 0, "\n".join(receipt)
     assert (counts["files"], counts["files quarantined"], counts["records refused"]) == (1, 0, 0)
     assert counts["records accepted"] == 3
     assert "Everything in this workbook was accepted. Thank you." in receipt
@@ -521,18 +529,127 @@ def test_what_a_site_fills_in_with_libreoffice_is_accepted(workspace: Workspace,
     assert sorted(events.frame(ActivityReported)["count"]) == [12, 15]
 
 
-def dated(data: bytes, day: str = "2018-01-08") -> bytes:
-    return edit(data, lambda book: book["About"].cell(6, 3, datetime.fromisoformat(day)))
+def put_day(book: openpyxl.Workbook, day: date = BACK) -> None:
+    cell = next(row[2] for row in book["About"].iter_rows() if row[1].value == "posted_on")
+    cell.value = day
 
 
-def test_a_pack_sent_back_unchanged_is_told_so_once_and_asks_nothing(workspace: Workspace) -> None:
-    data = send_pack(workspace)
+@pytest.mark.parametrize("change", [lambda book: None, put_day])
+def test_a_pack_sent_back_as_it_was_is_told_so_once_and_asks_nothing(
+    workspace: Workspace, change: Callable[[openpyxl.Workbook], None]
+) -> None:
+    rows = draw_up_plan(workspace, SENT, ["baseline"], ["luton"]).going
+    bare = make_plan(workspace.study, rows=rows, first_number=21, n_numbers=50, unsigned=(FOUR,))
+    data = edit(write_pack(workspace.study, workspace.instruments, bare, workspace.layout), change)
     counts, receipt = return_pack(workspace, data)
-    assert (counts["records accepted"], counts["log entries"]) == (0, 0)
-    told = [text for text in receipt if "nothing" in text.casefold()]
-    assert told, receipt
-    print(receipt)
+    assert (counts["files"], counts["records accepted"], counts["log entries"], counts["queries"]) == (1, 0, 0, 0)
+    assert "This pack came back as we sent it: nothing is filled in." in receipt
+    assert "To mend" not in receipt
+    events = workspace.read_events()
+    assert events.frame(ReturnFileProcessed)["reason"].tolist() == ["nothing_filled_in"]
+    assert events.frame(QueryRaised)["query_id"].tolist() == ["LUT-0001"]
 
 
-def test_a_pack_of_bare_rows_sent_back_unchanged_raises_no_query() -> None:
-    pass
+def test_a_pack_without_anything_new_says_so(workspace: Workspace) -> None:
+    """What the study filled in beforehand of people and their consent is what it knows already."""
+    counts, receipt = return_pack(workspace, edit(send_pack(workspace), put_day))
+    assert (counts["records accepted"], counts["log entries"], counts["queries"]) == (0, 0, 0), receipt
+    assert any("There was nothing new in this workbook" in text for text in receipt)
+
+
+def test_a_day_that_was_forgotten_is_asked_for_once_and_settled_by_the_next_sending(workspace: Workspace) -> None:
+    def answer(book: openpyxl.Workbook) -> None:
+        page = book["ONS4"]
+        page[find_cell(page, "collected_on", 3)] = date(2017, 12, 22)
+        for item in INSTRUMENTS["ons4"].items:
+            page[find_cell(page, item.id, 3)] = 5
+
+    def correct(book: openpyxl.Workbook) -> None:
+        answer(book)
+        put_day(book)
+
+    data = send_pack(workspace)
+    counts, _ = return_pack(workspace, edit(data, answer))
+    assert (counts["files quarantined"], counts["queries"]) == (1, 1)
+    counts, receipt = return_pack(
+        workspace, edit(edit(data, answer), lambda book: book["Read me"].__setitem__("A1", "x"))
+    )
+    queries = derive_queries(workspace.read_events())
+    assert queries[queries["rule"] == "about_incomplete"]["status"].tolist() == ["open"]
+    counts, receipt = return_pack(workspace, edit(data, correct))
+    assert (counts["files quarantined"], counts["records accepted"]) == (0, 1), receipt
+    queries = derive_queries(workspace.read_events())
+    assert queries[queries["rule"] == "about_incomplete"]["status"].tolist() == ["closed"]
+
+
+def test_rows_left_empty_are_passed_over_and_sent_later(workspace: Workspace) -> None:
+    """A pack may be sent half filled, and again: what is in it is counted once, and what is not is no fault."""
+
+    def answer(*rows: int, day: date) -> Callable[[openpyxl.Workbook], None]:
+        def change(book: openpyxl.Workbook) -> None:
+            put_day(book, day)
+            page = book["ONS4"]
+            for row in rows:
+                page[find_cell(page, "collected_on", row)] = date(2017, 12, 22)
+                for item in INSTRUMENTS["ons4"].items:
+                    page[find_cell(page, item.id, row)] = row
+
+        return change
+
+    data = send_pack(workspace)
+    counts, receipt = return_pack(workspace, edit(data, answer(4, day=BACK)))
+    assert (counts["records accepted"], counts["queries"]) == (1, 0), receipt
+    later = BACK + timedelta(days=7)
+    counts, receipt = return_pack(workspace, edit(data, answer(3, 4, day=later)), later)
+    assert (counts["records accepted"], counts["records repeated"], counts["queries"]) == (1, 1, 0), receipt
+
+
+def test_what_was_asked_of_a_consent_may_be_answered(workspace: Workspace) -> None:
+    """Whether the form is filed and capacity assessed, the month of a 16th birthday: told later, no contradiction."""
+    workspace.ledger.append(
+        [
+            signed(5, route="consultee", capacity="not_assessed", copy_filed="no"),
+            signed(6, route="parent", copy_filed="yes"),
+            *(event for number in (5, 6) for event in approached(number, "agreed")),
+        ]
+    )
+
+    def answer(book: openpyxl.Workbook) -> None:
+        put_day(book)
+        page = book["Consent"]
+        places = {page.cell(row, 1).value: row for row in range(3, 8)}
+        five, six = (places[make_identifier(STUDY, number)] for number in (5, 6))
+        page[find_cell(page, "capacity", five)] = "assessed"
+        page[find_cell(page, "copy_filed", five)] = "yes"
+        page[find_cell(page, "sixteen_in", six)] = "2019-03"
+
+    counts, receipt = return_pack(workspace, edit(send_pack(workspace), answer))
+    assert counts["queries"] == 0, receipt
+    consents = derive_consents(workspace.study, workspace.read_events(), BACK).set_index("participant_id")
+    found = consents.loc[[make_identifier(STUDY, 5), make_identifier(STUDY, 6)], ["capacity", "copy", "sixteen_in"]]
+    assert found.to_numpy().tolist() == [["assessed", "held", ""], ["", "held", "2019-03"]]
+
+
+# Other studies ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("study_id", list_studies())
+def test_every_study_that_is_configured_can_send_packs(study_id: str) -> None:
+    study = load_study(study_id)
+    instruments = load_instruments(study)
+    layout = derive_return_layout(study, instruments)
+    wave = study.baseline.id
+    due = [entry for entry in study.find_scheduled(wave) if entry.instrument in instruments]
+    if not due:
+        pytest.skip(f"{study_id} has no instrument at its baseline yet")
+    rows = make_rows(STUDY, 3).assign(
+        participant_id=study.participant_id_example, site_id=study.sites[0].site_id, wave=wave,
+        respondent=due[0].respondent, form=due[0].forms[0], instruments=due[0].instrument,
+    )  # fmt: skip
+    site_id = study.sites[0].site_id
+    plan = PackPlan(derive_pack_id(site_id, AS_OF, 1), site_id, AS_OF, "wave", rows.iloc[:1])
+    data = write_pack(study, instruments, add_what_is_open(study, tell(), plan), layout)
+    reading = read_return_workbook(data, layout, site_id=site_id)
+    assert [problem.column for problem in reading.problems] == ["posted_on"]
+    assert reading.sheets[due[0].instrument].frame["participant_id"].tolist() == [study.participant_id_example]
+    assert write_participant_letters(study, plan, instruments).count(b"<article") == 1

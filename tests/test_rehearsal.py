@@ -446,6 +446,7 @@ def test_a_workbook_is_read_back_cell_by_cell(postings: list[Posting], layout: L
     assert reading.about == {
         "study": "cdisc_pilot", "site": "710", "posted_on": date(2012, 10, 29), "sending_number": 1, "correction": 0,
         "layout_version": layout.version,
+        "pack_id": "",
     }  # fmt: skip
     assert set(reading.sheets) == set(posting.sheets) >= {"screening", "disposition", "dad", "npi_x"}
     for code, sheet in posting.sheets.items():

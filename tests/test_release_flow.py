@@ -16,6 +16,7 @@ from study.events import Event, PackClaimed, PackDelivered, ReturnReleased, Void
 from study.releasing import find_open_claims
 from tasks import releasing
 from tasks.files import AreaUnavailable, DropBox
+from tasks.orchestration import StepFailed
 from tasks.packs import find_letters_name
 from tasks.releasing import (
     Claim,
@@ -28,8 +29,9 @@ from tasks.releasing import (
     release_site,
     send_blank_pack,
 )
-from tasks.workspace import Workspace
+from tasks.workspace import Workspace, use_workspace
 from tests.release_studies import BY, answer, grant, identify, join, leave, move_clock, open_trial
+from tests.replays import run_prefect
 
 JULY_3, JULY_10, JULY_11 = date(2017, 7, 3), date(2017, 7, 10), date(2017, 7, 11)
 
@@ -414,3 +416,93 @@ def test_without_the_lock_the_keys_alone_still_forbid_it(workspace: Workspace, m
     assert "the ledger holds" in released.failures[0]
     assert workspace.ledger.head() == head
     assert_sound(workspace)
+
+
+# The flows ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prefect_url() -> Iterator[str]:
+    with run_prefect() as url:
+        yield url
+
+
+@pytest.fixture
+def flowing(workspace: Workspace, prefect_url: str, tmp_path: Path) -> Iterator[Workspace]:
+    """The workspace stands in the place of its study's, and runs report to a server of the tests' own."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_url, PREFECT_HOME: tmp_path}), use_workspace(workspace):
+        yield workspace
+
+
+def test_a_run_without_send_leaves_a_plan_and_sends_nothing(flowing: Workspace) -> None:
+    from flows.waves import release_wave_now
+
+    head = flowing.ledger.head()
+    assert release_wave_now(study="trial", requested_by=BY, waves=["baseline"], as_of=JULY_10) == []
+    assert flowing.ledger.head() == head
+    assert list_outbox(flowing) == []
+    assert b"What would be sent" in flowing.area.get(releasing.PLAN_PAGE)
+    assert flowing.area.get(releasing.PLAN_WORKBOOK).startswith(b"PK")
+
+
+def test_a_run_sends_what_was_expected_and_nothing_else(flowing: Workspace) -> None:
+    from flows.waves import release_wave_now
+
+    asked: dict[str, Any] = {"study": "trial", "requested_by": BY, "sites": ["luton"], "as_of": JULY_10, "send": True}
+    with pytest.raises(StepFailed, match="The plan was of 5 questionnaires, and now 3 would go"):
+        release_wave_now(**asked, expect=5)
+    states = release_wave_now(**asked, expect=3)
+    assert [state.name for state in states] == ["Completed"]
+    assert list_outbox(flowing, "devon") == []
+    assert_sound(flowing)
+    move_clock(flowing, JULY_11)
+    with pytest.raises(StepFailed, match="today is 11 July 2017"):
+        release_wave_now(**asked | {"sites": []}, expect=3)
+    with pytest.raises(StepFailed, match="trial has no wave follow_up_9m"):
+        release_wave_now(study="trial", requested_by=BY, waves=["follow_up_9m"], as_of=JULY_11)
+    with pytest.raises(StepFailed, match="trial has no site leeds"):
+        release_wave_now(study="trial", requested_by=BY, sites=["leeds"], as_of=JULY_11)
+
+
+def test_the_round_sends_what_is_automatic_and_one_site_stops_no_other(
+    flowing: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect import flow
+
+    from flows.waves import Sendings, release_due
+
+    day = date(2018, 1, 2)
+    move_clock(flowing, day)
+    for site_id in ("luton", "devon"):
+        tell(flowing, answer(range(1, 4), "baseline", date(2017, 7, 5), site_id))
+    tell(flowing, join([8], date(2017, 12, 30)))  # a baseline, which goes on request only
+    original, told = DropBox.send, list[Sendings]()
+
+    def deny(box: DropBox, name: str, data: bytes) -> None:
+        if name.startswith("devon"):
+            raise AreaUnavailable(f"sites/{name}: access denied. Give the account the right to write.")
+        original(box, name, data)
+
+    @flow(name="a-round", persist_result=False)
+    def run(as_of: date) -> None:
+        told.append(release_due("trial", as_of, "daily round"))
+
+    monkeypatch.setattr(DropBox, "send", deny)
+    run(day)
+    assert {site: counts["questionnaires"] for site, counts in told[0].counts.items()} == {"luton": 3}
+    assert len(told[0].failures) == 1
+    assert told[0].failures[0].startswith("Site devon was not sent its pack: AreaUnavailable: access denied.")
+    assert sorted(state.name for state in told[0].states) == ["Completed", "Failed"]
+    monkeypatch.setattr(DropBox, "send", original)
+    run(day)
+    assert told[1].failures == []
+    assert told[1].counts["devon"]["packs put again"] == 1
+    run(day)
+    assert (told[2].counts, told[2].failures) == ({}, [])
+    assert_sound(flowing)
+    assert set(flowing.read_events().frame(ReturnReleased)["wave"]) == {"follow_up_6m"}
+    run(date(2018, 1, 1))
+    assert told[3].states == []
+    assert told[3].note == "No packs: they go on their own day only, and today is Tuesday 2 January 2018."

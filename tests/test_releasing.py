@@ -322,6 +322,12 @@ def test_numbers_that_never_went_out_are_replaced_and_never_given_again() -> Non
     assert find_blocks([*OPEN, *claim(at)]) == []
 
 
+def test_numbers_of_an_imported_list_are_not_given_again() -> None:
+    assert find_blocks([*OPEN, *join(range(1, 31), JULY_3)]) == [["luton", 31, 20]]
+    assert find_blocks([*OPEN, *join([5, 25], JULY_3)]) == [["luton", 26, 20]]
+    assert find_blocks([*OPEN, *join([9000], JULY_3)]) == [["luton", 1, 20]]  # one slip does not use up the rest
+
+
 def test_no_number_above_the_last_is_made() -> None:
     assert find_blocks([*OPEN, issue(9990, 10)]) == []
     assert find_blocks([*OPEN, issue(9976, 20)]) == []  # more than half unused

@@ -1,6 +1,7 @@
 """What is expected of whom, when, and where it stands: boundary days, corrections, and what others got wrong."""
 
 from datetime import UTC, date, datetime, timedelta
+from random import Random
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from study.protocol import Study
 from study.state import Events
 from study.waves import (
     NOT_EXPECTED,
+    STATUSES,
     compute_dates,
     derive_expected_returns,
     derive_moves,
@@ -21,22 +23,9 @@ from study.waves import (
     find_form,
 )
 from tasks.definitions import load_study
-from tests.approval_histories import PATHWAY
-from tests.wave_histories import (
-    allocated,
-    answered,
-    approached,
-    collected,
-    enrol,
-    left,
-    lifted,
-    make_study,
-    released,
-    screened,
-    signed,
-    tell,
-    tell_when,
-)
+from tests.approval_histories import PATHWAY, tell
+from tests.consent_histories import collected, left, released, screened, signed
+from tests.wave_histories import allocated, answered, approached, enrol, lifted, make_study, tell_when
 
 TRIAL = make_study()
 IPC, PILOT = load_study("ipc"), load_study("cdisc_pilot")
@@ -120,7 +109,9 @@ def test_many_people_have_the_dates_that_each_has_alone(
     )
     releases = tuple(one.model_copy(update={"lead": _read(lead)}) for one in study.fieldwork.releases)
     study = study.model_copy(update={"fieldwork": study.fieldwork.model_copy(update={"releases": releases})})
-    told = [event for n, on in enumerate(days) for event in enrol(f"LUT-{n:03d}", "2014-06-02", on.isoformat())]
+    told: list[Event] = []
+    for n, on in enumerate(days):
+        told += [*enrol(f"LUT-{n:03d}", "2014-06-02", on.isoformat()), allocated(on.isoformat(), f"LUT-{n:03d}")]
     _hold_against_the_protocol(study, tell(*told), date(2027, 1, 1))
 
 
@@ -154,7 +145,7 @@ def _hold_against_the_protocol(study: Study, events: Events, as_of: date) -> pd.
         wave = study.find_wave(str(row.wave))
         assert wave is not None
         assert pd.notna(row.anchor_on)
-        dates = study.compute_window_dates(wave, row.anchor_on.date())  # type: ignore[union-attr]
+        dates = study.compute_window_dates(wave, row.anchor_on.date())
         for name in ("opens_on", "optimum_from", "optimum_to", "due_on", "closes_on", "late_until"):
             told, found = getattr(dates, name), getattr(row, name)
             assert (None if pd.isna(found) else found.date()) == told
@@ -163,8 +154,8 @@ def _hold_against_the_protocol(study: Study, events: Events, as_of: date) -> pd.
         if release is None:
             assert pd.isna(row.release_from)
         else:
-            assert add_period(row.release_from.date(), release.lead) >= dates.opens_on - timedelta(days=3)  # type: ignore[union-attr]
-            assert row.release_from.date() == compute_dates(study, wave, row.anchor_on.date())["release_from"]  # type: ignore[union-attr]
+            assert add_period(row.release_from.date(), release.lead) >= dates.opens_on - timedelta(days=3)
+            assert row.release_from.date() == compute_dates(study, wave, row.anchor_on.date())["release_from"]
     return expected
 
 
@@ -543,7 +534,7 @@ def test_a_corrected_baseline_shows_what_moved_and_why() -> None:
     assert due["due_told_on"] == day("2018-03-12")
     assert due["why"] == "Baseline answered on 13 September 2017, not 11 September 2017."
     assert set(moves["wave"]) == {"follow_up_6m", "follow_up_12m"}
-    assert len(moves) == 10 - 1  # closes_on of the two follow-ups: both fall on one Wednesday or Monday
+    assert len(moves) == 10  # five dates of two follow-ups
     assert pd.isna(moves.loc[moves["wave"] == "follow_up_12m", "due_told_on"]).all()
 
 
@@ -621,6 +612,55 @@ def test_who_has_left_reaches_what_is_in() -> None:
     assert (row.reachable, row.out_of_reach) == ("follow_up_6m", "")
 
 
+# Any history --------------------------------------------------------------------------------------------------------
+
+POOL: list[Event] = [
+    *enrol(ANN, "2017-09-04", "2017-09-11"),
+    *enrol(BEN, "2017-10-02", route="consultee", capacity="assessed"),
+    collected("2017-10-09", person=BEN, respondent="proxy"),
+    collected("2017-10-16", version=2),
+    released("2018-02-21", instruments=("mood", "walking")),
+    released("2018-03-26", "luton-2018-03-26-1", copy_number=2, instruments=("mood", "walking")),
+    released("2017-10-02", "luton-2017-10-02-1", BEN, wave="baseline", respondent="proxy"),
+    *(collected("2018-03-14", "follow_up_6m", instrument=name) for name in ("mood", "walking")),
+    signed("2018-02-05", form_version="2.0", route="consultee", scopes=("questionnaires", "carer_contact")),
+    allocated("2017-10-29"),
+    answered("2017-08-28"),
+    answered("2018-01-15", "declined", BEN),
+    left("2018-03-25", "questionnaires"),
+    left("2018-01-01", "study", "died", BEN),
+    left("2018-05-01", "study"),
+    lifted("window_closed", "2018-03-27", "follow_up_6m"),
+    lifted("died", "2018-01-02", "follow_up_6m", BEN),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    told=st.lists(st.sampled_from(range(len(POOL))), unique=True),
+    order=st.randoms(use_true_random=False),
+    as_of=st.sampled_from(["2017-10-29", "2018-03-25", "2018-03-26", "2017-12-31", "2018-01-01"])
+    | st.dates(date(2017, 8, 1), date(2019, 1, 31)).map(str),
+)
+def test_whatever_was_told_in_whatever_order(told: list[int], order: Random, as_of: str) -> None:
+    expected = derive([POOL[place] for place in sorted(told)], as_of)
+    rows = list_rows(expected)
+    assert len(rows) == len(set(rows))
+    assert set(expected["status"]) <= set(STATUSES)
+    may_go = expected[expected["holds"] == ""]
+    assert set(may_go["status"]) <= {"planned"}
+    assert (may_go["release_from"] <= day(as_of)).all()
+    assert (may_go["late_until"] >= day(as_of)).all()
+    assert may_go["released_on"].isna().all()
+    assert may_go["stopped_on"].isna().all()
+    is_in = (expected["n_instruments"] > 0) & (expected["n_returned"] == expected["n_instruments"])
+    assert ((expected["status"] == "returned") == is_in).all()
+    assert ((expected["timing"] != "") == (expected["n_returned"] > 0) & expected["anchor_on"].notna()).all()
+    assert (expected.loc[expected["status"] == "held", "holds"] != "").all()
+    order.shuffle(told)
+    pd.testing.assert_frame_equal(derive([POOL[place] for place in told], as_of), expected)
+
+
 # The whole ----------------------------------------------------------------------------------------------------------
 
 
@@ -691,7 +731,7 @@ def test_the_pilot_counts_visits_from_the_allocation() -> None:
     assert (week_2["opens_on"], week_2["due_on"]) == (day("2014-01-09"), day("2014-01-19"))
     assert (week_2["release_from"], week_2["holds"]) == (day("2014-01-02"), "")
     screening = expected[expected["wave"] == "screening"].iloc[0]
-    assert (screening["status"], screening["holds"]) == ("planned", "window_closed;not_sent_out")
+    assert (screening["status"], screening["holds"]) == ("missed", "not_sent_out;too_late")
 
 
 def test_a_closed_site_holds_what_would_go() -> None:

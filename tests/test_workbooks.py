@@ -359,3 +359,127 @@ def test_a_weekly_workbook_costs_little_to_write_and_to_read():
         spent_reading.append(time.process_time() - between)
     assert statistics.median(spent_writing) < 0.060
     assert statistics.median(spent_reading) < 0.036
+
+
+# Logs -----------------------------------------------------------------------------------------------------------------
+
+IPC = load_layout("ipc")
+IPC_ABOUT = {"site": "luton", "posted_on": dt.date(2017, 9, 29), "sending_number": 1, "pack_id": "luton-2017-09-04-1"}
+
+
+def make_logs() -> dict[str, pd.DataFrame]:
+    consent = pd.DataFrame(
+        {
+            "participant_id": ["LUT-P00013", "LUT-P00021"],
+            "consented_on": [dt.date(2017, 9, 11), dt.date(2017, 9, 12)],
+            "consent_form_version": "1.0",
+            "consent_scopes": "questionnaires;linkage",
+            "route": ["self", "parent"],
+            "taken_by": "site_researcher",
+            "sixteen_in": ["", "2018-03"],
+        },
+        dtype=object,
+    )
+    activity = pd.DataFrame(
+        {
+            "month": ["2017-07", "2017-08", "2017-08"],
+            "figure": ["care_plans", "care_plans", "budgets"],
+            "evaluation": [120, 0, None],
+            "nhs_england": [131.0, None, None],
+        },
+        dtype=object,
+    )
+    queries = pd.DataFrame({"query_id": ["luton-0001"], "about": ["A row"], "question": ["Which?"], "answer": [""]})
+    due = pd.DataFrame(
+        {"participant_id": ["LUT-P00013"], "wave": ["baseline"], "respondent": ["self"], "form": ["standard"],
+         "opens_on": [dt.date(2017, 9, 11)]}
+    )  # fmt: skip
+    return {"consent": consent, "activity": activity, "queries": queries, "due": due}
+
+
+def test_months_counts_and_answers_make_the_round_trip():
+    reading = read_return_workbook(write_return_workbook(IPC, IPC_ABOUT, make_logs()), IPC, site_id="luton")
+    assert reading.problems == ()
+    assert (reading.about["pack_id"], reading.about["layout_version"]) == ("luton-2017-09-04-1", "2")
+    assert list(reading.sheets) == ["consent", "activity", "queries"]  # what is due is for reading only
+    assert reading.sheets["consent"].frame["sixteen_in"].tolist() == ["", "2018-03"]
+    activity = reading.sheets["activity"].frame
+    assert activity["month"].tolist() == ["2017-07", "2017-08", "2017-08"]
+    assert activity["evaluation"].tolist() == [120, 0, None]
+    assert activity["nhs_england"].tolist() == [131, None, None]
+    assert [type(count) for count in activity["evaluation"]] == [int, int, type(None)]
+    assert reading.sheets["queries"].frame["query_id"].tolist() == ["luton-0001"]
+
+
+def test_months_and_counts_as_people_type_them():
+    def type_in(workbook):
+        consent, activity = workbook["Consent"], workbook["Activity figures"]
+        consent["H3"] = dt.datetime(2018, 3, 1)  # noqa: DTZ001 (a spreadsheet program knows no time zones)
+        consent["H4"] = "March 2018"
+        activity["A3"], activity["C3"], activity["D3"] = "07/2017", "1,120", " 131 "
+
+    data = edit(write_return_workbook(IPC, IPC_ABOUT, make_logs()), type_in)
+    reading = read_return_workbook(data, IPC, site_id="luton")
+    assert reading.problems == ()
+    assert reading.sheets["consent"].frame["sixteen_in"].tolist() == ["2018-03", "2018-03"]
+    first = reading.sheets["activity"].frame.iloc[0]
+    assert (first["month"], first["evaluation"], first["nhs_england"]) == ("2017-07", 1120, 131)
+
+
+def test_a_birthday_and_words_for_a_count_are_named_by_their_place_and_never_repeated():
+    def type_in(workbook):
+        workbook["Consent"]["H4"] = dt.datetime(2002, 3, 14)  # noqa: DTZ001 (as above)
+        workbook["Activity figures"]["A4"] = "last summer"
+        workbook["Activity figures"]["C3"] = "about 120"
+
+    data = edit(write_return_workbook(IPC, IPC_ABOUT, make_logs()), type_in)
+    reading = read_return_workbook(data, IPC, site_id="luton")
+    assert [(problem.rule, problem.sheet, problem.cell, problem.row) for problem in reading.problems] == [
+        ("month_not_understood", "consent", "H4", 4),
+        ("month_not_understood", "activity", "A4", 4),
+        ("count_not_understood", "activity", "C3", 3),
+    ]
+    assert reading.sheets["consent"].frame["sixteen_in"].tolist() == ["", ""]
+    for typed in ("2002", "14", "summer", "about"):
+        assert typed not in "".join(problem.expected for problem in reading.problems)
+
+
+def test_sheets_for_reading_are_passed_over_whatever_they_are_called():
+    def add(workbook):
+        workbook.create_sheet("Read me", 0)["A1"] = "How to"
+        workbook["Due"].title = "what is due"
+
+    data = edit(write_return_workbook(IPC, IPC_ABOUT, make_logs()), add)
+    assert read_return_workbook(data, IPC, site_id="luton").problems == ()
+
+
+@pytest.mark.parametrize(
+    ("study_id", "version", "rules"),
+    [
+        ("cdisc_pilot", "1", []),
+        ("cdisc_pilot", "2", []),
+        ("cdisc_pilot", "3", ["wrong_layout_version"]),
+        ("ipc", "2", []),
+        ("ipc", "1", ["wrong_layout_version"]),
+    ],
+)
+def test_an_older_layout_is_read_where_nothing_of_it_changed(study_id, version, rules):
+    layout = load_layout(study_id)
+    frames = {"allocation": pd.DataFrame({"participant_id": ["x"], "arm": ["y"], "allocated_on": [None]})}
+    about = {"site": layout.site_ids[0], "posted_on": dt.date(2017, 9, 29), "sending_number": 1}
+    data = write_return_workbook(layout, about | {"layout_version": version}, frames)
+    assert [problem.rule for problem in read_return_workbook(data, layout).problems] == rules
+
+
+def test_logs_that_libreoffice_saves_are_read_the_same(tmp_path):
+    if SOFFICE is None:
+        give_up(ServiceMissing("LibreOffice is not on this machine. Install it: apt-get install libreoffice-calc."))
+    source = tmp_path / "logs.xlsx"
+    source.write_bytes(write_return_workbook(IPC, IPC_ABOUT, make_logs()))
+    profile = f"-env:UserInstallation=file://{tmp_path}/profile"
+    command = [SOFFICE, profile, "--headless", "--convert-to", "xlsx", "--outdir", str(tmp_path / "saved"), str(source)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    reading = read_return_workbook((tmp_path / "saved" / "logs.xlsx").read_bytes(), IPC, site_id="luton")
+    assert reading.problems == ()
+    assert reading.sheets["consent"].frame["sixteen_in"].tolist() == ["", "2018-03"]
+    assert reading.sheets["activity"].frame["evaluation"].tolist() == [120, 0, None]

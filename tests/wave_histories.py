@@ -10,11 +10,8 @@ from study.events import ApproachAnswered, Event, HoldLifted, ParticipantAllocat
 from study.protocol import Study, parse_study
 from study.state import Events
 from tests.approval_histories import LUTON, tell
-from tests.consent_histories import collected, left, released, screened, signed
+from tests.consent_histories import collected, screened, signed
 from tests.test_protocol import DEVON, TRIAL, replace_once
-
-__all__ = ["allocated", "answered", "approached", "collected", "enrol", "left", "lifted", "make_study", "released"]
-__all__ += ["screened", "signed", "tell", "tell_when"]
 
 OPEN = "".join(
     f'[[activities]]\nid = "{name}"\nneeds = []\n'
@@ -152,7 +149,7 @@ def approached(on: str, person: str = "LUT-001", **fields: Any) -> ParticipantAp
 
 
 def answered(on: str, outcome: str = "agreed", person: str = "LUT-001") -> ApproachAnswered:
-    return ApproachAnswered(**_who(on, person), outcome=outcome)  # type: ignore[arg-type]
+    return ApproachAnswered(**_who(on, person), outcome=outcome)
 
 
 def allocated(on: str, person: str = "LUT-001") -> ParticipantAllocated:
