@@ -24,10 +24,11 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -56,7 +57,7 @@ from tasks.releasing import draw_up_plan, release_packs
 from tasks.workspace import Workspace
 from tests.mail_servers import MailServer, run_smtp
 from tests.release_studies import BY, FIELDWORK, RULE, open_trial, write_definitions
-from tests.services import S3Server, run_postgresql, run_s3
+from tests.services import PostgreSQLServer, S3Server, run_postgresql, run_s3
 from tests.test_protocol import LUTON
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +65,7 @@ JOINED, DAY = date(2017, 7, 3), date(2017, 7, 10)
 AUTOMATIC = FIELDWORK.replace('mode = "on_request"', 'mode = "automatic"').replace("at_once = 5", "at_once = 1000")
 N_SITES, N_KILLS = 500, 200
 SPAN = 1.0  # seconds of work within which a round is killed
+DELAY = 0.03  # seconds that the mail server thinks about a message, so that kills fall into that too
 _CODE = re.compile(r"<summative\.([0-9a-f]+)\.")
 
 
@@ -199,7 +201,7 @@ class Rounds:
 
 @contextmanager
 def open_rounds(moments: random.Random, span: float) -> Iterator[Rounds]:
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+    process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.faults", "--fork"],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
     )  # fmt: skip
@@ -268,28 +270,27 @@ def _check_packs(workspace: Workspace) -> Iterator[str]:
 def run_faults(
     folder: Path,
     server: MailServer,
-    settings: dict[str, Any],
+    fresh: Callable[[], AbstractContextManager[dict[str, str]]],
     *,
     n_sites: int,
     n_messages: int,
     n_kills: int,
     seed: int,
     span: float = SPAN,
-    fresh: Any = None,
 ) -> Outcome:
     """Kill rounds until there were so many kills; each study is then brought to its end and checked.
 
-    `settings`: of the product, without those of the mail server. `fresh`: gives the settings that a further study needs
-    of its own, as a context (a database, a bucket).
+    `fresh` gives the product's settings for one study: its ledger and its files, which lie in nobody else's place.
     """
     outcome, moments = Outcome(), random.Random(seed)  # noqa: S311 - moments, no secrets
     with open_rounds(moments, span) as rounds:
         while outcome.n_kills < n_kills:
             place = folder / f"study_{outcome.n_studies}"
             server.empty()
+            server.show_faults(delay=DELAY)
             write_sites(place, n_sites)
             with ExitStack() as stack:
-                own = {**settings, **server.settings, **(stack.enter_context(fresh()) if fresh else {})}
+                own = {**server.settings, **stack.enter_context(fresh())}
                 workspace = open_trial(place, DAY, **own)
                 stack.callback(workspace.ledger.close)
                 enrol(workspace)
@@ -307,14 +308,18 @@ def run_faults(
     return outcome
 
 
-def find_s3_settings(server: S3Server, bucket: str) -> dict[str, str]:
-    return {
-        "files": f"s3://{bucket}/studies",
-        "s3_endpoint": server.endpoint_url,
-        "s3_region": server.region,
-        "s3_access_key": server.access_key,
-        "s3_secret_key": server.secret_key,
-    }
+@contextmanager
+def open_places(server: S3Server, databases: PostgreSQLServer | None) -> Iterator[dict[str, str]]:
+    """A bucket of its own and, if there is a server, a database; else the ledger is a file. Both go at the end."""
+    with server.fresh_bucket() as bucket, ExitStack() as stack:
+        yield {
+            "database_url": stack.enter_context(databases.fresh_database()) if databases else "",
+            "files": f"s3://{bucket}/studies",
+            "s3_endpoint": server.endpoint_url,
+            "s3_region": server.region,
+            "s3_access_key": server.access_key,
+            "s3_secret_key": server.secret_key,
+        }
 
 
 def main() -> None:
@@ -333,18 +338,12 @@ def main() -> None:
         server, s3 = stack.enter_context(run_smtp()), stack.enter_context(run_s3())
         databases = stack.enter_context(run_postgresql())
         for ledger in ("SQLite", "PostgreSQL"):
-
-            @contextmanager
-            def fresh(ledger: str = ledger) -> Iterator[dict[str, str]]:
-                with s3.fresh_bucket() as bucket, ExitStack() as inner:
-                    url = inner.enter_context(databases.fresh_database()) if ledger == "PostgreSQL" else ""
-                    yield {**find_s3_settings(s3, bucket), "database_url": url}
-
+            fresh = partial(open_places, s3, databases if ledger == "PostgreSQL" else None)
             started = perf_counter()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             outcome = run_faults(
-                folder, server, {}, n_sites=options.sites, n_messages=1, n_kills=options.kills // 2,
-                seed=options.seed, fresh=fresh,
+                folder, server, fresh, n_sites=options.sites, n_messages=1, n_kills=options.kills // 2,
+                seed=options.seed,
             )  # fmt: skip
             table.add_row(
                 ledger, f"{outcome.n_kills:,}", f"{outcome.n_studies:,}", f"{outcome.n_packs:,}",

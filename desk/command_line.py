@@ -23,8 +23,9 @@ from rich.table import Table
 
 from desk import approval_views  # noqa: F401 (adds its commands)
 from desk.approval_commands import approvals_app
-from desk.consent_commands import tell_of_erasures
+from desk.consent_commands import consent_app, tell_of_erasures
 from desk.incident_commands import app as incidents_app
+from desk.message_commands import messages_app
 from desk.options import (
     ByOption,
     SitesOption,
@@ -38,8 +39,9 @@ from desk.options import (
     parse_sites,
     use_prefect,
 )
+from desk.wave_commands import waves_app
 from rehearsal.approvals_story import STUDY as PLAYED
-from rehearsal.approvals_story import Played, play
+from rehearsal.evaluation import PlayedEvaluation, play_evaluation
 from rehearsal.pilot_source import SourceUnusable, load_assumptions, read_source
 from rehearsal.reconciliation import ReleaseFrames
 from rehearsal.reconciliation import reconcile as follow
@@ -77,6 +79,9 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(approvals_app, name="approvals")
+app.add_typer(waves_app, name="waves")
+app.add_typer(consent_app, name="consent")
+app.add_typer(messages_app, name="messages")
 app.add_typer(incidents_app, name="incidents")
 EXPECTED = (
     DefinitionFaults, FileFault, LedgerRefused, ReleaseFault, ReplayRefused, SourceUnusable, StepFailed,
@@ -100,16 +105,14 @@ def main() -> None:
 
 @app.command()
 def rehearse(
-    study: Annotated[str, typer.Argument(help="cdisc_pilot, a real trial, or ipc, whose approvals are made up.")] = (
-        REPLAYED
-    ),
+    study: Annotated[str, typer.Argument(help="cdisc_pilot, a real trial, or ipc, with invented people.")] = REPLAYED,
     sites: SitesOption = "",
     until: Annotated[str, typer.Option(help="Rehearse up to this day, such as 2013-01-31.")] = "",
     every: Annotated[str, typer.Option(help="Days from one study day to the next, 1d to 31d.")] = "7d",
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier rehearsal left; begin again.")] = False,
 ) -> None:
-    """Replay a real 17-site trial through the flows that a live study uses, and freeze its dataset; or play how the
-    approvals of the IPC evaluation might go."""
+    """Replay a real 17-site trial through the flows that a live study uses, and freeze its dataset; or play the whole
+    IPC evaluation with invented people."""
     if study not in (REPLAYED, PLAYED):
         raise typer.BadParameter(f'"{study}" cannot be rehearsed. What can: {REPLAYED} and {PLAYED}.')
     if study == PLAYED and sites:
@@ -122,12 +125,12 @@ def rehearse(
     prepare_prefect(settings.data_folder / "prefect")
     if study == PLAYED:
         out.print(
-            "Playing a made-up course of the IPC evaluation's approvals, November 2016 to September 2017: steps become "
-            "known, the daily round follows them, sites open.",
+            "Playing the IPC evaluation with invented people, November 2016 to May 2019: approvals become known, sites "
+            "open, approach people and post workbooks, packs go out, what is owed is chased.",
             soft_wrap=True,
         )
         with _show_progress() as show:
-            played = play(settings, until=last, every=days, fresh=fresh, on_progress=show)
+            played = play_evaluation(settings, until=last, every=days, fresh=fresh, on_progress=show)
         _print_played(played)
         return
     out.print(
@@ -188,13 +191,22 @@ def _ctrl_c_ends_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _print_played(played: Played) -> None:
+def _print_played(played: PlayedEvaluation) -> None:
     """Where the pages are, and what to try next."""
     workspace, program = played.workspace, find_program()
     if played.n_resumed == played.n_days:
         out.print("\nThis rehearsal was complete already.")
     out.print(f"\n[bold]Played:[/bold] {played.n_days} study days, {played.n_recorded:,} entries by people.")
-    out.print("What happens in it is made up: rehearsal/ipc_story.toml", soft_wrap=True)
+    flow = played.flow
+    out.print(
+        f"Invented people: {flow.approached:,} approached, {flow.agreed:,} agreed, {flow.baseline_in_time:,} baselines "
+        f"in time, {flow.analysed:,} with a six-month follow-up to analyse.",
+        soft_wrap=True,
+    )
+    out.print("What happens is made up: rehearsal/ipc_story.toml, rehearsal/ipc_assumptions.toml", soft_wrap=True)
+    if played.frozen:
+        out.print(f"[bold]Frozen:[/bold] release {played.frozen['release']}. Rows: {played.frozen['rows']}.")
+        out.print(f"\n  Release   {played.frozen['location']}/", soft_wrap=True)
     out.print(f"\n  Page      {workspace.area.place}/{APPROVALS_PAGE}", soft_wrap=True)
     out.print(f"  Calendar  {workspace.area.place}/{APPROVALS_CALENDAR}", soft_wrap=True)
     out.print(f"  Ledger    {escape(find_ledger_place(workspace))}", soft_wrap=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from tasks.definitions import list_sites, list_studies
+from tasks.definitions import list_sites, list_studies, list_waves
 from tasks.orchestration import prepare_prefect
 from tasks.settings import PROJECT, Settings
 
@@ -149,7 +149,10 @@ def register(settings: Settings, log: Path) -> Registered:
                 continue
             study_id = str(deployment.parameters["study"])
             schema = narrow_schema(
-                deployment.parameter_openapi_schema or {}, study_id, list_sites(settings.sites_config, study_id)
+                deployment.parameter_openapi_schema or {},
+                study_id,
+                list_sites(settings.sites_config, study_id),
+                list_waves(settings.sites_config, study_id),
             )
             client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=schema))
             registered.names.append(deployment.name)
@@ -181,8 +184,10 @@ def _await_next_run(client: SyncPrefectClient, deployment_id: UUID) -> datetime:
     raise ServeFault("Prefect's scheduler plans no rounds although a schedule is active. Look at the server's log.")
 
 
-def narrow_schema(schema: Mapping[str, Any], study_id: str, sites: Sequence[str]) -> dict[str, Any]:
-    """A deployment's form with its own study and that study's sites as the only choices.
+def narrow_schema(
+    schema: Mapping[str, Any], study_id: str, sites: Sequence[str], waves: Sequence[str]
+) -> dict[str, Any]:
+    """A deployment's form with its own study and that study's sites and waves as the only choices.
 
     A default of nothing goes away, since the form would send it as a value.
     """
@@ -190,8 +195,9 @@ def narrow_schema(schema: Mapping[str, Any], study_id: str, sites: Sequence[str]
     properties = narrow.get("properties", {})
     if "study" in properties:
         properties["study"]["enum"] = [study_id]
-    if "sites" in properties:
-        properties["sites"]["items"]["enum"] = list(sites)
+    for name, choices in (("sites", sites), ("waves", waves)):
+        if name in properties:
+            properties[name]["items"]["enum"] = list(choices)
     for entry in properties.values():
         if "default" in entry and entry["default"] is None:
             del entry["default"]

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.runs import describe_failure
 from tasks.consent import watch_consent
+from tasks.erasure import finish_erasures
 from tasks.orchestration import guarded
 from tasks.workspace import open_workspace
 
@@ -18,8 +19,9 @@ from tasks.workspace import open_workspace
 @task(task_run_name="watch the consents", cache_policy=NO_CACHE, persist_result=False)
 @guarded
 def watch(study: str, as_of: date, requested_by: str) -> Counter[str]:
-    """Open the incidents that are due. Returns counts."""
-    return watch_consent(open_workspace(study), as_of, requested_by)
+    """Open the incidents that are due, and finish what was decided to be erased. Returns counts."""
+    workspace = open_workspace(study)
+    return watch_consent(workspace, as_of, requested_by) + finish_erasures(workspace, requested_by)
 
 
 def watch_consents(study: str, as_of: date, requested_by: str) -> tuple[State[Any], list[str]]:

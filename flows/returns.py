@@ -28,11 +28,15 @@ from tasks.workspace import open_workspace
 
 
 class Receipt(NamedTuple):
-    """What became of receiving: a state and counts for each site that had sent something, and what went wrong."""
+    """What became of receiving: a state and counts for each site that had sent something, and what went wrong.
+
+    `unread`: sites of which something may lie unread. They may have answered what they would be chased for.
+    """
 
     states: list[State[Counter[str]]]
     counts: dict[str, Counter[str]]
     failures: list[str]
+    unread: list[str]
 
 
 @task(task_run_name="receive {site_id}", cache_policy=NO_CACHE, persist_result=False)
@@ -48,7 +52,7 @@ def receive_returns(study: str, sites: Sequence[str], as_of: date, requested_by:
     waiting = set(find_sites_with_files(workspace))
     if waiting:
         take_snapshot(workspace, afresh=True)
-    received = Receipt([], {}, [])
+    received = Receipt([], {}, [], [])
     for site_id in sites:
         if site_id not in waiting:
             continue
@@ -57,6 +61,7 @@ def receive_returns(study: str, sites: Sequence[str], as_of: date, requested_by:
         if state.is_completed():
             received.counts[site_id] = state.result()
         else:
+            received.unread.append(site_id)
             received.failures.append(
                 f"Site {site_id} was not served to the end: {describe_failure(state)}. Nothing that it sent is lost: "
                 "the next run takes up the rest."

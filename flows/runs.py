@@ -134,7 +134,8 @@ def leave_artifact(
     questionnaire. The run's log gets the same in a line each."""
     total = sum(counts.values(), Counter[str]())
     names = [name for name in dict.fromkeys(name for row in counts.values() for name in row) if total[name]]
-    said = note or ", ".join(f"{name} {total[name]:,}" for name in names) or "No site had sent anything."
+    counted = ", ".join(f"{name} {total[name]:,}" for name in names)
+    said = ". ".join(text for text in (counted, note) if text) or "No site had sent anything."
     if failures and not names:
         said = note or "Nothing was received."
     lines = [f"## {title}: {study.title}", "", f"Study day {format_day(as_of)}.", ""]
@@ -143,6 +144,7 @@ def leave_artifact(
         lines += [f"| Site | {' | '.join(names)} |", "|---" + "|---:" * len(names) + "|"]
         lines += [f"| {site} | {' | '.join(f'{row[name]:,}' for name in names)} |" for site, row in counts.items()]
         lines.append(f"| **All** | {' | '.join(f'**{total[name]:,}**' for name in names)} |")
+        lines += ["", note] if note else []
     else:
         lines.append(said)
     logger = get_run_logger()

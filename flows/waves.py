@@ -113,15 +113,20 @@ def _serve(study: str, plan: ReleasePlan, as_of: date, requested_by: str) -> Sen
     return sendings
 
 
-def release_due(study: str, as_of: date, requested_by: str, second_copies: pd.DataFrame | None = None) -> Sendings:
-    """Send what the study sends by itself: automatic waves that are due, copies that a ladder encloses, new identifiers
-    where a site runs out of them. What needs a coordinator's word waits. For a day that is not today, nothing goes."""
+def release_due(
+    study: str, sites: Sequence[str], as_of: date, requested_by: str, second_copies: pd.DataFrame | None = None
+) -> Sendings:
+    """Send these sites what the study sends by itself: automatic waves that are due, copies that a ladder encloses, new
+    identifiers where a site runs out of them. What needs a coordinator's word waits. For a day that is not today,
+    nothing goes."""
     workspace = open_workspace(study)
+    if not sites:
+        return Sendings([], {}, [])
     today = london_day(workspace.clock())
     if as_of != today:
         note = f"No packs: they go on their own day only, and today is {format_day(today)}."
         return Sendings([], {}, [], note)
-    plan = draw_up_plan(workspace, as_of, is_scheduled=True, second_copies=second_copies)
+    plan = draw_up_plan(workspace, as_of, sites=sites, is_scheduled=True, second_copies=second_copies)
     return _serve(study, plan, as_of, requested_by)
 
 
@@ -174,8 +179,7 @@ def find_waves(workspace: Workspace, waves: Sequence[str]) -> list[str]:
 def count_plan(plan: ReleasePlan) -> dict[str, Counter[str]]:
     """By site, how many questionnaires would go, wait for a word and are held."""
     words = {"goes": "would go", "waits": "wait for your word", "held": "held"}
-    by_site = plan.rows.groupby(["site_id", "decision"], sort=False).size()
     counts: dict[str, Counter[str]] = {}
-    for (site_id, decision), n in by_site.items():
-        counts.setdefault(str(site_id), Counter())[words[str(decision)]] += int(n)
+    for row in plan.count().to_dict("records"):
+        counts.setdefault(row["site_id"], Counter()).update({words[code]: row[code] for code in words if row[code]})
     return counts

@@ -122,6 +122,7 @@ def play_evaluation(
             for n, day in enumerate(to_do, start=len(days) - len(to_do) + 1):
                 player.give_word(clock.day)  # what an interrupted rehearsal may have left undone
                 clock.day = day
+                workspace.writes_pages = day == to_do[-1]
                 player.tell_approvals(before, day)
                 n_posted += player.post(before, day)
                 for state in study_day(study=STUDY, as_of=day, requested_by=REQUESTED_BY):
@@ -282,8 +283,8 @@ def _find_chased(events: Events) -> pd.DataFrame:
     steps = steps[steps["about"] == "return"]
     parts = steps["chase"].str.extract(r"return:(?P<participant_id>[^:]+):(?P<respondent>[^:]+):(?P<wave>[^:]+)")
     chased = parts.assign(chased_on=steps["occurred_on"]).dropna()
-    first = chased.groupby(["participant_id", "respondent", "wave"], as_index=False)["chased_on"].min()
-    return first.astype({"chased_on": "datetime64[s]"})
+    first = chased.groupby(["participant_id", "respondent", "wave"])["chased_on"].min().astype("datetime64[s]")
+    return first.reset_index()
 
 
 # The flow of people -----------------------------------------------------------------------------------------------

@@ -55,5 +55,5 @@ def _read_sheet(rows: list[list[Any]]) -> pd.DataFrame:
     place = next((n for n, row in enumerate(rows) if "participant_id" in row), None)
     if place is None:
         return pd.DataFrame(columns=["participant_id"])
-    frame = pd.DataFrame(rows[place + 1 :], columns=rows[place], dtype=object)
-    return frame.loc[(frame != "").any(axis=1), [code for code in frame if code]].reset_index(drop=True)
+    frame = pd.DataFrame(rows[place + 1 :], columns=[str(code) for code in rows[place]], dtype=object)
+    return frame[(frame != "").any(axis=1)].drop(columns="", errors="ignore").reset_index(drop=True)

@@ -165,7 +165,7 @@ def _draw_approaches(
                 {
                     "site_id": site.site_id,
                     "number": np.arange(1, n + 1),
-                    "approached_on": days[(places * len(days)).astype(int)] if n else days,
+                    "approached_on": days[(places * len(days)).astype(int)],
                     "body_id": np.where(is_named, bodies[rng.integers(0, len(bodies), n)], ""),
                     "arm": _find_arms(study, site, comparison),
                 }

@@ -28,7 +28,6 @@ from rehearsal.ipc_sites import (
     write_records,
 )
 from study.instruments import Instrument
-from study.modifications import find_document_version
 from study.pack_layout import ACTIVITY, ALLOCATION, CONSENT, DISPOSITION, QUERIES, SCREENING
 from study.protocol import Study
 
@@ -110,7 +109,7 @@ class Sites:
             return found
 
         told = {code: cut(frame) for code, frame in sheets.items()}
-        told |= {code: cut(rows) for code, rows in records.groupby("instrument", sort=False)}
+        told |= {str(code): cut(rows) for code, rows in records.groupby("instrument", sort=False)}
         days = pd.concat([frame[["posted_on", "site_id"]] for frame in told.values()]).drop_duplicates()
         for day, site_id in days.sort_values(["posted_on", "site_id"]).itertuples(index=False, name=None):
             own = {
@@ -141,21 +140,19 @@ class Sites:
         )
 
     def _find_form_versions(self, versions: pd.DataFrame) -> pd.Series[Any]:
-        """The version that each person signs: that of the day, or, of some, the one before it in its first weeks."""
+        """The version that each person signs: that of the day, or, of some, the one before it in its first weeks; the
+        study's first where no version that it lists is in force."""
         persons = self.people.persons
         signed = persons[persons["consented_on"].notna()]
         rule = self.study.fieldwork.consent_rule
         document = rule.document if rule and rule.document else ""
         known = [form.version for form in self.study.consent_forms]
+        spells = versions[(versions["document"] == document) & versions["version"].isin(known)]
+        present = _find_in_force(spells, signed["site_id"], signed["consented_on"])
         weeks = pd.Timedelta(weeks=self.assumptions["old_form"]["weeks"])
-        found = {}
-        for person, site_id, day, is_old in signed[["site_id", "consented_on", "wants_old_form"]].itertuples(name=None):
-            present = find_document_version(versions, document, site_id, day.date())
-            if is_old:
-                before = find_document_version(versions, document, site_id, (day - weeks).date())
-                present = before or present
-            found[person] = present if present in known else known[0]
-        return pd.Series(found, dtype="str")
+        before = _find_in_force(spells, signed["site_id"], signed["consented_on"] - weeks)
+        is_old = signed["wants_old_form"] & (before != "")
+        return present.mask(is_old, before).replace("", known[0])
 
     def _post(self, site_ids: pd.Series[Any], ready_on: pd.Series[Any]) -> pd.Series[Any]:
         """The first posting of each site from a day on; NaT without one."""
@@ -291,3 +288,13 @@ class Sites:
         posted = self._post(found["site_id"], ready.mask(is_ours, found["mended_on"]))
         told = found.assign(posted_on=posted, answer=np.where(is_ours, "corrected", answers))
         return told.dropna(subset="posted_on")[["posted_on", "site_id", "query_id", "answer"]]
+
+
+def _find_in_force(spells: pd.DataFrame, site_ids: pd.Series[Any], days: pd.Series[Any]) -> pd.Series[Any]:
+    """The version in force at each site on each day; '' for none."""
+    found = pd.Series("", index=days.index, dtype="str")
+    for version, site_id, from_on, until_on in spells[["version", "site_id", "from_on", "until_on"]].itertuples(
+        index=False, name=None
+    ):
+        found[(site_ids == site_id) & (days >= from_on) & (days <= until_on)] = version
+    return found

@@ -80,8 +80,8 @@ def write_records(
             compute_shares(names, f"blank:{item.id}", seed) < assumptions["partly"]["items"]
         )
         answers[item.id] = np.where(blank & ~np.isnan(values) & (item.asked_if is None), NOT_ANSWERED, values)
-    frame = rows[list(RECORD_KEYS)].astype({"collected_on": object}).reset_index(drop=True)
-    frame: pd.DataFrame = frame.assign(**answers)
+    keys = rows[list(RECORD_KEYS)].astype({"collected_on": object}).reset_index(drop=True)
+    frame: pd.DataFrame = keys.assign(**answers)
     if with_mistakes:
         frame = _make_mistakes(instrument, frame, rows["mistake"].to_numpy(str))
     return frame
@@ -106,7 +106,8 @@ def _make_mistakes(instrument: Instrument, frame: pd.DataFrame, mistakes: npt.ND
     is_unknown = mistakes == "unknown_identifier"
     frame.loc[is_unknown, "participant_id"] = [_misspell(name) for name in frame["participant_id"][is_unknown]]
     frame.loc[mistakes == "wrong_wave", "wave"] = "month 18"
-    return pd.concat([frame, frame[mistakes == "doubled_row"]], ignore_index=True)
+    doubled: pd.DataFrame = frame.loc[mistakes == "doubled_row"]
+    return pd.concat([frame, doubled], ignore_index=True)
 
 
 def _misspell(participant_id: str) -> str:

@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
+from rehearsal.contacts import write_contacts
 from rehearsal.pilot_sites import Posting, derive_postings, write_posting
 from rehearsal.pilot_source import ASSUMPTIONS_FILE, PACKAGE, read_source
 from rehearsal.reconciliation import RECORD_KEY
@@ -149,6 +150,7 @@ def replay(
         if fresh:
             delete_replay(settings, name)
         workspace = create_workspace(STUDY, settings=settings, name=name)
+        write_contacts(workspace)
         last = until or postings[-1].posted_on
         days = derive_study_days(workspace.study.starts_on, last, every)
         clock = ReplayClock(days[0])

@@ -358,7 +358,8 @@ _ANCHORS |= {"query": "was to be answered by", "activity_figures": "were due by"
 
 def _describe_steps(study: Study, rungs: pd.DataFrame) -> pd.DataFrame:
     """Add subject, fact and rule in words."""
-    labels = {entry.id: entry.label for entry in (*study.waves, *study.fieldwork.figures)}
+    labels = {wave.id: wave.label for wave in study.waves}
+    labels |= {figure.id: figure.label for figure in study.fieldwork.figures}
     waves, figures = (
         rungs[name].map({id_: labels.get(id_, id_) for id_ in rungs[name]}) for name in ("wave", "figure")
     )
@@ -422,7 +423,7 @@ def _rest(study: Study, events: Events, rungs: pd.DataFrame, as_of: date) -> pd.
     because = pd.Series("", rungs.index, dtype="str")
 
     def rest(rows: pd.Series[Any], until: pd.Timestamp, words: str) -> None:
-        longer = is_held & rows & ~(latest.fillna(pd.Timestamp.min) >= until)
+        longer = is_held & rows & ~(latest >= until)
         latest[longer], because[longer] = until, words
 
     for period in study.fieldwork.quiet_periods:
@@ -463,7 +464,7 @@ def list_pauses(events: Events, as_of: date) -> pd.DataFrame:
     view = events.select(as_of=as_of)
     pauses = view.frame(ChasingPaused)
     is_over = pauses["pause"].isin(view.frame(ChasingResumed)["pause"]) | (pauses["until"] < pd.Timestamp(as_of))
-    pauses = pauses.loc[~is_over].assign(since=pauses["occurred_on"])
+    pauses = pauses.loc[~is_over].rename(columns={"occurred_on": "since"})
     return pauses[["pause", "site_id", "participant_id", "about", "until", "reason", "since"]].reset_index(drop=True)
 
 

@@ -294,7 +294,7 @@ def _find_lost_blocks(events: Events) -> set[tuple[str, int]]:
         return set()
     delivered = events.table(PackDelivered)["pack_id"]
     lost = claims.filter(pc.and_(pc.greater(claims["n_numbers"], 0), pc.invert(pc.is_in(claims["pack_id"], delivered))))
-    return set(zip(lost["site_id"].to_pylist(), lost["first_number"].to_pylist(), strict=True))
+    return {(str(row["site_id"]), int(row["first_number"])) for row in lost.to_pylist()}
 
 
 _FIRST_WORDS_OF_A_PERSON = (ParticipantScreened, ParticipantApproached, ConsentRecorded)
@@ -351,21 +351,22 @@ def compose_pack(
     first_number, n_numbers = (int(block[name].iloc[0]) if len(block) else 0 for name in ("first_number", "n_numbers"))
     purpose: Purpose = "blank" if not len(rows) else "replacement" if (rows["copy_number"] > 1).all() else "wave"
     study, events = plan.study, plan.events
-    own = {
-        "queries": plan.queries,
-        "consents": derive_consents(study, events, plan.as_of),
-        "stop_list": derive_stops(study, events, plan.as_of),
-        "figures": plan.figures,
-    }
+
+    def find_own(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[frame["site_id"] == site_id].reset_index(drop=True)
+
     pack = PackPlan(
         pack_id=derive_pack_id(site_id, plan.as_of, _count_packs(events, site_id, plan.as_of) + 1),
         site_id=site_id,
         as_of=plan.as_of,
         purpose=purpose,
         rows=rows.reset_index(drop=True),
+        queries=find_own(plan.queries),
+        consents=find_own(derive_consents(study, events, plan.as_of)),
+        stop_list=find_own(derive_stops(study, events, plan.as_of)),
+        figures=find_own(plan.figures),
         first_number=first_number,
         n_numbers=n_numbers,
-        **{name: frame[frame["site_id"] == site_id].reset_index(drop=True) for name, frame in own.items()},
     )
     return add_what_is_open(study, events, pack)
 

@@ -7,6 +7,7 @@ for one of the `derive_` folds below. All of it is vectorised: a million rows ta
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cached_property, wraps
@@ -174,14 +175,18 @@ class Events:
     A selection keeps all rows and narrows the view, so a void that was recorded later is not yet known in it.
     """
 
-    tables: Mapping[str, pa.Table]
+    _tables: Mapping[str, pa.Table]
     head: Head = EMPTY
     as_of: date | None = None
     known_at: datetime | None = None
-    # What `remembered` folds gave, for as long as these rows are in memory; shared by all views of them.
-    _folded: dict[tuple[object, ...], "tuple[Study, pd.DataFrame]"] = field(
-        default_factory=dict, compare=False, repr=False
-    )
+    # What `remembered` folds gave, for as long as the rows that they read are in memory; shared by all views of them.
+    _folded: "dict[tuple[object, ...], _Folded]" = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def tables(self) -> Mapping[str, pa.Table]:
+        """Every row by kind, voided ones among them, whatever the view."""
+        _note_reading(_ANY_KIND)
+        return self._tables
 
     def select(self, as_of: date | None = None, known_at: datetime | str | None = None) -> "Events":
         """Only what had happened by the end of `as_of`, as far as recorded by `known_at`; both count themselves in.
@@ -205,9 +210,10 @@ class Events:
         return self._find_known(Voided)["voids"]
 
     def _find_known(self, kind: type[Event]) -> pa.Table:
-        if kind.kind not in self.tables:
+        _note_reading(kind.kind)
+        if kind.kind not in self._tables:
             return derive_schema(kind).empty_table()
-        table = self.tables[kind.kind]
+        table = self._tables[kind.kind]
         if self.known_at is None:
             return table
         return table.filter(pc.less_equal(table["recorded_at"], pa.scalar(self.known_at, _MOMENT)))
@@ -235,19 +241,44 @@ class Events:
         return sum(len(table) for table in self.tables.values())
 
     def extend(self, parts: Iterable[Mapping[str, pa.Table]], head: Head) -> "Events":
-        """These and newer decoded rows, up to `head`, without a view."""
-        tables: dict[str, list[pa.Table]] = {kind: [table] for kind, table in self.tables.items()}
+        """These and newer decoded rows, up to `head`, without a view. What folds gave that read none of the kinds of
+        the newer rows still holds; of that the newest is kept."""
+        tables: dict[str, list[pa.Table]] = {kind: [table] for kind, table in self._tables.items()}
+        kinds = {_ANY_KIND}
         for part in parts:
             for kind, table in part.items():
                 tables.setdefault(kind, []).append(table)
-        return Events({kind: join_tables(several) for kind, several in tables.items()}, head)
+                kinds.add(kind)
+        holding = [(key, folded) for key, folded in self._folded.items() if not folded.kinds & kinds]
+        joined = {kind: join_tables(several) for kind, several in tables.items()}
+        return Events(joined, head, _folded=dict(holding[-_MOST_KEPT:]))
 
 
 Fold = Callable[["Study", Events, date], pd.DataFrame]
+_ANY_KIND = "*"  # of a fold that looked at rows of every kind
+_MOST_KEPT = 64
+
+
+class _Folded(NamedTuple):
+    """What a fold gave for a study, and the kinds of rows that it read."""
+
+    study: "Study"
+    frame: pd.DataFrame
+    kinds: frozenset[str]
+
+
+_READING: ContextVar[tuple[set[str], ...]] = ContextVar("_READING", default=())
+"""What the folds that are being computed have read so far, the outermost first."""
+
+
+def _note_reading(*kinds: str) -> None:
+    for read in _READING.get():
+        read.update(kinds)
 
 
 def remembered(fold: Fold) -> Fold:
-    """A fold that many others begin with is computed once for the same study, rows, view and day.
+    """A fold that many others begin with is computed once for the same study, rows, view and day, and stands until the
+    ledger has new rows of a kind that it read, or a void.
 
     Each caller gets a frame of its own: what it writes there, nobody else sees.
     """
@@ -257,9 +288,16 @@ def remembered(fold: Fold) -> Fold:
         view = events.select(as_of=as_of)
         key = (fold.__qualname__, id(study), as_of, view.as_of, view.known_at)
         known = events._folded.get(key)
-        if known is None or known[0] is not study:
-            known = events._folded[key] = (study, fold(study, events, as_of))
-        return known[1].copy(deep=False)
+        if known is None or known.study is not study:
+            kinds = {Voided.kind}
+            outer = _READING.set((*_READING.get(), kinds))
+            try:
+                frame = fold(study, events, as_of)
+            finally:
+                _READING.reset(outer)
+            known = events._folded[key] = _Folded(study, frame, frozenset(kinds))
+        _note_reading(*known.kinds)
+        return known.frame.copy(deep=False)
 
     return look_up
 

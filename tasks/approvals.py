@@ -81,6 +81,8 @@ def record_forecasts(workspace: Workspace, following: Following, requested_by: s
 
 def write_pages(workspace: Workspace, following: Following) -> None:
     """The project manager's page and the calendar of deadlines, in the study's files; they replace those before."""
+    if not workspace.writes_pages:
+        return
     as_of, deadlines = following.forecast.as_of, following.deadlines
     soon = deadlines.loc[deadlines["on"] <= pd.Timestamp(as_of) + pd.Timedelta(days=_DAYS_AHEAD)]
     written_at = workspace.clock()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
@@ -38,10 +38,12 @@ from study.state import Events, derive_participants
 from tasks.contacts import load_contacts
 from tasks.letters import render_letter
 from tasks.mail import Transport
-from tasks.outbox import Letter, Outgoing, SendingRefused, queue_message, send_waiting
+from tasks.outbox import Letter, Outgoing, SendingRefused, is_of_the_world, queue_message, send_waiting
 from tasks.workspace import Workspace
 
-_ROUNDS = 3
+ROUNDS = 3
+"""How often a run decides afresh on what the outbox turned down."""
+
 _TURNED_DOWN = ("overtaken", "expired", "refused", "lost")
 """What became of messages whose steps are free again."""
 
@@ -74,8 +76,11 @@ class Drawn:
         return self.events.head.seq
 
 
-def draw_up(workspace: Workspace, as_of: date) -> Drawn:
-    """What would be sent on a day. Nothing is recorded. Raises DefinitionFaults for a faulty contacts file."""
+def draw_up(workspace: Workspace, as_of: date, not_at: Collection[str] = ()) -> Drawn:
+    """What would be sent on a day. Nothing is recorded. Raises DefinitionFaults for a faulty contacts file.
+
+    `not_at`: sites that are asked for nothing, since what they sent could not be read. Stop notices go to them too.
+    """
     study, events, contacts = workspace.study, workspace.read_events(), load_contacts(workspace)
     stopped = find_stopped_addresses(events)
     notices = derive_stop_notices(study, events, as_of)
@@ -88,6 +93,7 @@ def draw_up(workspace: Workspace, as_of: date) -> Drawn:
         for role in STOP_NOTICE_ROLES
     ]
     rungs = derive_rungs(study, events, as_of)
+    rungs = rungs[~rungs["site_id"].isin(not_at)].reset_index(drop=True)
     plan = plan_digests(study, contacts, events, rungs, stopped, as_of, gaps)
     return Drawn(events, contacts, notices, tuple(stop_drafts), stops, plan, rungs)
 
@@ -108,12 +114,19 @@ def word_letter(workspace: Workspace, contacts: Contacts, draft: Draft) -> Lette
             "sections": draft.sections,
             "instead_of": draft.instead_of,
             "answer_to": coordinator,
-            "is_rehearsal": not workspace.is_live,
+            "is_rehearsal": not is_of_the_world(workspace),
         },
     )
 
 
-def queue_letters(workspace: Workspace, as_of: date, requested_by: str) -> Counter[str]:
+def find_second_copies(workspace: Workspace, as_of: date) -> pd.DataFrame:
+    """Questionnaires of which a step that is due on a day encloses a second copy: participant_id, respondent, wave."""
+    rungs = derive_rungs(workspace.study, workspace.read_events(), as_of)
+    due = rungs[rungs["encloses_copy"] & (rungs["state"] == "due")]
+    return due[["participant_id", "respondent", "wave"]].drop_duplicates().reset_index(drop=True)
+
+
+def queue_letters(workspace: Workspace, as_of: date, requested_by: str, not_at: Collection[str] = ()) -> Counter[str]:
     """Draw up the day's stop notices and digests and queue them; a stop notice also lies in its site's outbox as text.
 
     Counts: stop_notices and digests (letters queued), chased (steps taken by them), undecided (turned down by the
@@ -123,7 +136,7 @@ def queue_letters(workspace: Workspace, as_of: date, requested_by: str) -> Count
     today = london_day(workspace.clock())
     if as_of != today:
         raise SendingRefused(f"Nothing is sent as of {as_of}: today is {today}, and a chaser belongs to its day.")
-    drawn = draw_up(workspace, as_of)
+    drawn = draw_up(workspace, as_of, not_at)
     counts: Counter[str] = Counter(unreachable=len(drawn.plan.gaps))
     for site_id in drawn.stops:
         _leave_stop_file(workspace, drawn, site_id, as_of)
@@ -141,22 +154,33 @@ def queue_letters(workspace: Workspace, as_of: date, requested_by: str) -> Count
     return counts
 
 
-def chase(workspace: Workspace, as_of: date, requested_by: str, transport: Transport | None = None) -> Counter[str]:
+def chase(
+    workspace: Workspace,
+    as_of: date,
+    requested_by: str,
+    transport: Transport | None = None,
+    not_at: Collection[str] = (),
+) -> Counter[str]:
     """Today's round of chasing: stop notices first, then one digest for everybody of whom something is due.
 
     Counts: those of `queue_letters` and of `send_waiting`. Raises what they raise; what was queued by then stays, and
     goes out with the next run of the day.
     """
     counts: Counter[str] = Counter()
-    for _ in range(_ROUNDS):
-        queued = queue_letters(workspace, as_of, requested_by)
+    for _ in range(ROUNDS):
+        queued = queue_letters(workspace, as_of, requested_by, not_at)
         sent = send_waiting(workspace, as_of, requested_by, transport)
         unreachable = queued.pop("unreachable", 0)
         counts.update(queued + sent)
         counts["unreachable"] = unreachable
-        if not queued["undecided"] and not any(sent[name] for name in _TURNED_DOWN):
+        if not has_turned_down(queued, sent):
             break
     return +counts
+
+
+def has_turned_down(queued: Counter[str], sent: Counter[str]) -> bool:
+    """Whether steps are free again that are to be decided on afresh. Counts: of `queue_letters`, of `send_waiting`."""
+    return bool(queued["undecided"] or any(sent[name] for name in _TURNED_DOWN))
 
 
 def _make_outgoing(workspace: Workspace, drawn: Drawn, draft: Draft, requested_by: str) -> Outgoing:
@@ -213,7 +237,7 @@ def _leave_stop_file(workspace: Workspace, drawn: Drawn, site_id: str, as_of: da
             "sections": (section,),
             "instead_of": (),
             "answer_to": None,
-            "is_rehearsal": not workspace.is_live,
+            "is_rehearsal": not is_of_the_world(workspace),
         },
     )
     workspace.drop_box(site_id).send(find_stop_file_name(chases, as_of), letter.text.encode())

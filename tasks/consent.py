@@ -15,11 +15,9 @@ from study.consent import derive_consent_incidents, derive_consents
 from study.events import ConsentCopyChecked, ConsentRecorded, Event, IncidentOpened
 from study.incidents import derive_incident_ids
 from study.state import Events
-from tasks.consent_page import write_consent_page
 from tasks.ledger import Answer, LedgerRefused
 from tasks.workspace import Workspace
 
-CONSENT_PAGE = "pages/consent.html"
 LATEST = "latest"
 """Stands for the version of the form that was signed last."""
 
@@ -86,18 +84,6 @@ def _complete_check(
         number = int(last["check"]) + 1
     site_id = str(own["site_id"].iloc[0])
     return told.model_copy(update={"site_id": site_id, "form_version": version, "check": number}), []
-
-
-def write_page(workspace: Workspace, as_of: date, banner: str = "") -> None:
-    """The page of consent by site, in the study's files; it replaces the one before."""
-    page = write_consent_page(
-        study=workspace.study,
-        events=workspace.read_events(),
-        as_of=as_of,
-        written_at=workspace.clock(),
-        banner=banner,
-    )
-    workspace.area.put(CONSENT_PAGE, page)
 
 
 def watch_consent(workspace: Workspace, as_of: date, requested_by: str) -> Counter[str]:

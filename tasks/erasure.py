@@ -37,7 +37,7 @@ from study.erasure import (
     find_replacement,
     is_erased,
 )
-from study.events import DataErased, ErasureDecided, Event, ReleaseFrozen, ReturnFileProcessed
+from study.events import DataErased, ErasureDecided, Event, ReleaseFrozen, ReturnFileProcessed, ReturnRefused
 from study.incidents import RECORD_KEY
 from study.state import Events
 from tasks.files import FileMissing
@@ -76,7 +76,7 @@ def plan_erasure(workspace: Workspace, participant_id: str, *, is_all: bool = Fa
     extent = _find_extent(workspace, events, participant_id, is_all=is_all)
     erased = _to_frame([extent])
     answers = [sha256 for sha256, _ in _find_answers(workspace, events, erased)]
-    workbooks, unread = _find_workbooks(workspace, events, erased)
+    workbooks, unread = _find_workbooks(workspace, events, erased, everything=True)
     releases = _find_releases(workspace, events, erased)
     return Erasure(extent, tuple(answers), tuple(workbooks), tuple(unread), tuple(releases))
 
@@ -118,8 +118,9 @@ def finish_erasures(workspace: Workspace, requested_by: str, *, workbooks_too: b
     """Carry out every decision to erase as far as it is not: new files that hold what was to be erased, and files whose
     tombstone stands and that are there all the same (a killed run, or a workbook sent again). Returns counts.
 
-    Of workbooks it knows those from which something was taken in; with `workbooks_too` it reads all that the sites
-    concerned have sent, which takes as long as reading them took. Cheap where nothing was ever erased.
+    Of workbooks it knows those from which something of the person was taken in or refused; with `workbooks_too` it
+    reads all that the sites concerned have sent, which takes as long as reading them did. Cheap where nothing was
+    erased.
     """
     counts: Counter[str] = Counter()
     while True:
@@ -188,7 +189,7 @@ def _derive_tombstones(workspace: Workspace, events: Events, requested_by: str, 
     answers = events.frame(ReturnFileProcessed).set_index("sha256")["responses_sha256"].to_dict()
     given = derive_given(events)
     given = given[is_erased(given, erased)]
-    found = _find_workbooks(workspace, events, erased)[0] if workbooks_too else set(given["source_sha256"]) - {""}
+    found, _ = _find_workbooks(workspace, events, erased, everything=workbooks_too)
     for sha256 in sorted(set(found) - replacements.keys()):
         own = given[given["source_sha256"] == sha256]
         bury(sha256, find_replacement(replacements, answers.get(sha256, "")), set(own["participant_id"]), len(own))
@@ -218,17 +219,23 @@ def _encode(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _find_workbooks(workspace: Workspace, events: Events, erased: pd.DataFrame) -> tuple[list[str], list[str]]:
+def _find_workbooks(
+    workspace: Workspace, events: Events, erased: pd.DataFrame, *, everything: bool
+) -> tuple[list[str], list[str]]:
     """Files as they came from the sites concerned that hold answers of what is erased, and those nobody can read.
 
-    A file from which something of it was taken in holds it. The others are read: a refused or a repeated record is in
-    no row that names the person and the day.
+    A file from which something of it was taken in holds it. Others are read, those from which something of the person
+    was refused, or with `everything` all of them: a repeated record is in no row that names the person.
     """
     given = derive_given(events)
     known = set(given[is_erased(given, erased)]["source_sha256"]) - {""}
     replacements = derive_replacements(events)
     files = events.frame(ReturnFileProcessed)
-    files = files[files["site_id"].isin(erased["site_id"]) & ~files["sha256"].isin(replacements)]
+    files = files[files["site_id"].isin(erased["site_id"]) & ~files["sha256"].isin(list(replacements))]
+    if not everything:
+        refused = events.frame(ReturnRefused)
+        refused = refused[refused["participant_id"].isin(erased["participant_id"])]
+        files = files[files["sha256"].isin(refused["source_sha256"])]
     found, unread = {sha256 for sha256 in known if sha256 not in replacements}, []
     for sha256, site_id, reason in zip(files["sha256"], files["site_id"], files["reason"], strict=True):
         if sha256 in known:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from datetime import date
 
-from tasks.consent_page import CONSENT_PAGE, write_consent_page
+from tasks.consent_page import write_consent_page
 from tasks.fieldwork_page import FIELDWORK_PAGE, write_fieldwork_page
 from tasks.workspace import Workspace
 
+CONSENT_PAGE = "pages/consent.html"
 REHEARSAL_BANNER = "A rehearsal: nothing on this page is about real people, and nothing is sent to anybody."
 
 
 def write_fieldwork_pages(workspace: Workspace, as_of: date) -> None:
     """Write both pages of a day in the study's files; they replace those before."""
-    events, written_at = workspace.read_events(), workspace.clock()
-    study = workspace.study
-    page = write_fieldwork_page(study, events, as_of, written_at, "" if workspace.is_live else REHEARSAL_BANNER)
-    workspace.area.put(FIELDWORK_PAGE, page)
-    workspace.area.put(CONSENT_PAGE, write_consent_page(study=study, events=events, as_of=as_of, written_at=written_at))
+    if not workspace.writes_pages:
+        return
+    study, events, written_at = workspace.study, workspace.read_events(), workspace.clock()
+    banner = "" if workspace.is_live else REHEARSAL_BANNER
+    workspace.area.put(FIELDWORK_PAGE, write_fieldwork_page(study, events, as_of, written_at, banner))
+    page = write_consent_page(study=study, events=events, as_of=as_of, written_at=written_at, banner=banner)
+    workspace.area.put(CONSENT_PAGE, page)

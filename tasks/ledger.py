@@ -11,7 +11,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -603,7 +603,11 @@ def _open_sending(engine: sa.Engine, study: str) -> Iterator[Callable[[], bool]]
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.detach()  # closed at the end, and not pooled: with its session the lock is gone for sure
             attempt = sa.select(sa.func.pg_try_advisory_lock(_number_lock("sending", study)))
-            yield lambda: bool(connection.execute(attempt).scalar_one())
+            try:
+                yield lambda: bool(connection.execute(attempt).scalar_one())
+            finally:
+                with suppress(sa.exc.SQLAlchemyError):  # the server notices a closed connection a little later
+                    connection.execute(sa.select(sa.func.pg_advisory_unlock_all()))
     else:
         path = Path(f"{engine.url.database}-sending-{study}")
         with path.open("ab") as file:

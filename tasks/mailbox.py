@@ -49,7 +49,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _STATUS = re.compile(r"\b([45]\.\d{1,3}\.\d{1,3})\b")
 _PLAIN_STATUS = re.compile(r"\b([45]\d\d)[ -]")
 _BOUNCE_SENDER = re.compile(r"mailer-daemon|postmaster|mail delivery", re.IGNORECASE)
-_BOUNCE_SUBJECT = re.compile(
+_BOUNCE_TITLE = re.compile(
     r"undeliver|delivery (status|failure|has failed|delayed)|mail delivery|returned mail|failure notice|not delivered",
     re.IGNORECASE,
 )
@@ -180,7 +180,7 @@ def classify(data: bytes, mail_from: str) -> Bounce | Reply | None:
     if report == "delivery-status":
         return _read_report(mail)
     is_from_server = _BOUNCE_SENDER.search(_text(mail["From"])) or _text(mail["Return-Path"]).strip() == "<>"
-    if is_from_server and (_BOUNCE_SUBJECT.search(_text(mail["Subject"])) or "X-Failed-Recipients" in mail):
+    if is_from_server and (_BOUNCE_TITLE.search(_text(mail["Subject"])) or "X-Failed-Recipients" in mail):
         return _read_older_bounce(mail, data)
     is_automatic = report == "disposition-notification" or _is_automatic(mail)
     return Reply(compute_reply_code(mail, data), _find_codes(mail), sender, is_automatic)

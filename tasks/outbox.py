@@ -58,6 +58,7 @@ from tasks.workspace import Workspace
 Category = Literal["digest", "stop_notice", "escalation", "pack_notice", "alert"]
 
 _WAIT_SECONDS = 600.0  # for another run that sends
+_MOMENT_SECONDS = 5.0
 _TROUBLES_IN_A_ROW = 3
 _KEPT_VERSION = 1
 
@@ -440,7 +441,7 @@ def resolve_message(
     are due again. Raises SendingRefused for a message that is not uncertain, or while a run sends."""
     today = london_day(workspace.clock())
     try:
-        with workspace.ledger.sending():
+        with workspace.ledger.sending(_MOMENT_SECONDS):
             events = workspace.read_events()
             messages = derive_messages(events, today)
             found = messages[(messages["message_id"] == message_id) & (messages["state"] == "uncertain")]

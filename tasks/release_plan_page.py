@@ -175,7 +175,7 @@ def write_release_plan_workbook(plan: ReleasePlan) -> bytes:
 
 def _write_summary(book: Book, plan: ReleasePlan) -> None:
     sheet = book.add_sheet("Plan")
-    widths = (26.0, 26.0, 12.0, 12.0, 12.0)
+    widths = (26, 26, 12, 12, 12)
     for column, width in enumerate(widths):
         sheet.set_column(column, column, width, book.find_format("prose"))
     sheet.set_row(0, 28)

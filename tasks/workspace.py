@@ -46,6 +46,8 @@ class Workspace:
     settings: Settings
     folder: Path
     clock: Clock = read_clock
+    # Whether a round writes the pages. A rehearsal writes those of its last day only: each takes the place of the last.
+    writes_pages: bool = True
     # What deciding on returns read of the ledger last (`tasks.returns.Snapshot`).
     snapshot: object = None
 

@@ -122,8 +122,8 @@ def signed(on: str, person: str = "LUT-001", **fields: Any) -> ConsentRecorded:
 
 
 def looked(on: str, finding: str, check: int = 1, person: str = "LUT-001", version: str = "1.0") -> ConsentCopyChecked:
-    who = _who(on, person)
-    return ConsentCopyChecked(**who, form_version=version, check=check, finding=finding, role="coordinator")  # type: ignore[arg-type]
+    told = {**_who(on, person), "form_version": version, "check": check, "finding": finding, "role": "coordinator"}
+    return ConsentCopyChecked.model_validate(told)
 
 
 def left(on: str, scope: str, reason: str = "withdrew", person: str = "LUT-001") -> DispositionRecorded:
@@ -147,7 +147,8 @@ def released(on: str, pack: str = "luton-2018-02-12-1", person: str = "LUT-001",
 
 
 def delivered(on: str, pack: str = "luton-2018-02-12-1", site_id: str = "luton") -> PackDelivered:
-    return PackDelivered(occurred_on=on, requested_by="Siân", site_id=site_id, pack_id=pack)  # type: ignore[arg-type]
+    told = {"occurred_on": on, "requested_by": "Siân", "site_id": site_id, "pack_id": pack}
+    return PackDelivered.model_validate(told)
 
 
 def refused(on: str, rule: str, person: str = "LUT-001", row: int = 3, **fields: Any) -> ReturnRefused:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from desk import consent_commands
 from desk.consent_commands import consent_app
 from study.events import ConsentCopyChecked, Event, IncidentOpened
-from tasks.consent import CONSENT_PAGE, ConsentRefused, record_copy_check, watch_consent, write_page
+from tasks.consent import ConsentRefused, record_copy_check, watch_consent
 from tasks.erasure import ErasureRefused
 from tasks.workspace import Workspace
 from tests.approval_workspaces import open_trial
@@ -195,11 +195,3 @@ def test_two_rounds_at_once_open_an_incident_once(tmp_path: Path) -> None:
             counts = list(threads.map(lambda each: watch_consent(each, NEW_YEAR, "study_day"), [one, other]))
         assert sum(count["incidents opened"] for count in counts) == 1
         assert len(one.read_events().frame(IncidentOpened)) == 1
-
-
-def test_the_page_is_written_into_the_studys_files(workspace: Workspace) -> None:
-    tell(workspace, signed("2017-09-05"))
-    write_page(workspace, NEW_YEAR, banner="Rehearsal with invented people")
-    page = workspace.area.get(CONSENT_PAGE).decode()
-    assert "Consent on 1 January 2018" in page
-    assert "Rehearsal with invented people" in page

@@ -25,6 +25,7 @@ from study.events import (
     ReturnAccepted,
     ReturnFileProcessed,
     ReturnQuarantined,
+    ReturnRefused,
     Source,
 )
 from study.returns import RESPONSE_COLUMNS
@@ -458,6 +459,19 @@ def test_answers_that_come_later_are_erased_by_the_next_round(workspace: Workspa
     assert finish_erasures(workspace, BY)["files erased"] == 2
     assert find_holders(workspace) == 0
     assert read_people(workspace, freeze_release(workspace, AS_OF, BY).release)[OTHER] == 12
+
+
+def test_a_workbook_sent_later_of_which_all_was_refused_is_erased_by_the_next_round(workspace: Workspace) -> None:
+    erase_data(workspace, GONE, **WHY)
+    sha256, unnamed = make_workbook(workspace, [GONE, OTHER]), make_workbook(workspace, [OTHER])
+    refused = ReturnRefused(
+        occurred_on=AS_OF, requested_by=BY, site_id="701", participant_id=GONE,
+        source=Source(sha256=sha256, sheet="MMSE", row=3), rule="conflicts_with_accepted",
+    )  # fmt: skip
+    workspace.ledger.append([refused])
+    assert finish_erasures(workspace, BY) == {"files erased": 1, "files deleted": 1}
+    assert not workspace.content.has(sha256)
+    assert workspace.content.has(unnamed)
 
 
 # The store ---------------------------------------------------------------------------------------------------------

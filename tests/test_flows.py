@@ -26,9 +26,10 @@ from flows.datasets import freeze_dataset
 from flows.returns import receive_returns_now
 from flows.runs import conclude, find_as_of, find_sites, format_day, leave_artifact
 from flows.study_day import study_day
+from flows.waves import release_wave_now
 from study.datasets import ReleaseFault
 from study.instruments import DefinitionFaults
-from tasks.definitions import list_sites, list_studies, load_study
+from tasks.definitions import list_sites, list_studies, list_waves, load_study
 from tasks.files import AreaUnavailable, KeyRefused
 from tasks.ledger import LedgerRefused
 from tasks.orchestration import StepFailed, describe_fault, guarded
@@ -36,7 +37,7 @@ from tasks.settings import PROJECT, Settings
 from tasks.workspace import Workspace
 
 SECRET = "01-701-1015"
-FLOWS = (study_day, receive_returns_now, follow_approvals_now, freeze_dataset)
+FLOWS = (study_day, receive_returns_now, release_wave_now, follow_approvals_now, freeze_dataset)
 
 
 def validate_with_pandera() -> None:
@@ -125,7 +126,8 @@ def test_nothing_of_a_flow_is_kept_and_no_print_is_caught(flow: Any) -> None:
 @pytest.mark.parametrize("study_id", ["cdisc_pilot", "ipc"])
 def test_a_form_offers_its_own_study_and_its_sites(flow: Any, study_id: str) -> None:
     own = list_sites(None, study_id)
-    schema = narrow_schema(flow.parameters.model_dump(), study_id, own)
+    waves = list_waves(None, study_id)
+    schema = narrow_schema(flow.parameters.model_dump(), study_id, own, waves)
     fields = schema["properties"]
     assert fields["study"]["enum"] == [study_id]
     assert schema["required"] == ["study", "requested_by"]
@@ -133,6 +135,9 @@ def test_a_form_offers_its_own_study_and_its_sites(flow: Any, study_id: str) -> 
     if "sites" in fields:
         assert fields["sites"]["items"]["enum"] == own
         assert len(own) == 17
+    if "waves" in fields:
+        assert fields["waves"]["items"]["enum"] == waves
+        assert len(waves) == {"ipc": 3, "cdisc_pilot": 15}[study_id]
     # The flow's own is left as it was.
     assert flow.parameters.properties["study"]["enum"] == list_studies()
 
@@ -158,7 +163,8 @@ def test_a_form_offers_its_own_study_and_its_sites(flow: Any, study_id: str) -> 
     ],
 )
 def test_what_the_form_accepts(parameters: dict[str, Any], is_right: bool) -> None:
-    schema = narrow_schema(receive_returns_now.parameters.model_dump(), "cdisc_pilot", list_sites(None, "cdisc_pilot"))
+    sites = list_sites(None, "cdisc_pilot")
+    schema = narrow_schema(receive_returns_now.parameters.model_dump(), "cdisc_pilot", sites, [])
     given = {"study": "cdisc_pilot", "requested_by": "Ann", **parameters}
     assert (not validate(given, cast(Any, schema))) is is_right
 
@@ -172,10 +178,10 @@ def test_a_name_is_trimmed_and_a_date_parsed_before_the_flow_sees_them() -> None
 
 
 def test_what_prefect_yaml_runs_exists() -> None:
-    """Each study has its four deployments, by the names that the documents use."""
+    """Each study has its five deployments, by the names that the documents use."""
     text = (PROJECT / "prefect.yaml").read_text()
     for study_id in list_studies():
-        for name in ("daily round", "receive returns", "follow approvals", "freeze release"):
+        for name in ("daily round", "receive returns", "release wave", "follow approvals", "freeze release"):
             assert f"  - name: {study_id} {name}\n" in text
     entrypoints = {line.split(": ")[1] for line in text.splitlines() if line.strip().startswith("entrypoint:")}
     assert entrypoints == {f"flows.{flow.fn.__module__.split('.')[1]}.{flow.fn.__name__}" for flow in FLOWS}

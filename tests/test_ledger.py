@@ -226,6 +226,23 @@ def test_writing_counts_and_finds(ledger: Ledger) -> None:
         assert newest(participant_ids=(f"P{n}" for n in range(12_000))) == 2
 
 
+def test_news_is_looked_for_after_a_row_and_past_what_does_not_count(ledger: Ledger) -> None:
+    """Rows of the kinds that are passed over do not count, nor do voids of such rows; any other void does."""
+    day = StudyDayCompleted(occurred_on=date(2024, 3, 1), requested_by="flow study_day", site_id="701")
+    ledger.append([screened("P1"), day, screened("P2")])
+    ledger.append([void(ledger.history(kind="study_day_completed")["hash"][0])])
+    passing_over = ["study_day_completed"]
+    with ledger.writing() as writing:
+        assert writing.newest_seq(site_ids=["701"]) == 4
+        assert writing.newest_seq(site_ids=["701"], passing_over=passing_over) == 3
+        assert writing.newest_seq(["P1"], ["701"], passing_over=passing_over, after=3) == 0
+        assert writing.newest_seq(["P1"], ["701"], passing_over=passing_over, after=2) == 3
+        assert writing.newest_seq(["P1"], passing_over=passing_over, after=1) == 0
+    ledger.append([void(ledger.history(key="screened:P2")["hash"][0])])
+    with ledger.writing() as writing:
+        assert writing.newest_seq(site_ids=["701"], passing_over=passing_over) == 5
+
+
 def test_recorded_at_never_goes_back(ledger: Ledger, clock: Clock) -> None:
     moments = ["12:00:00.000000", "12:00:00.000000", "12:00:00.000000", "12:00:01.000000"]
     for number, now in enumerate([NOON, NOON - timedelta(days=9), NOON, NOON + timedelta(seconds=1)]):

@@ -698,6 +698,7 @@ def test_sending_is_for_one_process_and_ends_with_it(ledger_url: str) -> None:
 
 def test_a_run_that_finds_another_sending_says_so(filed: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.outbox._WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.outbox._MOMENT_SECONDS", 0.0)
     queue(filed, 1)
     with filed.ledger.sending():
         with pytest.raises(SendingRefused, match="Another run is sending"):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from study.events import Event, PackClaimed, PackDelivered, ReturnReleased, Voided
-from study.releasing import find_open_claims
+from study.releasing import derive_voids, find_open_claims
 from tasks import releasing
 from tasks.files import AreaUnavailable, DropBox
 from tasks.orchestration import StepFailed
@@ -150,7 +150,7 @@ def test_another_count_than_the_plan_told_is_refused(workspace: Workspace) -> No
 
 def test_a_blank_pack_has_identifiers_and_no_questionnaire(workspace: Workspace) -> None:
     pack = send_blank_pack(workspace, "luton", JULY_10, BY)
-    assert (pack.purpose, len(pack.rows), pack.first_number, pack.n_numbers) == ("blank", 0, 1, 20)
+    assert (pack.purpose, len(pack.rows), pack.first_number, pack.n_numbers) == ("blank", 0, 4, 20)
     assert_sound(workspace)
     assert draw_up_plan(workspace, JULY_10).n_going == 6  # nothing that was due was lost by it
     again = send_blank_pack(workspace, "luton", JULY_10, BY)
@@ -276,7 +276,7 @@ def test_a_claim_of_which_something_newer_is_known_is_taken_back_and_planned_ane
     events = workspace.read_events()
     assert len(events.frame(Voided)) == 4
     assert set(events.frame(ReturnReleased)["participant_id"]) == {identify(1), identify(3)}
-    assert events.frame(PackClaimed)[["pack_id", "first_number"]].to_numpy().tolist() == [["luton-2017-07-10-2", 21]]
+    assert events.frame(PackClaimed)[["pack_id", "first_number"]].to_numpy().tolist() == [["luton-2017-07-10-2", 24]]
 
 
 def test_a_claim_of_an_earlier_day_is_planned_anew_by_that_days_rules(
@@ -329,7 +329,7 @@ def test_a_blank_pack_that_was_begun_is_sent_after_all(workspace: Workspace, mon
     assert "luton" in find_sites_to_serve(plan)
     assert release_site(workspace, plan, "luton", BY)["packs"] == 1
     claim = workspace.read_events().frame(PackClaimed).iloc[0]
-    assert (claim.purpose, claim.n_returns, claim.first_number) == ("blank", 0, 21)
+    assert (claim.purpose, claim.n_returns, claim.first_number) == ("blank", 0, 24)
     assert_sound(workspace)
 
 
@@ -341,7 +341,7 @@ def test_who_delivers_a_claim_that_was_taken_back_leaves_nothing_behind(
     events = workspace.read_events()
     row = find_open_claims(events).iloc[0]
     claim = Claim(row.pack_id, "luton", row.key, row.hash, row.file_name, row.sha256, row.letters_sha256)
-    tell(workspace, releasing.derive_voids(events, row.pack_id, JULY_10, BY))
+    tell(workspace, derive_voids(events, row.pack_id, JULY_10, BY))
     with pytest.raises(ReleaseRefused, match="was taken back while it was being delivered"):
         releasing._deliver(workspace, claim, JULY_10, BY)
     assert list_outbox(workspace) == []
@@ -430,9 +430,15 @@ def prefect_url() -> Iterator[str]:
 @pytest.fixture
 def flowing(workspace: Workspace, prefect_url: str, tmp_path: Path) -> Iterator[Workspace]:
     """The workspace stands in the place of its study's, and runs report to a server of the tests' own."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_HOME,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        temporary_settings,
+    )
 
-    with temporary_settings({PREFECT_API_URL: prefect_url, PREFECT_HOME: tmp_path}), use_workspace(workspace):
+    settings = {PREFECT_API_URL: prefect_url, PREFECT_HOME: tmp_path, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(settings), use_workspace(workspace):
         yield workspace
 
 
@@ -487,7 +493,7 @@ def test_the_round_sends_what_is_automatic_and_one_site_stops_no_other(
 
     @flow(name="a-round", persist_result=False)
     def run(as_of: date) -> None:
-        told.append(release_due("trial", as_of, "daily round"))
+        told.append(release_due("trial", ["luton", "devon"], as_of, "daily round"))
 
     monkeypatch.setattr(DropBox, "send", deny)
     run(day)

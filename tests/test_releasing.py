@@ -364,7 +364,7 @@ def test_a_claim_tells_what_the_pack_tells() -> None:
     claimed, issued, released = claim(at, delivered=False)
     assert isinstance(claimed, PackClaimed)
     assert (claimed.pack_id, claimed.purpose, claimed.waves) == ("luton-2017-07-10-1", "wave", ("baseline",))
-    assert (claimed.n_returns, claimed.first_number, claimed.n_numbers) == (1, 1, 20)
+    assert (claimed.n_returns, claimed.first_number, claimed.n_numbers) == (1, 2, 20)
     assert isinstance(issued, IdentifiersIssued)
     assert isinstance(released, ReturnReleased)
     assert released.key == f"released:{identify(1)}:self:baseline:1"

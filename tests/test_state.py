@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pytest
 
+from study.approval_entries import foresee
 from study.configuration import find_in_force
 from study.events import (
     ConfigurationAdopted,
@@ -20,6 +21,7 @@ from study.events import (
     ReturnAccepted,
     ReturnFileProcessed,
     Source,
+    StudyDayCompleted,
     UnknownKind,
     Voided,
 )
@@ -37,6 +39,7 @@ from study.state import (
     format_moment,
     parse_head,
     parse_moment,
+    remembered,
 )
 
 LONDON = ZoneInfo("Europe/London")
@@ -366,3 +369,53 @@ def test_heads_are_published_as_text() -> None:
 def test_what_is_no_head(text: str) -> None:
     with pytest.raises(ValueError, match="is not a ledger head"):
         parse_head(text)
+
+
+# Folds that are remembered -------------------------------------------------------------------------------------------
+
+
+FIRST_DAY = date(2018, 3, 1)
+
+
+def test_a_remembered_fold_stands_until_what_it_read_changes() -> None:
+    """It is computed anew for new rows of a kind that it read, itself or by another fold, and after a void."""
+    computed: list[str] = []
+
+    @remembered
+    def list_screened(study: Any, events: Events, as_of: date) -> pd.DataFrame:
+        computed.append("screened")
+        return events.select(as_of=as_of).frame(ParticipantScreened)
+
+    @remembered
+    def list_days(study: Any, events: Events, as_of: date) -> pd.DataFrame:
+        computed.append("days")
+        return list_screened(study, events, as_of)[["occurred_on"]]
+
+    @remembered
+    def count_everything(study: Any, events: Events, as_of: date) -> pd.DataFrame:
+        computed.append("everything")
+        return pd.DataFrame({"n": [events.count_rows()]})
+
+    def add(events: Events, *told: Event) -> Events:
+        computed.clear()
+        more = foresee(events, told)
+        for fold in (list_screened, list_days, count_everything):
+            fold(study, more, FIRST_DAY)
+        return more
+
+    study: Any = object()
+    about: dict[str, Any] = {"occurred_on": FIRST_DAY, "requested_by": "Anna Price"}
+    screened = ParticipantScreened(**about, site_id="luton", participant_id="LUT-P00001", cohort="mental_health")
+    events = add(Events({}), screened)
+    assert computed == ["screened", "days", "everything"]
+    events = add(events, StudyDayCompleted(**about))
+    assert computed == ["everything"]
+    other = screened.model_copy(update={"participant_id": "LUT-P00002"})
+    events = add(events, other)
+    assert computed == ["screened", "days", "everything"]
+    assert len(list_days(study, events, FIRST_DAY)) == 2
+    row = events.frame(ParticipantScreened)["hash"].iloc[0]
+    events = add(events, Voided(**about, voids=row, reason="entered_in_error"))
+    assert computed == ["screened", "days", "everything"]
+    assert len(list_days(study, events, FIRST_DAY)) == 1
+    assert len(list_days(study, events, FIRST_DAY - timedelta(days=1))) == 0
