@@ -179,9 +179,9 @@ def main() -> int:
     console = Console(width=110)
     console.print(
         f"{options.participants:,} participants, {made.count_rows():,} events, {len(expected):,} expected returns: "
-        f"{statistics.median(seconds):.2f} s (at most {MOST_SECONDS:.0f} for 100,000; {statistics.median(worked):.2f} s of "
-        f"processor time), peak {peak:,.0f} MB (at most "
-        f"{MOST_MEGABYTES:,}). As of {AS_OF}."
+        f"{statistics.median(seconds):.2f} s (at most {MOST_SECONDS:.0f} for 100,000), of which "
+        f"{statistics.median(worked):.2f} s of processor time; peak {peak:,.0f} MB (at most {MOST_MEGABYTES:,}). "
+        f"As of {AS_OF}."
     )
     counts = expected["status"].value_counts()
     console.print(", ".join(f"{status} {n:,}" for status, n in counts.items()))

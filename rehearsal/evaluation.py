@@ -20,7 +20,7 @@ import pandas as pd
 from rehearsal.approvals_story import NAME, REQUESTED_BY, STORY_FILE, STUDY, Told, derive_story, read_story, record_told
 from rehearsal.contacts import write_contacts
 from rehearsal.ipc_definitions import write_definitions
-from rehearsal.ipc_packs import read_pack
+from rehearsal.ipc_packs import ASKED, read_pack
 from rehearsal.ipc_people import (
     ASSUMPTIONS_FILE,
     BASELINE,
@@ -33,8 +33,10 @@ from rehearsal.ipc_people import (
     load_ipc_assumptions,
 )
 from rehearsal.ipc_postings import AtSites, Posting, Sites
+from rehearsal.ipc_sites import compute_shares
 from rehearsal.replay import Progress, ReplayClock, ReplayRefused, delete_replay, derive_study_days, hold
 from study.approval_entries import foresee
+from study.chasing import derive_chasers, find_kind
 from study.events import (
     ApproachAnswered,
     ConsentRecorded,
@@ -55,6 +57,7 @@ from study.incidents import derive_incidents
 from study.modifications import derive_document_versions
 from study.protocol import Study
 from study.state import Events, derive_files
+from tasks.chasing import log_call
 from tasks.files import FileMissing
 from tasks.incidents import record_step
 from tasks.orchestration import many_runs
@@ -119,8 +122,9 @@ def play_evaluation(
         to_do = [day for day in days if day > done]
         before, n_posted = done, 0
         with use_workspace(workspace), many_runs():
+            if to_do and done in days:
+                player.give_word(done)  # what an interrupted rehearsal may have left undone
             for n, day in enumerate(to_do, start=len(days) - len(to_do) + 1):
-                player.give_word(clock.day)  # what an interrupted rehearsal may have left undone
                 clock.day = day
                 workspace.writes_pages = day == to_do[-1]
                 player.tell_approvals(before, day)
@@ -128,6 +132,7 @@ def play_evaluation(
                 for state in study_day(study=STUDY, as_of=day, requested_by=REQUESTED_BY):
                     state.result()
                 player.give_word(day)
+                player.telephone(day)
                 player.decide_incidents(day)
                 before = day
                 on_progress(Progress(n, len(days), day, n_posted))
@@ -179,7 +184,9 @@ class _Player:
         versions = derive_document_versions(study, foreseen, study.ends_on)
         self.sites = Sites(study, workspace.instruments, people, assumptions, versions)
         self.received = frozenset(derive_files(workspace.read_events())["sha256"])
-        self.opened: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}  # what each pack held, by pack_id
+        self.opened: set[str] = set()  # packs, by pack_id
+        self.identifiers = _no_rows("participant_id", "site_id", "had_on")
+        self.asked = _no_rows(*ASKED, "had_on")
 
     def tell_approvals(self, before: date, day: date) -> None:
         told = [entry.event for entry in self.told if before < entry.known_on <= day]
@@ -214,20 +221,22 @@ class _Player:
             events.frame(PackDelivered)[["pack_id", "occurred_on"]].rename(columns={"occurred_on": "had_on"}),
             on="pack_id",
         )
-        packs = claims[["site_id", "pack_id", "had_on", "file_name", "sha256"]].sort_values(["had_on", "pack_id"])
-        identifiers, asked = [], []
-        for site_id, pack_id, had_on, file_name, _ in packs.itertuples(index=False, name=None):
-            if pack_id not in self.opened:
-                data = self.workspace.area.get(f"sites/{site_id}/outbox/{file_name}")
-                self.opened[pack_id] = read_pack(data, self.workspace.study, self.workspace.layout)
-            given, wanted = self.opened[pack_id]
-            identifiers.append(given.assign(site_id=site_id, had_on=had_on))
-            asked.append(wanted.assign(had_on=had_on))
+        packs = claims.sort_values(["had_on", "pack_id"])
+        new = packs[~packs["pack_id"].isin(self.opened)]
+        given, asked = [self.identifiers], [self.asked]
+        for pack in new[["pack_id", "site_id", "file_name", "had_on"]].to_dict("records"):
+            data = self.workspace.area.get(f"sites/{pack['site_id']}/outbox/{pack['file_name']}")
+            identifiers, wanted = read_pack(data, self.workspace.study, self.workspace.layout)
+            given.append(identifiers.assign(site_id=pack["site_id"], had_on=pack["had_on"]))
+            asked.append(wanted.assign(had_on=pack["had_on"]))
+            self.opened.add(pack["pack_id"])
+        self.identifiers = _join(given, ["participant_id"])
+        self.asked = _join(asked, ["participant_id", "wave", "respondent"])
         queries = events.frame(QueryRaised).rename(columns={"occurred_on": "raised_on"})
         columns = ["query_id", "site_id", "participant_id", "wave", "respondent", "instrument", "raised_on"]
         return AtSites(
-            identifiers=_join(identifiers, ["participant_id", "site_id", "had_on"], ["participant_id"]),
-            asked=_join(asked, [*_ASKED, "had_on"], ["participant_id", "wave", "respondent"]),
+            identifiers=self.identifiers,
+            asked=self.asked,
             chased=_find_chased(events),
             queries=queries[columns],
             packs=packs[["site_id", "pack_id", "had_on"]],
@@ -237,13 +246,31 @@ class _Player:
 
     def give_word(self, day: date) -> None:
         """The coordinator looks at what waits for a word, and sends it."""
-        if day < self.workspace.study.data_collection_starts_on or self.workspace.clock.day != day:  # type: ignore[attr-defined]  # the rehearsal's own clock
+        if day < self.workspace.study.data_collection_starts_on:
             return
         plan = draw_up_plan(self.workspace, day)
         if plan.n_going:
             released = release_packs(self.workspace, plan, COORDINATOR)
             if released.failures:
                 raise ReplayRefused("A pack did not go out: " + " ".join(released.failures))
+
+    def telephone(self, day: date) -> None:
+        """The coordinator makes the calls that are due, one to each site."""
+        if day < self.workspace.study.data_collection_starts_on:
+            return
+        value, seed = self.assumptions["calls"], self.assumptions.seed
+        chasers = derive_chasers(self.workspace.study, self.workspace.read_events(), day)
+        due = chasers[(chasers["state"] == "due") & (chasers["channel"] == "telephone") & (chasers["site_id"] != "")]
+        for site_id, own in due.groupby("site_id"):
+            answered, promised = compute_shares([f"{site_id}:{day}:{n}" for n in (1, 2)], "call", seed)
+            about = sorted(set(own["about"].map(find_kind)))
+            if answered >= value["reached"]:
+                log_call(self.workspace, str(site_id), about, "not_reached", COORDINATOR, on=day)
+            elif promised >= value["promised"]:
+                log_call(self.workspace, str(site_id), about, "reached", COORDINATOR, on=day)
+            else:
+                by = day + timedelta(days=value["days"])
+                log_call(self.workspace, str(site_id), about, "promised", COORDINATOR, on=day, promised_on=by)
 
     def decide_incidents(self, day: date) -> None:
         """The sponsor assesses and decides what was found so many weeks ago."""
@@ -262,19 +289,15 @@ class _Player:
                 record_step(self.workspace, step)
 
 
-_ASKED = ["participant_id", "wave", "respondent", "form", "instruments", "opens_on"]
+def _no_rows(*columns: str) -> pd.DataFrame:
+    types = {name: "datetime64[s]" if name.endswith("_on") else "str" for name in columns}
+    return pd.DataFrame(columns=list(columns)).astype(types)
 
 
-def _join(frames: list[pd.DataFrame], columns: list[str], keys: list[str]) -> pd.DataFrame:
-    """All of them, each thing as it came first."""
-    if not frames:
-        return pd.DataFrame({name: pd.Series(dtype=_find_type(name)) for name in columns})
-    joined = pd.concat(frames, ignore_index=True)[columns].drop_duplicates(keys, ignore_index=True)
-    return joined.astype({name: _find_type(name) for name in columns})
-
-
-def _find_type(column: str) -> str:
-    return "datetime64[s]" if column.endswith("_on") else "str"
+def _join(frames: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
+    """All of them, each thing as it came first; the first of the frames says of what type a column is."""
+    filled = [frame.astype(frames[0].dtypes.to_dict()) for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True).drop_duplicates(keys, ignore_index=True) if filled else frames[0]
 
 
 def _find_chased(events: Events) -> pd.DataFrame:

@@ -51,7 +51,7 @@ from study.participation import DATA, QUESTIONNAIRES, derive_stops, is_stopped
 from study.protocol import Study
 from study.queries import find_open_queries
 from study.releasing import derive_owed_figures
-from study.state import Events, derive_queries
+from study.state import Events, derive_queries, remembered
 from study.waves import derive_expected_returns
 
 CHASER_STATES = ("due", "resting", "coming", "chased")
@@ -95,6 +95,7 @@ def derive_chasers(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     return rungs.loc[rungs["state"] != "chased"].reset_index(drop=True)
 
 
+@remembered
 def derive_rungs(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """The chasers of `derive_chasers`, and of each thing that is still owed the highest step that was taken (state
     "chased"; "resting" things that were chased among them, with their reason)."""

@@ -48,13 +48,15 @@ class Release(DefinitionModel):
     """How the questionnaires of a wave go out.
 
     `mode`: "automatic" (the daily round sends what may go) or "on_request" (a coordinator does). A pack may go to its
-    site `lead` before the window opens, so that it is there in time. More than `at_once` returns of one site at once
-    need a coordinator's word: a site that joins late, or an imported backlog, starts no flood.
+    site `lead` before the window opens, so that it is there in time. When one goes, what may go within `gather` after
+    that day goes along, so that a site gets few packs. More than `at_once` returns of one site at once need a
+    coordinator's word: a site that joins late, or an imported backlog, starts no flood.
     """
 
     wave: Code = Field(description="the id of a wave, in quotes")
     mode: Literal["automatic", "on_request"] = Field(description='"automatic" or "on_request"')
     lead: PeriodText = Field(default=Period(), description=PERIOD_WORDS)
+    gather: PeriodText = Field(default=Period(), description=PERIOD_WORDS)
     at_once: StrictInt = Field(default=100, ge=1, le=100_000, description=_NUMBER_WORDS)
 
 
@@ -302,8 +304,10 @@ def find_fieldwork_faults(
             yield f"{path}: there is one [[{section}]] already. Make them one."
     for path, release in entries["releases"]:
         yield from unknown([release.wave], wave_ids, f"{path}.wave", "wave")
-        if release.lead.months < 0 or release.lead.days < 0:
-            yield f'{path}.lead is "{release.lead}". Give the time before the window opens as "0 days" or more.'
+        for field, words in (("lead", "before the window opens"), ("gather", "in which more goes along")):
+            period = getattr(release, field)
+            if period.months < 0 or period.days < 0:
+                yield f'{path}.{field} is "{period}". Give the time {words} as "0 days" or more.'
     for path, rule in entries["respondents"]:
         yield from unknown([rule.respondent], respondents, f"{path}.respondent", "respondent")
         yield from unknown(rule.scopes, scope_ids, f"{path}.scopes", "consent scope")

@@ -111,6 +111,9 @@ HOLDS: dict[str, Hold] = {
 }
 """Every hold, the most actionable first."""
 
+NOT_YET = "window_not_open"
+"""The hold that ends by itself."""
+
 _BIT = {code: 1 << place for place, code in enumerate(HOLDS)}
 _OF_ANCHOR = {"screened": "not_screened", "consented": "no_consent", "allocated": "not_allocated"}
 _FAULTS_THAT_HOLD = (

@@ -1,12 +1,14 @@
 """What may go to which site today, what is held and why, and what waits for the word of a coordinator.
 
-A plan is drawn up afresh from the ledger each time; nothing is scheduled ahead. Four judgement calls:
+A plan is drawn up afresh from the ledger each time; nothing is scheduled ahead. Five judgement calls:
 
 - More questionnaires of one wave at one site than its `at_once`, those of the same day counted in, wait all together:
   the first sixty of a flood would be a flood of sixty a day.
 - A questionnaire that was due before it was ever sent is a backlog, whether it was imported or its site joined late. It
   waits too, however few they are.
 - Who asks for waves by name, having been shown the plan, gives that word. What is held is beyond anybody's word here.
+- What may go within a release's `gather` goes along when a pack goes anyway, and makes no pack by itself: a site gets
+  one pack for some weeks, and not one a week.
 - A claim that was never delivered, and whose files are not in the outbox, is as if it had never been: its rows are
   planned anew. What had a person's word before it keeps it.
 """
@@ -38,6 +40,7 @@ from study.events import (
     Voided,
 )
 from study.gate import open_gate
+from study.holds import NOT_YET
 from study.identifiers import Block, derive_block, list_block
 from study.packs import PackPlan, Purpose, add_what_is_open, derive_pack_id
 from study.participation import derive_stops
@@ -152,8 +155,10 @@ def plan_release(
     before = pd.DataFrame(sorted(agreed), columns=COPY).astype({"copy_number": "int64"})
     copies = pd.concat([pd.DataFrame(columns=RETURN) if second_copies is None else second_copies, before])
     rows = pd.concat([_find_due(study, expected, as_of), _find_second_copies(expected, copies)], ignore_index=True)
+    rows["is_gathered"] = rows["is_gathered"].eq(True)
     rows["is_agreed"] = pd.MultiIndex.from_frame(rows[COPY]).isin(list(agreed))
     rows = _decide(study, rows[rows["is_agreed"] | rows["wave"].isin(wave_ids)], expected, as_of, is_scheduled)
+    rows = _drop_lonely(rows)
     order = {name: n for n, name in enumerate([*site_ids, *known_waves])}
     by = ["site_id", "wave", "participant_id", "respondent", "copy_number"]
     rows = rows.sort_values(by, key=lambda c: c.map(order) if c.name in by[:2] else c, ignore_index=True)
@@ -174,10 +179,21 @@ def plan_release(
 
 
 def _find_due(study: Study, expected: pd.DataFrame, as_of: date) -> pd.DataFrame:
-    """What never went and may go today, and what is held."""
-    is_due = (expected["n_copies"] == 0) & ((expected["holds"] == "") | (expected["status"] == "held"))
-    released = [release.wave for release in study.fieldwork.releases]
-    return expected[is_due & expected["wave"].isin(released)].assign(copy_number=1)
+    """What never went and may go today, and what is held; and, as `is_gathered`, what may go along with the rest."""
+    until = {release.wave: pd.Timestamp(add_period(as_of, release.gather)) for release in study.fieldwork.releases}
+    is_new = (expected["n_copies"] == 0) & expected["wave"].isin(list(until))
+    is_due = (expected["holds"] == "") | (expected["status"] == "held")
+    is_near = (expected["holds"] == NOT_YET) & (expected["release_from"] <= expected["wave"].map(until))
+    rows = expected[is_new & (is_due | is_near)].assign(copy_number=1)
+    rows["is_gathered"] = is_near
+    rows["holds"] = rows["holds"].mask(rows["is_gathered"], "")
+    return rows
+
+
+def _drop_lonely(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without what would go along with nothing."""
+    sites = rows.loc[(rows["decision"] == GOES) & ~rows["is_gathered"], "site_id"].unique()
+    return rows[~rows["is_gathered"] | ((rows["decision"] == GOES) & rows["site_id"].isin(sites))]
 
 
 def _find_second_copies(expected: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
@@ -262,13 +278,14 @@ def _find_free_block(study: Study, site: Site, issued: pd.DataFrame, used: set[s
     """The next block of a site in which nothing is used: imported lists and slips of the hand use numbers that nobody
     issued, and to give them again would make two people one. None where the numbers are used up."""
     rule = study.fieldwork.identifier_rule
-    while rule is not None and not (len(issued) and (issued["first"] + issued["n"]).max() >= 10**rule.digits):
-        block = derive_block(study, site, issued)
-        taken = [place for place, each in enumerate(list_block(rule, site.code, block)) if each in used]
+    first = int((issued["first"] + issued["n"]).max()) if len(issued) else 1
+    while rule is not None and (n := min(rule.block, 10**rule.digits - first)) > 0:
+        identifiers = list_block(rule, site.code, Block(first, n))
+        taken = [place for place, each in enumerate(identifiers) if each in used]
         if not taken:
-            return block
-        passed = pd.DataFrame([(site.site_id, block.first, taken[-1] + 1)], columns=["site_id", "first", "n"])
-        issued = pd.concat([issued, passed])
+            passed = pd.DataFrame({"site_id": [site.site_id], "first": [1], "n": [first - 1]})
+            return derive_block(study, site, pd.concat([issued, passed]))
+        first += taken[-1] + 1
     return None
 
 

@@ -34,7 +34,7 @@ OUTBOX_FOLDER = "outbox_mail"
 _ACCEPTING = 10  # so many times longer may a server take over a whole message as over a step (RFC 5321, 4.5.3.2.6)
 _ENHANCED = re.compile(rb"^\s*([245]\.\d{1,3}\.\d{1,3})\b")
 _LONGEST_LISTENING = 0.25  # seconds
-_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _WELL, _GOES_ON, _FOR_NOW = 2, 3, 4  # first digits of an answer
 _CLOSING = 421
 

@@ -69,8 +69,10 @@ def queued(on: str, person_id: str, address: str = "", category: str = "digest")
 def test_one_letter_with_everything_the_most_urgent_first() -> None:
     study = make_study(FIELDWORK)
     told = [*OPEN, *joined(1, filed=""), *released(1), *joined(2), *released(2), raised(1, "2017-08-09")]
-    (draft,) = plan("2017-08-18", *told, study=study).drafts
-    assert show([draft]) == ["rosa: consent_copy_overdue 1, return_overdue 2, query_open 1"]
+    drafts = plan("2017-08-18", *told, study=study).drafts
+    parts = "consent_copy_overdue 1, return_overdue 2, query_open 1"
+    assert show(drafts) == ["lena: figures_overdue 1", f"rosa: {parts}"]
+    draft = drafts[1]
     assert (draft.message_id, draft.site_id, draft.role) == ("digest-luton-rosa-2017-08-18", "luton", "site_researcher")
     assert draft.participant_ids == (ONE, TWO)
     assert [chase.step for chase in draft.chases] == ["copy", "late", "late", "query"]

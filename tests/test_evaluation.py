@@ -125,9 +125,9 @@ def test_each_mistake_is_of_the_kind_that_it_is_called() -> None:
     assert written.loc[1, "eq5d5l_mo"] == 9
     assert written.loc[2, "collected_on"] == "09/28/2017"
     assert written.loc[3, "participant_id"] == "LUT-X00031"
-    assert written.loc[6].equals(written.loc[4])
-    assert study().find_wave(written.loc[5, "wave"]) is None
-    changed = [column for column in right if not right.loc[:5, column].equals(written.loc[:5, column])]
+    pd.testing.assert_series_equal(written.iloc[6], written.iloc[4], check_names=False)
+    assert study().find_wave(str(written["wave"].iloc[5])) is None
+    changed = [str(column) for column in right if right[column].tolist() != written[column].tolist()[:6]]
     assert changed == ["participant_id", "wave", "collected_on", "eq5d5l_mo"]
 
 
