@@ -121,7 +121,8 @@ class Wave(DefinitionModel):
 
     A wave that an amendment added has a day, `applies_from`, and says to whom it applies: to those whose window opens
     on or after that day ("opening"), or to those who joined the study on or after it ("joining": consented, or where
-    no consent is kept, screened).
+    no consent is kept, screened). One that `ends_with_treatment` is a visit of the treatment: of whoever stopped that
+    by the day on which the wave is due nothing is expected, though what comes in all the same is taken.
     """
 
     id: Code = Field(description=CODE_IN_QUOTES)
@@ -133,6 +134,7 @@ class Wave(DefinitionModel):
     window: Code = Field(description="the id of a window, in quotes")
     applies_from: Day | None = Field(default=None, description=DAY_WORDS)
     applies_to: Literal["opening", "joining"] = Field(default="opening", description='"opening" or "joining"')
+    ends_with_treatment: StrictBool = Field(default=False, description="true or false, without quotes")
 
 
 class ScheduledInstrument(DefinitionModel):

@@ -183,7 +183,7 @@ def _find_due(study: Study, expected: pd.DataFrame, as_of: date) -> pd.DataFrame
     until = {release.wave: pd.Timestamp(add_period(as_of, release.gather)) for release in study.fieldwork.releases}
     is_new = (expected["n_copies"] == 0) & expected["wave"].isin(list(until))
     is_due = (expected["holds"] == "") | (expected["status"] == "held")
-    is_near = (expected["holds"] == NOT_YET) & (expected["release_from"] <= expected["wave"].map(until))
+    is_near = (expected["holds"] == NOT_YET) & (expected["release_from"] <= pd.to_datetime(expected["wave"].map(until)))
     rows = expected[is_new & (is_due | is_near)].assign(copy_number=1)
     rows["is_gathered"] = is_near
     rows["holds"] = rows["holds"].mask(rows["is_gathered"], "")

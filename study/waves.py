@@ -42,7 +42,7 @@ from study.events import (
     ReturnReleased,
 )
 from study.holds import Numbers, encode_texts, find_holds, find_places
-from study.participation import QUESTIONNAIRES, derive_stops
+from study.participation import QUESTIONNAIRES, TREATMENT, derive_stops
 from study.protocol import ANCHORS, Study, Wave, WindowDates
 from study.state import Events, remembered
 
@@ -208,6 +208,9 @@ def _find_people(study: Study, events: Events, as_of: date) -> _People:
             ("allocated", "allocated", "occurred_on"),
         )
     }
+    stops = derive_stops(study, events, as_of)
+    stops = stops[stops["stops"] == TREATMENT].sort_values("from_on").drop_duplicates("participant_id")
+    days["left_treatment"] = _scatter_days(n, find_places(ids, stops["participant_id"]), stops["from_on"])
     triples, answered = _find_answers(study, told["returns"], at["returns"], n)
     return _People(
         ids=ids,
@@ -401,6 +404,8 @@ class _Windows:
             if wave.applies_from is not None:
                 counted = joined_on if wave.applies_to == "joining" else self.dates["opens_on"][place]
                 self.applies[place] = np.isnat(counted) | (counted >= np.datetime64(wave.applies_from))
+            if wave.ends_with_treatment:  # a day that is not known is later than every other
+                self.applies[place] &= ~(people.days["left_treatment"] <= self.dates["due_on"][place])
 
     def _add(self, study: Study, place: int, wave: Wave, anchors: Days) -> None:
         """The rules of the calendar are asked once for each different day."""
