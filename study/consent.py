@@ -39,7 +39,7 @@ from study.incidents import RECORD_KEY, compute_assess_by, derive_held
 from study.modifications import derive_document_versions
 from study.participation import QUESTIONNAIRES, derive_stops, is_stopped
 from study.protocol import Study
-from study.state import Events, derive_returns, remembered
+from study.state import Events, derive_current_returns, remembered
 
 DAY: Final = "datetime64[us]"
 COPIES = ("held", "seen", "missing", "faulty", "")
@@ -305,8 +305,8 @@ def _judge_versions(days: pd.DataFrame, consents: pd.DataFrame) -> tuple[pd.Seri
 def _find_collected(view: Events) -> pd.DataFrame:
     """Every record that stands, accepted or held, with its place (RECORD_KEY), site_id and occurred_on."""
     columns = [*RECORD_KEY, "site_id", "occurred_on"]
-    accepted, held = derive_returns(view), derive_held(view)
-    parts = [accepted.loc[accepted["is_current"], columns], held.loc[held["is_held"], columns]]
+    held = derive_held(view)
+    parts = [derive_current_returns(view, columns), held.loc[held["is_held"], columns]]
     return pd.concat(parts, ignore_index=True)
 
 

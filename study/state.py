@@ -393,6 +393,13 @@ def derive_returns(events: Events) -> pd.DataFrame:
     return returns
 
 
+def derive_current_returns(events: Events, columns: Sequence[str]) -> pd.DataFrame:
+    """The current rows of `derive_returns`, with these columns alone: of many returns that is much quicker."""
+    table = events.table(ReturnAccepted)
+    is_current = _find_last(table, ["participant_id", "respondent", "wave", "instrument"], ["version"])
+    return _derive_frame(table.select(list(columns)).filter(pa.array(is_current)))
+
+
 def derive_queries(events: Events) -> pd.DataFrame:
     """Every standing QueryRaised with the columns of `Events.frame`, raised_on, closed_on (NaT while open),
     close_reason ("" while open) and status ("open" or "closed")."""
