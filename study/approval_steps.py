@@ -323,6 +323,12 @@ def derive_spells(steps: pd.DataFrame) -> pd.DataFrame:
     return spells[[*ITEM, "attempt", "from_on", "until_on", "is_latest"]].reset_index(drop=True)
 
 
+@remembered
+def derive_known_spells(study: Study, events: Events, as_of: date) -> pd.DataFrame:
+    """When each item was in force, by every step up to the end of a day: `derive_spells` of `derive_steps`."""
+    return derive_spells(derive_steps(study, events, as_of))
+
+
 def _find_earliest_after(days: pd.Series[Any], group_ids: pd.Series[Any]) -> pd.Series[Any]:
     """For each row the earliest day of the rows after it in its group; NaT for the last."""
     backwards = days[::-1].groupby(group_ids[::-1]).cummin()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from study.approval_steps import DAY, ITEM, NO_END, derive_spells, derive_steps
+from study.approval_steps import DAY, ITEM, NO_END, derive_known_spells
 from study.approvals import derive_approvals
 from study.duties import derive_duties
 from study.incidents import STUDY_TEAM, derive_incidents
@@ -81,7 +81,7 @@ def derive_needed(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     parts = [approvals.loc[approvals["is_needed"]], modifications]
     needed = pd.concat([part.reindex(columns=columns) for part in parts if len(part)] or [modifications[columns]])
     needed = needed.reset_index(drop=True).astype({"introduced_on": DAY, "implied_on": DAY})
-    spells = derive_spells(derive_steps(study, events, as_of))
+    spells = derive_known_spells(study, events, as_of)
     first = spells.groupby(ITEM)["from_on"].min().rename("first_in_force_on")
     needed = needed.join(first, on=ITEM)
     known: dict[tuple[str, ...], list[tuple[pd.Timestamp, pd.Timestamp]]] = {}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from study.approval_steps import DAY, derive_spells, derive_steps
+from study.approval_steps import DAY, derive_known_spells
 from study.calendar import Period, add_months, add_period
 from study.events import DutyDone
 from study.instruments import find_suggestion
@@ -83,7 +83,7 @@ def _find_first_grants(study: Study, events: Events, as_of: date) -> dict[str, d
     """For each approval the first day on which it was in force, by site ('' for the study's own)."""
     if all(duty.approval is None for duty in study.pathway.duties):
         return {}
-    spells = derive_spells(derive_steps(study, events, as_of))
+    spells = derive_known_spells(study, events, as_of)
     spells = spells.loc[(spells["modification"] == "") & (spells["from_on"] <= pd.Timestamp(as_of))]
     first = spells.groupby(["approval", "site_id"], as_index=False)["from_on"].min()
     granted: dict[str, dict[str, date]] = {}

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from study.approval_steps import ITEM, Item, derive_spells, derive_steps, list_items
+from study.approval_steps import ITEM, Item, derive_known_spells, list_items
 from study.approvals import derive_approvals
 from study.instruments import find_suggestion
 from study.pathway import ACTIVITIES
@@ -120,7 +120,7 @@ def _find_days_in_force(
     study: Study, events: Events, days: pd.DatetimeIndex
 ) -> dict[Item, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Of each item that was ever in force: on which of these days."""
-    spells = derive_spells(derive_steps(study, events, days[-1].date()))
+    spells = derive_known_spells(study, events, days[-1].date())
     in_force: dict[Item, np.ndarray[Any, np.dtype[np.bool_]]] = {}
     keys = spells[ITEM].itertuples(index=False, name=None)
     bounds = zip(spells["from_on"].to_numpy(), spells["until_on"].to_numpy(), strict=True)

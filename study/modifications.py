@@ -19,7 +19,7 @@ from study.approval_steps import (
     ITEM,
     NO_END,
     Item,
-    derive_spells,
+    derive_known_spells,
     derive_steps,
     find_silent_grant,
     list_modification_items,
@@ -108,8 +108,7 @@ def derive_document_versions(study: Study, events: Events, as_of: date) -> pd.Da
     ended a change.
     """
     issued = events.select(as_of=as_of).frame(DocumentVersionIssued).sort_values("occurred_on", kind="stable")
-    steps = derive_steps(study, events, as_of)
-    spells = derive_spells(steps)
+    spells = derive_known_spells(study, events, as_of)
     granted = spells.loc[spells["modification"] == ""].groupby(["approval", "site_id"])["from_on"].min()
     times = _find_times(study, events.select(as_of=as_of).frame(ModificationIntroduced), spells)
     rows: list[tuple[Any, ...]] = []

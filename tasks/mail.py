@@ -47,6 +47,10 @@ class MailRefused(StepFailed):
     """A message that cannot be sent as it is."""
 
 
+class AddressRefused(MailRefused):
+    """An address that no server could take, by its form."""
+
+
 @dataclass(frozen=True)
 class Mail:
     """What the headers of one message are made of. `code`: of the message, as in its Message-ID."""
@@ -82,12 +86,13 @@ def compute_message_id(code: str, attempt: int, mail_from: str) -> str:
 def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
     """Text and HTML as one message with CRLF lines, all ASCII on the wire; the same inputs give the same bytes.
 
-    Raises MailRefused for an address or a header that no mail can have.
+    Raises AddressRefused for the recipient's address, MailRefused for a header that no mail can have.
     """
     message = EmailMessage(policy=SMTP)
+    recipient = parse_address(mail.address)
     try:
         message["From"] = Address(settings.mail_from_name or sender_name, addr_spec=settings.mail_from)
-        message["To"] = Address(mail.name, addr_spec=_write_address(mail.address))
+        message["To"] = Address(mail.name, recipient.username, recipient.domain)
         message["Subject"] = mail.subject
         message["Date"] = format_datetime(mail.dated_at.astimezone(LONDON))
         message["Message-ID"] = compute_message_id(mail.code, mail.attempt, settings.mail_from)
@@ -96,8 +101,11 @@ def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
         if settings.mail_reply_to:
             message["Reply-To"] = Address(addr_spec=settings.mail_reply_to)
     except (ValueError, IndexError, MessageError):
-        # The texts of these faults quote the address.
-        refused = MailRefused("A message has an address or a subject that mail cannot carry. Look at the contacts.")
+        # The texts of these faults quote what they tripped over.
+        refused = MailRefused(
+            "A message has a name or a subject that mail cannot carry. Look at the contacts, the letter's template and "
+            "the settings mail_from, mail_from_name and mail_reply_to."
+        )
     else:
         message.set_content(mail.text, charset="utf-8", cte="quoted-printable")
         message.add_alternative(mail.html, subtype="html", charset="utf-8", cte="quoted-printable")
@@ -106,13 +114,16 @@ def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
     raise refused
 
 
-def _write_address(address: str) -> str:
-    """The address with its domain as it stands on the wire. Raises ValueError where not every server could take it."""
+def parse_address(address: str) -> Address:
+    """The address with its domain as it stands on the wire. Raises AddressRefused where not every server could take it."""
     local, _, domain = address.rpartition("@")
-    wired = f"{local}@{domain.encode('idna').decode()}"
-    if not _ADDRESS.fullmatch(wired):
-        raise ValueError
-    return wired
+    try:
+        wired = f"{local}@{domain.encode('idna').decode()}"
+        if _ADDRESS.fullmatch(wired):
+            return Address(addr_spec=wired)
+    except (ValueError, IndexError, MessageError):  # their texts quote the address
+        pass
+    raise AddressRefused("An address is not one that mail can go to. Look at the contacts.")
 
 
 class Transport(Protocol):
@@ -240,7 +251,7 @@ class SmtpTransport:
         if code // 100 != _WELL:
             refused = self._refuse(code, words)
             return refused if refused.trouble else Outcome("temporary", refused.status, "account")
-        code, words = connection.rcpt(_write_address(address))
+        code, words = connection.rcpt(parse_address(address).addr_spec)
         if code // 100 == _WELL:
             return None
         refused = self._refuse(code, words)

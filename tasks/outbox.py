@@ -44,6 +44,7 @@ from tasks.files import ContentDamaged, FileMissing
 from tasks.ledger import SendingBusy, Writing
 from tasks.mail import (
     OUTBOX_FOLDER,
+    AddressRefused,
     FolderTransport,
     Mail,
     MailUnavailable,
@@ -61,6 +62,8 @@ _WAIT_SECONDS = 600.0  # for another run that sends
 _MOMENT_SECONDS = 5.0
 _TROUBLES_IN_A_ROW = 3
 _KEPT_VERSION = 1
+_ANY_ADDRESS = "anybody@study.invalid"
+_BAD_ADDRESS = "5.1.3"  # RFC 3463: bad destination mailbox address syntax
 
 _Step = TypeVar("_Step", bound=MessageEvent)
 
@@ -145,7 +148,8 @@ def queue_message(workspace: Workspace, outgoing: Outgoing, decided_at: int, as_
     something newer than row `decided_at` (the head of the fold that was decided on) concerns its people, its site or
     the study; it is queued already; or one of its steps was taken by another message. Decide afresh then.
 
-    Raises SendingRefused unless `as_of` is today, and for a message that no mail can be made of.
+    Raises SendingRefused unless `as_of` is today, and SendingRefused or MailRefused for a message that no mail can be
+    made of. An address that no mail can go to is told when the message is sent, as one that was refused.
     """
     _refuse_unless_today(workspace, as_of)
     _refuse_faulty(workspace, outgoing)
@@ -197,7 +201,8 @@ def _refuse_faulty(workspace: Workspace, outgoing: Outgoing) -> None:
         )
     if any(step.message_id != outgoing.message_id for step in outgoing.obligations):
         raise SendingRefused(f"A step of {outgoing.message_id} names another message.")
-    mail = Mail("0", 1, outgoing.name, outgoing.address, letter.subject, letter.text, letter.html, workspace.clock())
+    # A wrong address is no fault of the message: it stops nobody else, and is told as one that the server refused.
+    mail = Mail("0", 1, outgoing.name, _ANY_ADDRESS, letter.subject, letter.text, letter.html, workspace.clock())
     write_mail(mail, workspace.settings, workspace.study.title)
 
 
@@ -302,7 +307,11 @@ class _Round:
         # A file that is written twice is one file: there the try that broke off goes on under its number.
         goes_on = transport.way == "folder" and message.state in ("claimed", "uncertain")
         attempt = message.last_attempt + (not goes_on)
-        data = self._write(message, kept, attempt)
+        try:
+            data = self._write(message, kept, attempt)
+        except AddressRefused:
+            self.workspace.ledger.append([self._make(MessageClaimed, message, attempt)])
+            return self._record_outcome(message, attempt, Outcome("permanent", _BAD_ADDRESS))
         self._prepare()
         people = _find_people(message.step_participants, kept.participant_ids)
         claimed = self._make(MessageClaimed, message, attempt)

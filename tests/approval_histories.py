@@ -205,8 +205,14 @@ def step(name: str, on: str | date, approval: str = "rec", **fields: Any) -> App
 
 def tell(*told: Event) -> Events:
     """The ledger in which these stand as rows 1, 2, ..., recorded on successive minutes."""
+    return tell_more(Events({}), *told)
+
+
+def tell_more(before: Events, *told: Event) -> Events:
+    """A ledger with further rows."""
     lines = []
-    for seq, event in enumerate(told, start=1):
+    last = before.head.seq + len(told)
+    for seq, event in enumerate(told, start=before.head.seq + 1):
         columns = {
             **dict.fromkeys(ROW_TYPES, ""),
             **{name: getattr(event, name) for name in ("key", "kind", "kind_version", "requested_by")},
@@ -220,4 +226,4 @@ def tell(*told: Event) -> Events:
         }
         lines.append("\x1f".join(str(columns[name]) for name in ROW_TYPES))
     parts = [decode_rows("\n".join(lines).encode())] if lines else []
-    return Events({}).extend(parts, Head(len(lines), f"{len(lines):064x}"))
+    return before.extend(parts, Head(last, f"{last:064x}"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from study.calendar import london_day
 from study.contacts import compute_address_code
-from study.events import ObligationChased, ParticipantScreened, StudyDayCompleted
+from study.events import ObligationChased, ParticipantScreened, ReleaseFrozen
 from tasks.outbox import Letter, Outgoing, queue_message
 from tasks.settings import Settings
 from tasks.workspace import Clock, Workspace, create_workspace, read_clock
@@ -76,5 +76,8 @@ def tell_news(workspace: Workspace, about: str) -> None:
             participant_id=participant_id or f"{site_id}-new-{workspace.ledger.head().seq}",
         )  # fmt: skip
     else:
-        event = StudyDayCompleted(occurred_on=today(workspace), requested_by=BY)
+        event = ReleaseFrozen(
+            occurred_on=today(workspace), requested_by=BY, release=f"release-{workspace.ledger.head().seq}",
+            as_of=today(workspace), known_at="2017-09-04T12:00:00.000000Z", manifest_sha256="0" * 64,
+        )  # fmt: skip
     assert workspace.ledger.append([event])[0].answer == "added"

@@ -21,6 +21,7 @@ from study.events import (
     Source,
 )
 from study.returns import RESPONSE_COLUMNS
+from tasks.definitions import scaffold_study
 from tasks.files import FileArea
 from tasks.returns import encode_responses
 from tasks.settings import PROJECT, Settings
@@ -43,8 +44,15 @@ class Clock:
 def open_study(
     folder: Path, *, study_id: str = "cdisc_pilot", name: str | None = None, area: FileArea | None = None
 ) -> Workspace:
-    """A workspace with a copy of a study's definitions, that adopted them on 1 July 2012; its clock is a `Clock`."""
-    shutil.copytree(PROJECT / "sites_config" / study_id, folder / "sites_config" / study_id, dirs_exist_ok=True)
+    """A workspace with a copy of a study's definitions, that adopted them on 1 July 2012; its clock is a `Clock`.
+
+    The study "new" is one that was begun just now: it has sites, and no instruments yet.
+    """
+    if study_id == "new":
+        (folder / "sites_config").mkdir()
+        scaffold_study("new", "A new study", folder / "sites_config", date(2012, 1, 1))
+    else:
+        shutil.copytree(PROJECT / "sites_config" / study_id, folder / "sites_config" / study_id, dirs_exist_ok=True)
     shutil.copytree(PROJECT / "instruments", folder / "instruments", dirs_exist_ok=True)
     settings = Settings(
         data_folder=folder / "out", sites_config=folder / "sites_config", instruments=folder / "instruments"

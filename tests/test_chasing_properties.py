@@ -22,7 +22,7 @@ from study.digests import Draft, Plan, plan_digests
 from study.events import ConsentRecorded, Event, MessageQueued, ObligationChased, Voided
 from study.fieldwork import LadderStep
 from study.state import Events
-from tests.approval_histories import tell
+from tests.approval_histories import tell_more
 from tests.chasing_studies import (
     accepted,
     answered,
@@ -43,7 +43,7 @@ STUDY, CONTACTS = make_study(), read_contacts()
 LADDER = [step for step in STUDY.fieldwork.ladder if step.about == "return"]
 STOPPING = [("study", "died"), ("study", "withdrew"), ("questionnaires", "withdrew"), ("data", "withdrew")]
 NOT_STOPPING = [("treatment", "withdrew"), ("linkage", "withdrew"), ("post", "withdrew")]
-N_PEOPLE, N_DAYS = 60, 32
+N_PEOPLE, N_DAYS = 250, 26
 # the first days: an ordinary summer, the end of summer time, the end of a year, the start of summer time
 FIRST_DAYS = [date(2017, 8, 1), date(2017, 10, 9), date(2017, 12, 4), date(2018, 3, 5)]
 
@@ -74,12 +74,14 @@ class World:
     lapsed_on: dict[str, date] = field(default_factory=dict)
     pauses: dict[str, tuple[str, str, date, date]] = field(default_factory=dict)
     settled: dict[str, date] = field(default_factory=dict)
+    events: Events = field(default_factory=lambda: Events({}))
 
     def hear(self, *events: Event) -> None:
         self.told.extend(events)
 
     def read(self) -> Events:
-        return tell(*self.told)
+        self.events = tell_more(self.events, *self.told[self.events.head.seq :])
+        return self.events
 
     def is_paused(self, person: Person, on: date) -> bool:
         return any(
@@ -336,8 +338,8 @@ def check_round(world: World, plan: Plan, before: set[str], today: date) -> int:
 
 
 # No shrinking: another seed is another world, and not a smaller one.
-@settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate])
-@given(seed=st.integers(0, 2**32 - 1), first=st.sampled_from(FIRST_DAYS), gap=st.sampled_from([1, 1, 2, 7]))
+@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(seed=st.integers(0, 2**32 - 1), first=st.sampled_from(FIRST_DAYS), gap=st.sampled_from([1, 2, 7]))
 def test_no_chaser_that_should_not_have_gone_and_none_left_out(seed: int, first: date, gap: int) -> None:
     play(seed, first, gap)
 

@@ -33,7 +33,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = open_study(tmp_path_factory.mktemp("empty"), study_id="ipc")
+    workspace = open_study(tmp_path_factory.mktemp("empty"), study_id="new")
     freeze_release(workspace, date(2012, 7, 1), BY)
     return workspace
 
@@ -122,8 +122,8 @@ def test_an_empty_study_says_so(empty: Workspace) -> None:
     text = read_text(read_page(empty, "report"))
     assert "By 1 July 2012, nobody has been screened. No questionnaire has been accepted. No query is open." in text
     assert "The protocol in force on 1 July 2012 uses no instrument yet." in text
-    assert "Nothing has come from 17 of the study's 17 sites" in text
-    assert "This protocol uses no instrument yet. Planned: EQ-5D-5L" in read_text(read_page(empty, "codebook"))
+    assert "Nothing has come from 1 of the study's 1 site" in text
+    assert "This protocol uses no instrument yet. Planned: ICECAP-A" in read_text(read_page(empty, "codebook"))
 
 
 def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:

@@ -438,7 +438,8 @@ def test_a_day_to_come_and_a_day_before_the_study_are_refused(workspace: Workspa
     ("study_id", "says"),
     [
         ("cdisc_pilot", "No questionnaire has been accepted yet."),
-        ("ipc", "uses no instrument yet."),
+        ("ipc", "No questionnaire has been accepted yet."),
+        ("new", "uses no instrument yet."),
     ],
 )
 def test_an_empty_study_gives_an_empty_release_that_says_so(tmp_path: Path, study_id: str, says: str) -> None:

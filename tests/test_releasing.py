@@ -398,3 +398,41 @@ def test_the_plan_says_what_is_not_automatic_in_its_own_words() -> None:
     at = plan([*OPEN, *join(range(1, 8), JULY_3)], date(2017, 7, 18), is_scheduled=True)
     assert tell_words(at) == {"on_request;backlog"}
     assert tell_words(plan([*OPEN, *join(range(1, 8), JULY_3)], date(2017, 7, 18))) == {"backlog;at_once"}
+
+
+# What goes along ----------------------------------------------------------------------------------------------------
+
+GATHERING = FIELDWORK.replace(
+    'mode = "automatic"\nlead = "2 weeks"\n', 'mode = "automatic"\nlead = "2 weeks"\ngather = "9 days"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("days_later", "expected"),
+    [(0, {1, 2}), (9, {1, 2}), (10, {1})],  # nine days are gathered, the last one too; the tenth is a Saturday's
+)
+def test_what_may_soon_go_goes_along(days_later: int, expected: set[int]) -> None:
+    assert GATHERING != FIELDWORK
+    later = JULY_3 + timedelta(days=days_later)
+    told = [*OPEN, *join([1], JULY_3), *answer([1], "baseline", JULY_3), *join([2], later)]
+    told += answer([2], "baseline", later)
+    at = plan_release(make_study(GATHERING), tell(*told), FIRST_DAY, is_scheduled=True)
+    assert set(at.going["participant_id"]) == {identify(number) for number in expected}
+    assert set(at.rows["decision"]) == {"goes"}
+
+
+def test_what_may_soon_go_makes_no_pack_by_itself() -> None:
+    told = [*OPEN, *join([1], JULY_3), *answer([1], "baseline", JULY_3)]
+    told += [*join([2], JULY_3, "devon"), *answer([2], "baseline", JULY_3 + timedelta(days=3), "devon")]
+    study, eve = make_study(GATHERING), FIRST_DAY - timedelta(days=1)
+    assert plan_release(study, tell(*told), eve, is_scheduled=True).rows.empty
+    # Another site's pack takes nothing along.
+    at = plan_release(study, tell(*told), FIRST_DAY, is_scheduled=True)
+    assert set(at.going["site_id"]) == {"luton"}
+
+
+def test_what_goes_along_is_held_like_the_rest() -> None:
+    told = [*OPEN, *join([1, 2], JULY_3), *answer([1], "baseline", JULY_3)]
+    told += [*answer([2], "baseline", JULY_3 + timedelta(days=3)), *leave(2, JULY_10)]
+    at = plan_release(make_study(GATHERING), tell(*told), FIRST_DAY, is_scheduled=True)
+    assert set(at.going["participant_id"]) == {identify(1)}
