@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -71,11 +72,12 @@ def list_chasers(
         shown = shown.loc[(shown["state"] != "chased") & ((shown["state"] != "coming") | (shown["due_on"] <= limit))]
     table = Table("State", "On", "Where", "What", "Overdue", "To", "By", "Why")
     rows: list[Any] = list(shown.itertuples(index=False))
-    for row in rows:
-        table.add_row(*_describe(workspace, drawn, row))
+    described = [_describe(workspace, drawn, row) for row in rows]
+    for cells in described:
+        table.add_row(*cells)
     out.print(table)
-    counts = shown["state"].value_counts()
-    out.print(", ".join(f"{counts.get(state, 0):,} {state}" for state in ("due", "resting", "coming")) + ".")
+    counts = Counter(state for state, *_ in described)
+    out.print(", ".join(f"{counts[state]:,} {state}" for state in ("due", "resting", "coming")) + ".")
     for pause in list_pauses(drawn.events, day).to_dict("records"):
         until = "until it is resumed" if pd.isna(pause["until"]) else f"until {format_day(pause['until'].date())}"
         out.print(f"Pause {pause['pause']}: {until} ({pause['reason']}).")
@@ -117,7 +119,8 @@ def preview(
             (to_folder / f"{draft.message_id}.txt").write_text(letter.text, encoding="utf-8")
             (to_folder / f"{draft.message_id}.html").write_text(letter.html, encoding="utf-8")
     where = f" They are in {to_folder}." if to_folder is not None and drafts else ""
-    out.print(f"{len(drafts):,} letters would be sent.{where} Nothing was recorded.")
+    letters = "letter" if len(drafts) == 1 else "letters"
+    out.print(f"{len(drafts):,} {letters} would be sent.{where} Nothing was recorded.")
     for gap in drawn.plan.gaps:
         place = describe_place(workspace.study, gap.site_id, gap.body_id) or "the study"
         out.print(f"Nobody to write to: {gap.role.replace('_', ' ')}, {place}: {WHY_WORDS[gap.why]}.")
@@ -164,7 +167,8 @@ def call(
             on=_find_day(workspace, on), direction="in" if incoming else "out", person_id=person,
             promised_on=parse_day(promised),
         )  # fmt: skip
-    out.print(f"Call {number} of that day is logged; {n_settled:,} steps by telephone are settled.")
+    steps = "step by telephone is" if n_settled == 1 else "steps by telephone are"
+    out.print(f"Call {number} of that day is logged; {n_settled:,} {steps} settled.")
 
 
 @chasing_app.command()

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from desk import approval_views  # noqa: F401 (adds its commands)
 from desk.approval_commands import approvals_app
+from desk.chasing_commands import chasing_app
 from desk.consent_commands import consent_app, tell_of_erasures
 from desk.incident_commands import app as incidents_app
 from desk.message_commands import messages_app
@@ -63,10 +64,12 @@ from study.instruments import DefinitionFaults
 from study.queries import find_open_queries
 from study.state import derive_queries
 from tasks.approvals import APPROVALS_CALENDAR, APPROVALS_PAGE
-from tasks.definitions import StudyExists, StudyNotFound, find_faults, list_studies, scaffold_study
+from tasks.definitions import StudyExists, StudyNotFound, find_faults, list_studies, load_study, scaffold_study
 from tasks.files import FileFault, FileMissing
 from tasks.ledger import LedgerRefused
+from tasks.letters import find_letter_faults
 from tasks.orchestration import StepFailed, prepare_prefect
+from tasks.participant_letters import find_participant_letter_faults
 from tasks.receipts import find_wording
 from tasks.settings import read_settings
 from tasks.workbooks import write_blank_return
@@ -80,6 +83,7 @@ app = typer.Typer(
 )
 app.add_typer(approvals_app, name="approvals")
 app.add_typer(waves_app, name="waves")
+app.add_typer(chasing_app, name="chasing")
 app.add_typer(consent_app, name="consent")
 app.add_typer(messages_app, name="messages")
 app.add_typer(incidents_app, name="incidents")
@@ -306,19 +310,27 @@ def reconcile(
 
 @app.command()
 def check(study: Annotated[str, typer.Argument(help="A study; left out, every study.")] = "") -> None:
-    """Check everything that a person can get wrong in a study's protocol, its sites and its instruments."""
+    """Check everything that a person can get wrong in a study's protocol, its sites, its instruments, its letters."""
     settings = read_settings()
     n_faults = 0
     for name in [study] if study else list_studies(settings.sites_config):
         found = find_faults(name, settings.sites_config, settings.instruments)
-        n_faults += len(found.faults)
-        for fault in found.faults:
+        faults = [*found.faults, *([] if found.faults else find_wording_faults(name))]
+        n_faults += len(faults)
+        for fault in faults:
             out.print(f"[red]✗[/red] {escape(fault)}", soft_wrap=True)
         for note in found.notes:
             out.print(f"[yellow]·[/yellow] {escape(note)}", soft_wrap=True)
-        state = f"{len(found.faults)} to mend" if found.faults else "[green]in order[/green]"
+        state = f"{len(faults)} to mend" if faults else "[green]in order[/green]"
         out.print(f"[bold]{name}[/bold]: {state}, {len(found.notes)} note{'s' * (len(found.notes) != 1)}.")
     raise typer.Exit(1 if n_faults else 0)
+
+
+def find_wording_faults(study_id: str) -> list[str]:
+    """What is wrong with the letters that a study sends, to sites and, through them, to participants."""
+    settings = read_settings()
+    study = load_study(study_id, settings.sites_config, settings.instruments)
+    return [*find_letter_faults(study), *find_participant_letter_faults(study)]
 
 
 @app.command()

@@ -88,7 +88,8 @@ def study_day(study: StudyName, requested_by: RequestedBy, as_of: AsOf = None) -
     sent = release_due(study, served, day, requested_by, list_second_copies(study, day))
     chased = chase_sites(study, day, requested_by, not_at=received.unread)
     written = write_pages(study, day, return_state=True)
-    states = [adopted, *received.states, *mail.states, followed, watched, *sent.states, *chased.states, written]
+    states: list[State[Any]] = [adopted, *received.states, *mail.states, followed, watched]
+    states += [*sent.states, *chased.states, written]
     failures = [*received.failures, *mail.failures, *of_approvals, *of_consents, *sent.failures, *chased.failures]
     if not written.is_completed():
         failures.append(f"The pages of the fieldwork could not be written: {describe_failure(written)}.")

@@ -115,7 +115,7 @@ def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
 
 
 def parse_address(address: str) -> Address:
-    """The address with its domain as it stands on the wire. Raises AddressRefused where not every server could take it."""
+    """The address, its domain as it stands on the wire. Raises AddressRefused where not every server could take it."""
     local, _, domain = address.rpartition("@")
     try:
         wired = f"{local}@{domain.encode('idna').decode()}"

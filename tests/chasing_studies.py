@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from study.contacts import Contacts, parse_contacts
 from study.events import (
@@ -31,11 +29,9 @@ from study.events import (
     ReturnReleased,
 )
 from study.protocol import Study, parse_study
-from study.state import Events
 from tasks.mail import OUTBOX_FOLDER
 from tasks.workspace import Workspace
 from tests import release_studies
-from tests.approval_histories import tell
 from tests.release_studies import BY, grant, identify, open_trial
 from tests.test_protocol import DEVON, LUTON
 
@@ -254,11 +250,12 @@ def released(
     *numbers: int, on: date | str = JOINED, site_id: str = "luton", wave: str = "baseline", copy: int = 1
 ) -> list[Event]:
     """A pack with their questionnaires goes out on a day and lies in the outbox."""
+    day = date.fromisoformat(str(on))
     pack = f"{site_id}-{on}-{wave}-{copy}"
     out: list[Event] = [
         ReturnReleased(
             **who(number, on, site_id), pack_id=pack, respondent="self", wave=wave, copy_number=copy, form="standard",
-            instruments=("mood",), opens_on=on, due_on="2017-08-15", late_until="2017-10-02",
+            instruments=("mood",), opens_on=on, due_on=day + timedelta(days=14), late_until=day + timedelta(days=62),
         )
         for number in numbers
     ]  # fmt: skip
@@ -339,17 +336,6 @@ def granted_until(expires_on: date | str, site_id: str = "luton", on: date | str
     return [first, ApprovalGranted(**about, expires_on=expires_on)]
 
 
-def tell_when(*told: tuple[datetime, Event]) -> Events:
-    """The ledger in which these stand, each recorded at a moment of its own."""
-    events = tell(*(event for _, event in told))
-    moments = {seq: moment for seq, (moment, _) in enumerate(told, start=1)}
-    tables = {}
-    for kind, table in events.tables.items():
-        column = pa.array([moments[seq] for seq in table["seq"].to_pylist()], pa.timestamp("us", "UTC"))
-        tables[kind] = table.set_column(table.schema.get_field_index("recorded_at"), "recorded_at", column)
-    return Events(tables, events.head)
-
-
 class Tick:
     """A clock that shows half past six in London of a day."""
 
@@ -376,7 +362,3 @@ def set_day(workspace: Workspace, day: date) -> None:
 def list_mail(workspace: Workspace) -> list[Path]:
     """The letters that went out, as files, in the order of their names."""
     return sorted((workspace.folder / OUTBOX_FOLDER).rglob("*.eml"))
-
-
-def list_days(first: date, n: int) -> Iterable[date]:
-    return (first + timedelta(days=place) for place in range(n))

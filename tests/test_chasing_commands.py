@@ -73,7 +73,7 @@ def test_a_preview_shows_the_letters_and_records_nothing(study: Workspace, summa
     told = summative("preview", "trial")
     assert "Dear Rosa Reed," in told
     assert "Subject: One thing to look at: Luton, 18 August 2017" in told
-    assert told.endswith("1 letters would be sent. Nothing was recorded.")
+    assert told.endswith("1 letter would be sent. Nothing was recorded.")
     assert "0 letters would be sent." in summative("preview", "trial", "--site", "devon")
     summative("preview", "trial", "--to-folder", str(tmp_path / "letters"))
     assert sorted(path.name for path in (tmp_path / "letters").iterdir()) == [
@@ -98,7 +98,7 @@ def test_a_call_settles_the_step_and_a_promise_lets_it_rest(study: Workspace, su
     told = summative(
         "call", "trial", "Luton", "return", "promised", "--promised", "2017-09-20", "--person", "lena", "--by", BY
     )
-    assert told == "Call 2 of that day is logged; 1 steps by telephone are settled."
+    assert told == "Call 2 of that day is logged; 1 step by telephone is settled."
     events = study.read_events()
     chased = events.frame(ObligationChased)
     assert chased[["key", "channel", "message_id"]].values.tolist() == [[f"{KEY}:call", "telephone", ""]]
@@ -114,7 +114,7 @@ def test_a_call_about_something_else_settles_nothing(study: Workspace, summative
     set_day(study, CALL)
     assert "0 steps" in summative("call", "trial", "luton", "query", "reached", "--by", BY)
     assert "0 steps" in summative("call", "trial", "devon", "return", "reached", "--by", BY)
-    assert "1 steps" in summative("call", "trial", "luton", "query,return", "left_message", "--by", BY, "--incoming")
+    assert "1 step " in summative("call", "trial", "luton", "query,return", "left_message", "--by", BY, "--incoming")
     assert "0 steps" in summative("call", "trial", "luton", "return", "reached", "--by", BY)
 
 

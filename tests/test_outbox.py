@@ -391,8 +391,7 @@ def test_one_in_ten_is_refused_and_the_others_are_served(workspace: Workspace, s
 
 
 @pytest.mark.parametrize(
-    "address",
-    ["a@b.example\nBcc: c@d.example", "zoë@b.example", "nobody", "a..b@c.example", "a b@c.example", "@c.example"],
+    "address", ["a@b.example\nBcc: c@d.example", "zoë@b.example", "nobody", "a..b@c.example", "a b@c.example", "@c.org"]
 )
 def test_an_address_that_is_none_stops_nobody_else(workspace: Workspace, server: MailServer, address: str) -> None:
     queue(workspace, 1, address=address)

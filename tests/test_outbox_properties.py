@@ -193,7 +193,7 @@ def open_base() -> Workspace:
     return workspace
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(history=st.lists(STEPS, min_size=3, max_size=14))
 def test_any_history(history: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as place:
