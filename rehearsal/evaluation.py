@@ -41,6 +41,7 @@ from study.events import (
     ApproachAnswered,
     ConsentRecorded,
     DispositionRecorded,
+    Event,
     IncidentAssessed,
     IncidentClosed,
     IncidentDecided,
@@ -49,16 +50,21 @@ from study.events import (
     PackClaimed,
     PackDelivered,
     ParticipantApproached,
+    QueryAnswered,
+    QueryClosed,
     QueryRaised,
+    QueryReason,
     ReturnAccepted,
     StudyDayCompleted,
 )
 from study.incidents import derive_incidents
 from study.modifications import derive_document_versions
 from study.protocol import Study
+from study.releasing import HELD, ReleasePlan
 from study.state import Events, derive_files
 from tasks.chasing import log_call
 from tasks.files import FileMissing
+from tasks.holds import lift_hold
 from tasks.incidents import record_step
 from tasks.orchestration import many_runs
 from tasks.releasing import draw_up_plan, release_packs
@@ -133,6 +139,7 @@ def play_evaluation(
                     state.result()
                 player.give_word(day)
                 player.telephone(day)
+                player.close_queries(day)
                 player.decide_incidents(day)
                 before = day
                 on_progress(Progress(n, len(days), day, n_posted))
@@ -231,7 +238,7 @@ class _Player:
             asked.append(wanted.assign(had_on=pack["had_on"]))
             self.opened.add(pack["pack_id"])
         self.identifiers = _join(given, ["participant_id"])
-        self.asked = _join(asked, ["participant_id", "wave", "respondent"])
+        self.asked = _join(asked, ["participant_id", "wave", "respondent", "instrument"])
         queries = events.frame(QueryRaised).rename(columns={"occurred_on": "raised_on"})
         columns = ["query_id", "site_id", "participant_id", "wave", "respondent", "instrument", "raised_on"]
         return AtSites(
@@ -249,19 +256,57 @@ class _Player:
         if day < self.workspace.study.data_collection_starts_on:
             return
         plan = draw_up_plan(self.workspace, day)
+        if self._lift_holds(plan, day):
+            plan = draw_up_plan(self.workspace, day)
         if plan.n_going:
             released = release_packs(self.workspace, plan, COORDINATOR)
             if released.failures:
                 raise ReplayRefused("A pack did not go out: " + " ".join(released.failures))
 
+    def _lift_holds(self, plan: ReleasePlan, day: date) -> int:
+        """Where the committee has accepted a form that had been replaced, and nothing else holds. How many."""
+        weeks = timedelta(weeks=self.assumptions["accepts_old_form_after"]["weeks"])
+        rows = plan.rows[(plan.rows["decision"] == HELD) & (plan.rows["holds"] == "superseded_version")]
+        rows = rows[rows["anchor_on"] <= pd.Timestamp(day - weeks)].drop_duplicates(["participant_id", "wave"])
+        for participant_id, wave in rows[["participant_id", "wave"]].itertuples(index=False, name=None):
+            reference = f"REC {participant_id}"
+            lift_hold(
+                self.workspace, participant_id, wave, "superseded_version", SPONSOR, "accepted_by_rec", reference,
+                COORDINATOR,
+            )  # fmt: skip
+        return len(rows)
+
+    def close_queries(self, day: date) -> None:
+        """The office closes what was answered some days ago."""
+        events = self.workspace.read_events()
+        answers = events.frame(QueryAnswered).drop_duplicates("query_id", keep="last")
+        days = timedelta(days=self.assumptions["closes_queries_after"]["days"])
+        answers = answers[answers["occurred_on"] <= pd.Timestamp(day - days)]
+        answers = answers[~answers["query_id"].isin(events.frame(QueryClosed)["query_id"])]
+        reasons: dict[str, QueryReason] = {"corrected": "mended", "confirmed": "confirmed", "cannot_say": "withdrawn"}
+        closed: list[Event] = [
+            QueryClosed(
+                occurred_on=day,
+                requested_by=COORDINATOR,
+                site_id=row.site_id,
+                query_id=row.query_id,
+                reason=reasons[str(row.answer)],
+            )
+            for row in answers.itertuples(index=False)
+        ]
+        if closed:
+            self.workspace.ledger.append(closed)
+
     def telephone(self, day: date) -> None:
-        """The coordinator makes the calls that are due, one to each site."""
+        """The coordinator calls the sites that have waited longest for a call that is due."""
         if day < self.workspace.study.data_collection_starts_on:
             return
         value, seed = self.assumptions["calls"], self.assumptions.seed
         chasers = derive_chasers(self.workspace.study, self.workspace.read_events(), day)
         due = chasers[(chasers["state"] == "due") & (chasers["channel"] == "telephone") & (chasers["site_id"] != "")]
-        for site_id, own in due.groupby("site_id"):
+        longest = due.groupby("site_id")["due_on"].min().sort_values(kind="stable").index[: value["most_in_a_week"]]
+        for site_id in longest:
+            own = due[due["site_id"] == site_id]
             answered, promised = compute_shares([f"{site_id}:{day}:{n}" for n in (1, 2)], "call", seed)
             about = sorted(set(own["about"].map(find_kind)))
             if answered >= value["reached"]:

@@ -11,19 +11,18 @@ import python_calamine
 from study.pack_layout import DUE, SCREENING, Layout, parse_date
 from study.protocol import Study
 
-ASKED = ["participant_id", "wave", "respondent", "form", "instruments", "opens_on"]
+ASKED = ["participant_id", "wave", "respondent", "instrument", "form", "opens_on"]
 
 
 def read_pack(data: bytes, study: Study, layout: Layout) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The identifiers on the screening sheet (participant_id, in their order), and what is due (ASKED).
-
-    The list due says until when, in words; which questionnaires are meant, the sheets for them say, in codes.
+    """The identifiers on the screening sheet (participant_id, in their order), and what is due (ASKED), a row for each
+    row of a questionnaire's sheet; from when it may be filled in, the list due says.
     """
     book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
     sheets = {
         sheet.code: _read_sheet(book.get_sheet_by_name(sheet.title).to_python())
         for sheet in layout.sheets
-        if sheet.title in book.sheet_names
+        if sheet.code in (SCREENING, DUE, *study.instruments) and sheet.title in book.sheet_names
     }
     screening = sheets.get(SCREENING, pd.DataFrame(columns=["participant_id"]))
     given = screening.loc[screening["participant_id"] != "", ["participant_id"]].astype("str")
@@ -32,22 +31,20 @@ def read_pack(data: bytes, study: Study, layout: Layout) -> tuple[pd.DataFrame, 
         return given, pd.DataFrame(columns=ASKED)
     waves = {wave.label: wave.id for wave in study.waves}
     keys = ["participant_id", "wave", "respondent"]
-    wanted = pd.DataFrame(
+    days = pd.DataFrame(
         {
             "participant_id": due["participant_id"],
             "wave": due["wave"].map(waves),
             "respondent": due["respondent"].str.replace(" ", "_"),
-            "form": due["form"].str.replace(" ", "_"),
             "opens_on": [parse_date(day).date for day in due["opens_on"]],
         }
     )
     named = [
-        sheets[code].loc[sheets[code]["participant_id"] != "", keys].assign(instruments=code)
+        sheets[code].loc[sheets[code]["participant_id"] != "", [*keys, "form"]].assign(instrument=code)
         for code in study.instruments
         if code in sheets
     ]
-    listed = pd.concat(named).groupby(keys, as_index=False)["instruments"].agg(";".join)
-    return given, wanted.merge(listed, on=keys)[ASKED]
+    return given, pd.concat(named).merge(days, on=keys)[ASKED]
 
 
 def _read_sheet(rows: list[list[Any]]) -> pd.DataFrame:

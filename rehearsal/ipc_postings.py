@@ -54,7 +54,7 @@ class AtSites:
     """What has reached the sites, from packs, receipts and letters. Days are datetime64.
 
     identifiers: site_id, participant_id, had_on, in the order in which a site uses them. asked: participant_id, wave,
-    respondent, form, instruments (joined ";"), opens_on, had_on, one row per questionnaire. chased: participant_id,
+    respondent, instrument, form, opens_on, had_on, one row per record that is asked for. chased: participant_id,
     respondent, wave, chased_on, one row each. queries: query_id, site_id, participant_id, wave, respondent, instrument,
     raised_on. packs: site_id, pack_id, had_on.
     """
@@ -262,7 +262,7 @@ class Sites:
         stopped = self.stops.reindex(rows["person"]).set_axis(rows.index)
         rows["collected_on"] = resolve_answers(rows, at_hand, rows["chased_on"], stopped)
         rows = rows[rows["collected_on"] <= pd.Timestamp(self.study.data_collection_ends_on)]
-        rows = rows.assign(instrument=rows["instruments"].str.split(";")).explode("instrument", ignore_index=True)
+        rows = rows.reset_index(drop=True)
         rows["mistake"] = find_mistakes(rows, self.assumptions)
         rows["posted_on"] = self._post(rows["site_id"], rows["collected_on"].astype("datetime64[s]"))
         names = rows["participant_id"] + ":" + rows["wave"] + ":" + rows["respondent"] + ":" + rows["instrument"]

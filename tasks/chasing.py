@@ -121,9 +121,12 @@ def word_letter(workspace: Workspace, contacts: Contacts, draft: Draft) -> Lette
 
 def find_second_copies(workspace: Workspace, as_of: date) -> pd.DataFrame:
     """Questionnaires of which a step that is due on a day encloses a second copy: participant_id, respondent, wave."""
+    names = ["participant_id", "respondent", "wave"]
+    if not any(step.encloses_copy for step in workspace.study.fieldwork.ladder):
+        return pd.DataFrame(columns=names, dtype="str")
     rungs = derive_rungs(workspace.study, workspace.read_events(), as_of)
     due = rungs[rungs["encloses_copy"] & (rungs["state"] == "due")]
-    return due[["participant_id", "respondent", "wave"]].drop_duplicates().reset_index(drop=True)
+    return due[names].drop_duplicates().reset_index(drop=True)
 
 
 def queue_letters(workspace: Workspace, as_of: date, requested_by: str, not_at: Collection[str] = ()) -> Counter[str]:

@@ -326,6 +326,10 @@ def check_round(world: World, plan: Plan, before: set[str], today: date) -> int:
     told = {key for key in asked if ":told:" in key}
     assert {key for key in asked if key.startswith("chase:return:")} - told <= expected
     assert expected - asked <= set(plan.resting) | set(before)
+    for event in (event for event in returns if event.key.endswith(":told:fieldwork_coordinator")):
+        step = world.find_step(world.people[event.participant_id], today, before)
+        assert step is not None
+        assert (step.id, step.channel) == (event.step, "telephone")
     week = [
         event for event in world.told
         if isinstance(event, MessageQueued) and event.occurred_on.isocalendar()[:2] == today.isocalendar()[:2]

@@ -13,6 +13,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ from typer.testing import CliRunner
 
 from desk.command_line import app
 from study import events
+from study.contacts import parse_contacts
 from study.datasets import TABLES
 from study.instruments import parse_instrument
 from study.scoring import find_worked_example_faults
-from tasks.definitions import find_faults
+from tasks.definitions import find_faults, load_study
+from tasks.letters import LETTERS_FOLDER, find_letter_faults
 from tasks.releases import MANIFEST, derive_data_files, write_release_files
 from tasks.settings import PROJECT, Settings, read_settings
 from tests.test_houserules import ROOMS, find_forbidden_text, find_sources
@@ -209,9 +212,11 @@ def find_missing_paths(name: str) -> list[str]:
     known_later = {  # made by the recipes of CONTRIBUTING.md, which a test follows
         "sites_config/day_centres/study.toml",
         "sites_config/day_centres/approvals.toml",
+        "sites_config/day_centres/fieldwork.toml",
         "sites_config/day_centres/sites/northtown.toml",
         "instruments/getting_about/definition.toml",
         "instruments/getting_about/worked_examples.csv",
+        "templates/letters/answers_missing.jinja",
     }
     missing = []
     for span in find_spans(name):
@@ -223,7 +228,7 @@ def find_missing_paths(name: str) -> list[str]:
         elif first == "data":
             is_there = span in find_release_files()
         elif "/" not in span and span.endswith(_ENDINGS):
-            is_there = (PROJECT / span).exists() or span in ("study.toml", "approvals.toml")
+            is_there = (PROJECT / span).exists() or span in ("study.toml", "approvals.toml", "fieldwork.toml")
         else:
             continue
         if not is_there:
@@ -336,15 +341,29 @@ ALLOWED_NAMES = {
     "subjects": "as above",
     "find_subject": "as above",
     "log_subjects": "as above",
+    "CALL_SUBJECTS": "what a call is about",
+    "_SUBJECT": "the line of a letter that mail programs call so",
     "questionnaires": "the scope of a disposition, and sheets as people see them",
+    "QUESTIONNAIRES": "as above",
+    "covers_questionnaires": "as above: whether a consent covers them",
+    "of_questionnaires": "as above",
+    "_list_questionnaires": "as above",
+    "questionnaire": "a piece of a site's work, as people see it",
     "n_questionnaires": "a column of the report, read by people",
     "client": "the other side of a connection",
     "_client": "the other side of a connection",
     "_lock": "the write lock of the ledger",
+    "_number_lock": "the number of a lock of the ledger",
     "lock": "a file that one process holds",
     "center": "a position in a workbook's cell",
     "withdrawal": "a word of the source, in the report",
     "withdrawal_by_participant": "a reason of the source",
+    "after_withdrawal": "somebody took back their consent, as consent forms call it",
+    "not_withdrawals": "as above",
+    "_find_withdrawals": "as above",
+    "_find_first_withdrawal": "as above",
+    "withdrawal_of_data": "somebody took back the data that they had given",
+    "data_withdrawal_within": "as above",
     "visit": "the source's own column",
     "visits": "the source's own column",
     "wave_of_visit": "from the source's visit to a wave",
@@ -624,8 +643,8 @@ def test_the_recipes_give_a_study_without_faults(desk: Path) -> None:
         else:
             printed = follow(block, desk) or printed
             n_done += 1
-    assert (recipes, n_shown) == (7, 6)
-    assert n_done >= 14
+    assert (recipes, n_shown) == (8, 7)
+    assert n_done >= 17
     assert find_faults("day_centres").faults == ()
     folder = desk / "instruments" / "getting_about"
     instrument = parse_instrument("getting_about", {path.name: path.read_bytes() for path in folder.iterdir()})
@@ -677,6 +696,28 @@ def test_a_release_opens_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.
     names: dict[str, Any] = {}
     exec("\n".join(before), names)
     assert eval(last, names).to_dict() == {"x": 1.5, "y": 5.0}
+
+
+def test_the_recipe_for_a_letter(tmp_path: Path) -> None:
+    shutil.copytree(LETTERS_FOLDER, tmp_path / "templates" / "letters")
+    (block,) = [block for block in find_blocks("CONTRIBUTING.md") if block.language == "jinja"]
+    study = load_study("ipc", PROJECT / "sites_config", PROJECT / "instruments")
+    step = study.fieldwork.ladder[0].model_copy(update={"template": "answers_missing"})
+    fieldwork = study.fieldwork.model_copy(update={"ladder": (step,)})
+    study = study.model_copy(update={"fieldwork": fieldwork})
+    assert any("answers_missing" in fault for fault in find_letter_faults(study, tmp_path / "templates" / "letters"))
+    follow(block, tmp_path)
+    assert find_letter_faults(study, tmp_path / "templates" / "letters") == []
+
+
+def test_the_contacts_file_of_the_readme_is_sound() -> None:
+    (block,) = [block for block in find_blocks("README.md") if block.language == "toml"]
+    contacts = parse_contacts(block.text.encode(), load_study("ipc", PROJECT / "sites_config", PROJECT / "instruments"))
+    assert all(person.email.endswith(".invalid") for person in contacts.people)
+    before, on_leave = (contacts.find_recipient("site_researcher", "luton", date(2017, 8, day)) for day in (11, 14))
+    assert before is not None
+    assert on_leave is not None
+    assert (before.person_id, on_leave.person_id) == ("luton.researcher", "luton.lead")
 
 
 def test_other_languages_read_what_is_there() -> None:

@@ -217,7 +217,7 @@ def luton() -> Area:
         {"pack_id": ["luton-2017-07-04-1"], "site_id": ["luton"], "had_on": [pd.Timestamp(2017, 7, 4)]}
     )
     nothing: dict[str, Any] = {"participant_id": [], "wave": [], "respondent": []}
-    asked = pd.DataFrame({**nothing, "form": [], "instruments": []}, dtype="str")
+    asked = pd.DataFrame({**nothing, "form": [], "instrument": []}, dtype="str")
     queries = pd.DataFrame({**nothing, "query_id": [], "site_id": [], "instrument": []}, dtype="str")
     no_days = pd.Series(dtype="datetime64[s]")
     there = AtSites(
@@ -293,22 +293,22 @@ def ask_baselines(area: Area) -> pd.DataFrame:
     """Everybody's own baseline, at hand a week after signing."""
     persons = area.people.persons
     signed = persons[persons["consented_on"].notna()]
-    return pd.DataFrame(
+    asked = pd.DataFrame(
         {
             "participant_id": area.there.identifiers["participant_id"].iloc[signed["number"] - 1].to_numpy(),
             "wave": "baseline",
             "respondent": np.where(signed["route"] == "self", "self", "proxy"),
             "form": "standard",
-            "instruments": "eq5d5l;service_use",
             "opens_on": signed["consented_on"].to_numpy(),
             "had_on": (signed["consented_on"] + pd.Timedelta(days=7)).to_numpy(),
         }
     )
+    return pd.concat([asked.assign(instrument=code) for code in ("eq5d5l", "service_use")], ignore_index=True)
 
 
 def test_questionnaires_are_filled_in_once_they_are_there(luton: Area) -> None:
     luton.there = replace(luton.there, asked=(asked := ask_baselines(luton)))
-    told = luton.gather("eq5d5l").merge(asked[["participant_id", "had_on"]], on="participant_id")
+    told = luton.gather("eq5d5l").merge(asked[["participant_id", "had_on"]].drop_duplicates(), on="participant_id")
     plain = told[told["collected_on"].map(lambda day: isinstance(day, pd.Timestamp))]
     assert len(told) > 30
     assert (plain["collected_on"] > plain["had_on"]).all()
@@ -320,7 +320,7 @@ def test_some_fill_in_sooner_when_the_site_was_chased(luton: Area) -> None:
     asked = ask_baselines(luton)
     luton.there = replace(luton.there, asked=asked)
     before = luton.gather("service_use").drop_duplicates("participant_id").set_index("participant_id")["posted_on"]
-    chased = asked[["participant_id", "wave", "respondent"]].assign(chased_on=asked["had_on"])
+    chased = asked[["participant_id", "wave", "respondent"]].assign(chased_on=asked["had_on"]).drop_duplicates()
     luton.there = replace(luton.there, chased=chased)
     after = luton.gather("service_use").drop_duplicates("participant_id").set_index("participant_id")["posted_on"]
     assert set(after.index) == set(before.index)
