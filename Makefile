@@ -21,7 +21,7 @@ serve: .venv/run
 
 test: .venv/test
 	@$(BIN)/python -m tests.provide
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/test
 	$(BIN)/ruff check .
