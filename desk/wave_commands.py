@@ -285,7 +285,9 @@ def _show_plan(workspace: Workspace, plan: ReleasePlan, study: str, wave: str, s
         out.print(f"New identifiers go with it to {escape(sites)}.", soft_wrap=True)
     _tell_of_claims(workspace, find_open_claims(plan.events))
     out.print(f"The plan to read, and beside it as a workbook: {write_release_plan(workspace, plan)}", soft_wrap=True)
-    if plan.n_going:
+    if plan.n_going and plan.as_of != london_day(workspace.clock()):
+        out.print(f"{plan.n_going:,} would go on that day. What goes out goes on its own day only.", soft_wrap=True)
+    elif plan.n_going:
         asked = "".join(f" {option} {text}" for option, text in (("--wave", wave), ("--site", site)) if text)
         out.print(
             f"To send just this: {find_program()} waves release {study}{asked} --send --expect {plan.n_going} "

@@ -351,7 +351,8 @@ def find_stops(people: People) -> pd.Series:
 def play_alone(
     study: Study, openings: pd.DataFrame, assumptions: Assumptions, seed: int | None = None
 ) -> tuple[People, Flow]:
-    """Everybody, and what the study would count if questionnaires and chasers went out as supposed."""
+    """Everybody, and what the study would count if questionnaires and chasers went out as supposed. Nobody is sent any
+    without consent to them, or on advice without an assessment of capacity: in the whole rehearsal both are held."""
     people = draw_people(study, openings, assumptions, seed)
     rng = np.random.default_rng([assumptions.seed if seed is None else seed, 2])
     persons, rows = people.persons, people.questionnaires
@@ -364,6 +365,7 @@ def play_alone(
     due = consented_on + pd.Timedelta(days=window.due.days)
     late_until = consented_on + pd.Timedelta(days=window.late_until.days)
     chased = (due + pd.Timedelta(days=5)).reindex(baselines.index)
+    at_hand = at_hand.where(persons["scopes"].str.contains("questionnaires") & (persons["capacity"] != "not_assessed"))
     filled = resolve_answers(baselines, at_hand.reindex(baselines.index), chased, stops.reindex(baselines.index))
     in_time = filled[filled <= late_until.reindex(filled.index)].astype("datetime64[s]")
     follow_ups = own[own["wave"] == MAIN_FOLLOW_UP].set_index("person").reindex(in_time.index)

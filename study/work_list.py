@@ -93,7 +93,8 @@ def _list_calls(study: Study, events: Events, as_of: date) -> Iterator[Work]:
     calls = chasers[(chasers["state"] == "due") & (chasers["channel"] == "telephone")]
     for (site_id, role), own in calls.groupby(["site_id", "to"], sort=False):
         about = _join_counts(own["about"])
-        action = f"Telephone, then `summative chasing call {study.study_id} --site {site_id}`."
+        kinds = ",".join(dict.fromkeys(own["about"]))
+        action = f"Telephone, then log it: `summative chasing call {study.study_id} {site_id} {kinds} reached`."
         text = f"Call the {_name(role)} about {about}"
         yield Work("call", str(site_id), text, action, len(own), _to_day(own["due_on"].min()))
 

@@ -103,7 +103,10 @@ def _list_steps_taken(events: Events) -> pd.DataFrame:
     chased = chased[(chased["message_id"] == "") | chased["message_id"].isin(went_out)]
     taken = chased[["about", "step", "site_id"]].copy()
     taken["chased_on"] = chased["occurred_on"].astype("datetime64[us]")
-    taken["obligation"] = chased["chase"].str.rsplit(":", n=1).str[0].astype("str")
+    # Consent given anew answers for the person, on whatever version of the form.
+    is_of_person = chased["about"] == "reconsent"
+    parts = chased["chase"].str.rsplit(":", n=1).str[0]
+    taken["obligation"] = parts.mask(is_of_person, parts.str.rsplit(":", n=1).str[0]).astype("str")
     return taken.reset_index(drop=True).rename_axis("place").reset_index()
 
 

@@ -26,7 +26,7 @@ def test_killed_at_twenty_random_moments(
     with run_smtp() as server:
         outcome = run_faults(
             tmp_path, server, partial(open_places, s3_server, databases), n_sites=8, n_messages=12, n_kills=N_KILLS,
-            seed=seed, span=0.5,
+            seed=seed, span=1.5,
         )  # fmt: skip
     print(outcome)  # noqa: T201 - likewise
     assert outcome.faults == []

@@ -123,6 +123,11 @@ def test_steps_of_messages_that_never_went_out_are_no_steps(study: Study) -> Non
             on("2017-09-06", ConsentCopyChecked, participant_id=PERSON, form_version="1.0", finding="seen"),
         ),
         (
+            f"chase:reconsent:{PERSON}:1.0",
+            "reconsent_due",
+            on("2017-09-06", ConsentRecorded, participant_id=PERSON, form_version="2.0", scopes=(), basis="signed"),
+        ),
+        (
             "chase:activity_figures:luton:care_plans:2017-08",
             "figures_overdue",
             on(
