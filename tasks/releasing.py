@@ -182,7 +182,7 @@ def release_site(workspace: Workspace, plan: ReleasePlan, site_id: str, requeste
     with workspace.ledger.sending(wait_seconds=_PATIENCE_SECONDS):
         left = _take_up(workspace, site_id, plan.as_of, requested_by)
         asked = plan.find_keys(site_id)
-        if left.agreed or left.owes_blank:
+        if left.counts:  # what was taken up changes what is left to send, identifiers too
             plan = _plan_anew(workspace, plan, site_id, left.agreed)
         while (pack := compose_pack(plan, site_id, is_wanted=left.owes_blank)) is not None:
             if not plan.is_scheduled and plan.find_keys(site_id) - left.agreed != asked - left.agreed:
