@@ -63,6 +63,7 @@ from study.protocol import Study
 from study.releasing import HELD, ReleasePlan
 from study.state import Events, derive_files
 from tasks.chasing import log_call
+from tasks.definitions import load_study
 from tasks.files import FileMissing
 from tasks.holds import lift_hold
 from tasks.incidents import record_step
@@ -109,15 +110,16 @@ def play_evaluation(
     from flows.study_day import study_day
 
     assumptions = assumptions or load_ipc_assumptions()
+    protocol = load_study(STUDY, settings.sites_config, settings.instruments)
+    last = until or protocol.ends_on
+    if not protocol.starts_on <= last <= protocol.ends_on:
+        raise ReplayRefused(f"{last} lies outside the study: from {protocol.starts_on} to {protocol.ends_on}.")
     with hold(settings, NAME):
         if fresh:
             delete_replay(settings, NAME)
         write_definitions(settings, STUDY, NAME)
         workspace = create_workspace(STUDY, settings=settings, name=NAME)
         study = workspace.study
-        last = until or study.ends_on
-        if not study.starts_on <= last <= study.ends_on:
-            raise ReplayRefused(f"{last} lies outside the study: from {study.starts_on} to {study.ends_on}.")
         _note_version(workspace, assumptions)
         write_contacts(workspace)
         days = derive_study_days(study.starts_on, last, every)

@@ -150,7 +150,6 @@ def replay(
         if fresh:
             delete_replay(settings, name)
         workspace = create_workspace(STUDY, settings=settings, name=name)
-        write_contacts(workspace)
         last = until or postings[-1].posted_on
         days = derive_study_days(workspace.study.starts_on, last, every)
         clock = ReplayClock(days[0])
@@ -158,6 +157,7 @@ def replay(
         standing = find_standing(workspace, postings, last)
         to_do = standing.find_days_to_do(days)
         is_of_this_version = _note_version(workspace, is_unfinished=bool(to_do))
+        write_contacts(workspace)
         waiting = [posting for posting in postings if not standing.done or posting.posted_on > standing.done]
         n_posted = len(postings) - len(waiting)
         with use_workspace(workspace), many_runs():

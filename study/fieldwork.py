@@ -280,7 +280,7 @@ def find_fieldwork_faults(
     wave_ids: Collection[str],
     scope_ids: Collection[str],
     site_ids: Collection[str],
-    document_ids: Collection[str],
+    document_ids: Collection[str] | None,
     respondents: Collection[str],
     reason_ids: Collection[str] = (),
     site_codes: Collection[str] = (),
@@ -317,7 +317,7 @@ def find_fieldwork_faults(
         scopes = [rule.needed_scope, *([rule.linkage_scope] if rule.linkage_scope else [])]
         yield from unknown(scopes, scope_ids, path, "consent scope")
         yield from unknown(rule.not_withdrawals, reason_ids, f"{path}.not_withdrawals", "disposition reason")
-        if rule.document:
+        if rule.document and document_ids is not None:  # a study without a pathway has no documents yet
             yield from unknown([rule.document], document_ids, f"{path}.document", "document")
     for path, step in entries["ladder"]:
         yield from unknown(step.waves, wave_ids, f"{path}.waves", "wave")

@@ -920,7 +920,7 @@ class _FieldworkReader(_Reader):
             wave_ids=of.find_declared("waves") if of.raw else [],
             scope_ids=of.find_declared("consent_scopes") if of.raw else [],
             site_ids=[site.site_id for _, site in of.sites],
-            document_ids=of.document_ids,
+            document_ids=of.document_ids if PATHWAY_FILE in self.files else None,
             respondents=of.section.respondents if of.section else get_args(Respondent),
             reason_ids=of.find_declared("disposition_reasons") if of.raw else [],
             site_codes=[site.code for _, site in of.sites],

@@ -223,13 +223,13 @@ def read_kept(workspace: Workspace, content_sha256: str) -> Kept:
 
 
 def is_of_the_world(workspace: Workspace) -> bool:
-    """Whether mail of this study goes to people: it does not in a replay, a slice of one or a rehearsal."""
+    """Whether mail of this study goes to people: it does not in a rehearsal, a replay or a slice of one."""
     return workspace.is_live and workspace.name == workspace.study.study_id
 
 
 def find_transport(workspace: Workspace, *, to_folder: bool = False) -> Transport:
     """How this study's messages go out: by the mail server of the settings; as files where none is set, and always in
-    a replay or a rehearsal. Raises MailUnavailable for a URL that is no mail server.
+    a replay, and where a study is rehearsed. Raises MailUnavailable for a URL that is no mail server.
     """
     if to_folder or not is_of_the_world(workspace) or not workspace.settings.smtp_url:
         return FolderTransport(workspace.folder / OUTBOX_FOLDER)

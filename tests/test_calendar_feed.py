@@ -14,7 +14,7 @@ from study.deadlines import DEADLINE_KINDS, derive_deadlines
 from study.protocol import Study
 from tasks.calendar_feed import write_calendar
 from tests.approval_histories import PATHWAY, make_study, step, tell
-from tests.test_chasing import DUTIES, OPENED
+from tests.test_approval_chasing import DUTIES, OPENED
 from tests.test_deadlines import CAG, CHANGE, SENT
 from tests.test_modifications import ROUTES
 

@@ -9,7 +9,7 @@ import pytest
 from study.deadlines import DEADLINE_KINDS, derive_deadlines
 from study.events import DutyDone, Event, ModificationIntroduced, ModificationSupplied
 from tests.approval_histories import PATHWAY, make_study, step, tell
-from tests.test_chasing import ASSESSED, DUTIES, OPENED
+from tests.test_approval_chasing import ASSESSED, DUTIES, OPENED
 from tests.test_modifications import ROUTES
 
 STUDY = make_study(PATHWAY + DUTIES + ROUTES)

@@ -199,12 +199,6 @@ FAULTS = [
         "remove it. Known: died.",
     ),
     (
-        "copy_within = 10",
-        'copy_within = 10\ndocument = "consent_form"',
-        'consent entry 1.document names document "consent_form", which the study does not have. Correct or remove it. '
-        "Known: none.",
-    ),
-    (
         'waves = ["baseline"]',
         'waves = ["follow_up"]',
         'ladder.return_overdue.waves names wave "follow_up", which the study does not have.',
@@ -315,6 +309,15 @@ FAULTS = [
 def test_each_fault_is_told(old: str, new: str, fault: str) -> None:
     faults = find(replace_once(FIELDWORK, old, new))
     assert any(fault in found for found in faults), faults
+
+
+def test_a_document_is_one_of_the_pathway_if_there_is_one() -> None:
+    fieldwork = replace_once(FIELDWORK, "copy_within = 10", 'copy_within = 10\ndocument = "consent_form"')
+    files = {**make_files(STUDY), "fieldwork.toml": fieldwork.encode()}
+    assert find_faults(files) == []
+    pathway = '[[activities]]\nid = "approach"\nneeds = []\n\n[[documents]]\nid = "sheet"\nlabel = "Sheet"\n'
+    [fault] = find_faults({**files, "approvals.toml": pathway.encode()})
+    assert 'consent entry 1.document names document "consent_form", which the study does not have.' in fault
 
 
 def test_faults_come_all_at_once() -> None:

@@ -431,7 +431,7 @@ def test_a_score_that_differs_from_the_trials_is_found_by_the_command(
         (["rehearse", "--every", "32"], 2, "is not a rhythm of study days"),
         (["rehearse", "day_centres"], 2, '"day_centres" cannot be rehearsed. What can: cdisc_pilot and ipc.'),
         (["rehearse", "ipc", "--sites", "luton"], 2, "ipc is rehearsed as a whole: leave --sites out."),
-        (["rehearse", "ipc", "--until", "2018-01-01"], 1, "lies outside the story: from 2016-11-01 to 2017-09-29."),
+        (["rehearse", "ipc", "--until", "2020-01-01"], 1, "lies outside the study: from 2016-11-01 to 2019-05-31."),
         (["reconcile"], 1, "Nothing is frozen of cdisc_pilot yet. Run: summative rehearse"),
         (["reconcile", "--sites", "706,702"], 1, "Run: summative rehearse --sites 702,706"),
         (["reconcile", "--sites", "999"], 1, "The pilot trial has no site 999."),
