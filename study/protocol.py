@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -721,8 +722,10 @@ class _Reader:
 
     def check_identifiers(self, section: _StudySection) -> None:
         try:
-            pattern = re.compile(section.participant_id_pattern)
-        except re.error as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # what Python will read otherwise one day is no sound pattern
+                pattern = re.compile(section.participant_id_pattern)
+        except (re.error, FutureWarning) as error:
             self.fault(
                 f"study.participant_id_pattern is no regular expression: {error}. Correct it; a simple one is "
                 "'(?P<site>[A-Z]{3})-P\\d{5}'."

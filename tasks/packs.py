@@ -38,6 +38,7 @@ from study.packs import (
     list_new_identifiers,
 )
 from study.protocol import Study
+from study.waves import find_form
 from tasks.pages import format_counted, format_list
 from tasks.participant_letters import write_participant_letters
 from tasks.receipts import find_wording
@@ -201,7 +202,9 @@ def _derive_frames(
         for code in study.instruments:
             own = names[[code in listed for listed in codes]].reset_index(drop=True)
             if len(own):
-                frames[code] = own
+                # Who wants an easy-read form gets it where the questionnaire has one.
+                forms = instruments[code].forms
+                frames[code] = own.assign(form=[find_form(forms, wanted) for wanted in own["form"]])
     return {code: frame for code, frame in frames.items() if layout.find_sheet(code) is not None}
 
 
