@@ -45,9 +45,7 @@ def adopt_definitions(study: str, as_of: date, requested_by: str) -> int:
 @guarded
 def write_pages(study: str, as_of: date) -> None:
     """The coordinator's page, and the one of consent by site."""
-    workspace = open_workspace(study)
-    if workspace.is_read:
-        write_fieldwork_pages(workspace, as_of)
+    write_fieldwork_pages(open_workspace(study), as_of)
 
 
 @task(task_run_name="complete the study day", cache_policy=NO_CACHE, persist_result=False)

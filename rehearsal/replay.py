@@ -163,7 +163,7 @@ def replay(
         with use_workspace(workspace), many_runs():
             for n, day in enumerate(to_do, start=len(days) - len(to_do) + 1):
                 clock.day = day
-                workspace.is_read = day == days[-1]
+                workspace.writes_pages = day == days[-1]
                 while waiting and waiting[0].posted_on <= day:
                     post(workspace, waiting.pop(0), standing.received)
                     n_posted += 1

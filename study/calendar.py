@@ -134,6 +134,11 @@ def format_day(day: date) -> str:
     return f"{day.day} {day:%B %Y}"
 
 
+def format_short_day(day: date) -> str:
+    """A date as tables have room for it: 9 Mar 2015."""
+    return f"{day.day} {day:%b %Y}"
+
+
 def london_day(at: datetime) -> date:
     """The date in London at this moment. Raises ValueError for a moment without a time zone."""
     if at.tzinfo is None:

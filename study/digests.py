@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 
+from study.calendar import format_short_day
 from study.chasing import TOLD, URGENCY
 from study.contacts import OFFICE, STOP_NOTICE_ROLES, WHY_WORDS, Contacts, Found, Gap, Person
 from study.deadlines import describe_place
@@ -347,7 +348,7 @@ def _tabulate_copies(study: Study, rows: Sequence[Any]) -> _Table:
 
 
 def _tabulate_renewals(study: Study, rows: Sequence[Any]) -> _Table:
-    lines: _Lines = [(row.participant_id, row.form_version, _show_day(row.ends_on)) for row in rows]
+    lines: _Lines = [(row.participant_id, row.form_version, format_short_day(row.ends_on)) for row in rows]
     return ("Identifier", "Form version", "Counts until"), lines
 
 
@@ -363,7 +364,7 @@ def _tabulate_figures(study: Study, rows: Sequence[Any]) -> _Table:
 
 
 def _tabulate_facts(study: Study, rows: Sequence[Any]) -> _Table:
-    lines: _Lines = [(row.subject, f"{row.fact} {_show_day(row.anchor_on)}") for row in rows]
+    lines: _Lines = [(row.subject, f"{row.fact} {format_short_day(row.anchor_on)}") for row in rows]
     return ("What", "Since, or by when"), lines
 
 
@@ -377,12 +378,7 @@ _TABLES = {
 
 
 def _due(row: Any) -> tuple[str, str]:
-    return _show_day(row.owed_on), str(row.n_days_overdue or "-")
-
-
-def _show_day(day: pd.Timestamp) -> str:
-    """A day as tables have it: 4 Sep 2017."""
-    return f"{day.day} {day:%b %Y}"
+    return format_short_day(row.owed_on), str(row.n_days_overdue or "-")
 
 
 def _show_role(role: str) -> str:
@@ -449,7 +445,7 @@ def make_stop_section(study: Study, notices: pd.DataFrame) -> Section:
             ", ".join(waves.get(wave, wave) for wave in row.wave.split(";")),
             ", ".join(_RESPONDENTS.get(word, word) for word in row.respondent.split(";")),
             "letters by post" if row.stops == "post" else "questionnaires",
-            _show_day(row.from_on),
+            format_short_day(row.from_on),
         )
         for row in rows
     ]

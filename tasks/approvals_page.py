@@ -52,7 +52,7 @@ from study.timeline import (
     list_quarters,
     list_wave_plans,
 )
-from tasks.pages import format_counted, format_list, format_moment_for_people, render_page
+from tasks.pages import format_counted, format_list, format_moment_for_people, render_page, show_day
 
 _APPROVAL_WORDS = APPROVAL_STATE_WORDS | {"granted": "granted, not in force yet"}
 _CHANGE_WORDS = {
@@ -159,11 +159,6 @@ def write_approvals_page(
         chasers=page.describe_chasers(chasers),
         n_chasers=int((chasers["state"] == "due").sum()),
     )
-
-
-def _day(stamp: Any) -> str:
-    """A date of a frame as people write it; "" where there is none."""
-    return "" if pd.isna(stamp) else f"{stamp.day} {stamp:%b %Y}"
 
 
 @dataclass
@@ -286,7 +281,13 @@ class _Page:
                 n_bodies = format_counted(len(places), "body", "bodies")
                 shown = [f"{n_bodies} of {n_sites}" if changes[0].body_id else n_sites]
             days = sorted({change.on for change in changes if change.on})
-            when = "" if not days else _day(days[0]) if len(days) == 1 else f"{_day(days[0])} to {_day(days[-1])}"
+            when = (
+                ""
+                if not days
+                else show_day(days[0])
+                if len(days) == 1
+                else f"{show_day(days[0])} to {show_day(days[-1])}"
+            )
             rows.append(
                 {
                     "rank": list(_CHANGE_WORDS).index(kind),
@@ -308,7 +309,7 @@ class _Page:
             else:
                 later = "later" if move.n_days > 0 else "sooner"
                 days = format_counted(abs(move.n_days), "day")
-                sentences.append(f"{self.name(move.site_id)}: {days} {later}, now {_day(move.now_on)}.")
+                sentences.append(f"{self.name(move.site_id)}: {days} {later}, now {show_day(move.now_on)}.")
         return sentences
 
     def describe_recruited(self) -> str:
@@ -355,7 +356,7 @@ class _Page:
             if plan.role == "follow_up":
                 note = "no baseline leaves room for it"
                 if plan.last_baseline_on:
-                    note = f"in full only of people whose baseline is by {_day(plan.last_baseline_on)}"
+                    note = f"in full only of people whose baseline is by {show_day(plan.last_baseline_on)}"
             lanes.append(
                 {
                     "name": plan.label,
@@ -382,14 +383,14 @@ class _Page:
                 placed = self._place(from_on, until_on, bar["kind"])
                 if placed:
                     bars.append(placed)
-                end = "" if bar["until_on"] >= NO_END else f" to {_day(until_on)}"
-                desc.append(f"{_BAR_WORDS[bar['kind']]} from {_day(from_on)}{end}")
+                end = "" if bar["until_on"] >= NO_END else f" to {show_day(until_on)}"
+                desc.append(f"{_BAR_WORDS[bar['kind']]} from {show_day(from_on)}{end}")
             marks = []
             for mark in self.marks_of.get(key, self.marks[:0]).to_dict("records"):
                 if mark["kind"] in _MARKS:
                     marks.append({"x": self._percent(mark["on"].date()), "kind": _MARKS[mark["kind"]]})
                 if mark["kind"] in ("refused", "withdrawn", "expired"):
-                    desc.append(f"{_APPROVAL_WORDS[mark['kind']]} on {_day(mark['on'])}")
+                    desc.append(f"{_APPROVAL_WORDS[mark['kind']]} on {show_day(mark['on'])}")
             place = name_body(self.study, row["body_id"])
             label = self.label(row["approval"])
             name = (place or label) + (f", person {row['person_id']}" if row["person_id"] else "")
@@ -397,7 +398,7 @@ class _Page:
             expected_on = self.expected.get(key)
             if expected_on is not None:
                 marks.append({"x": self._percent(expected_on.date()), "kind": "median"})
-                note += f"; expected {_day(expected_on)}"
+                note += f"; expected {show_day(expected_on)}"
             lanes.append(
                 {
                     "name": name,
@@ -413,9 +414,9 @@ class _Page:
     def _write_standing(self, row: Mapping[Any, Any]) -> str:
         """Where an approval stands, in a few words."""
         if row["is_in_force"]:
-            end = f" to {_day(row['in_force_until'])}" if pd.notna(row["in_force_until"]) else ""
-            return f"in force from {_day(row['in_force_from'])}{end}"
-        since = f" since {_day(row['turn_since'])}" if pd.notna(row["turn_since"]) else ""
+            end = f" to {show_day(row['in_force_until'])}" if pd.notna(row["in_force_until"]) else ""
+            return f"in force from {show_day(row['in_force_from'])}{end}"
+        since = f" since {show_day(row['turn_since'])}" if pd.notna(row["turn_since"]) else ""
         return _APPROVAL_WORDS[row["state"]] + ("; clock stopped" if row["is_stopped"] else "") + since
 
     def draw_site(self, site: SitePosition) -> dict[str, Any]:
@@ -456,15 +457,15 @@ class _Page:
     def _write_expectation(self, site: SitePosition) -> str:
         standing = site.standings[self.position.activity]
         if standing.state == "open":
-            return f"open since {_day(standing.since)}"
+            return f"open since {show_day(standing.since)}"
         words = STATE_WORDS[standing.state]
-        words += f" since {_day(standing.since)}" if standing.since else ""
+        words += f" since {show_day(standing.since)}" if standing.since else ""
         if standing.n_open_bodies:
             words += f" ({standing.n_open_bodies} of {len(standing.bodies)} bodies open)"
         if site.median_on is None:
             return f"{words}; no date"
         return (
-            f"{words}; expected {_day(site.median_on)}, 80 % by {_day(site.p80_on)}"
+            f"{words}; expected {show_day(site.median_on)}, 80 % by {show_day(site.p80_on)}"
             if site.p80_on
             else f"{words}; {_FAR_OFF}"
         )
@@ -478,15 +479,15 @@ class _Page:
     ) -> str:
         parts = []
         if sought:
-            parts.append(f"Its own approvals were sent in from {_day(min(run[0] for run in sought))}")
+            parts.append(f"Its own approvals were sent in from {show_day(min(run[0] for run in sought))}")
             marks = self.marks.loc[(self.marks["site_id"] == site.site_id) & (self.marks["kind"] == "granted")]
             if len(marks):
-                parts.append(f"{len(marks)} granted, the latest on {_day(marks['on'].max())}")
+                parts.append(f"{len(marks)} granted, the latest on {show_day(marks['on'].max())}")
         if stopped:
             n_days = sum((end - start).days + 1 for start, end in _join_runs(stopped))
             parts.append(f"a clock stood still on {format_counted(n_days, 'day')}")
         for kind, from_on, until_on in spells[["kind", "from_on", "until_on"]].itertuples(index=False, name=None):
-            parts.append(f"{STATE_WORDS[kind]} {_day(from_on)} to {_day(until_on)}")
+            parts.append(f"{STATE_WORDS[kind]} {show_day(from_on)} to {show_day(until_on)}")
         if site.standings[self.position.activity].state != "open":
             parts.append(f"today: {self._write_expectation(site)}")
         return "; ".join(parts or ["Nothing was sent in yet"]) + "."
@@ -535,12 +536,12 @@ class _Page:
             for plan in waves:
                 before, after = own.loc[plan.wave, "n_days"], own.loc[plan.wave, "n_days_after_slip"]
                 cells.append((_weeks(before), _weeks(after)))
-            rows.append({"name": site.name, "opens": _day(site.median_on), "cells": cells})
+            rows.append({"name": site.name, "opens": show_day(site.median_on), "cells": cells})
         return {
             "waves": [
                 {
                     "label": plan.label if plan.role == "follow_up" else "Any baseline",
-                    "last": _day(plan.last_baseline_on),
+                    "last": show_day(plan.last_baseline_on),
                 }
                 for plan in waves
             ],
@@ -584,13 +585,13 @@ class _Page:
                     "body": name_body(self.study, row["body_id"]) or ("The site" if site_id else "The study"),
                     "state": state,
                     "turn": turn,
-                    "since": _day(row["turn_since"]) if row["turn"] else "",
+                    "since": show_day(row["turn_since"]) if row["turn"] else "",
                     "used": used,
-                    "due": _day(row["due_on"]),
-                    "overdue": _day(row["overdue_since"]),
+                    "due": show_day(row["due_on"]),
+                    "overdue": show_day(row["overdue_since"]),
                     "needed_for": self._name_needed(row["activities"].split(";")),
-                    "expected": _day(row["median_on"]),
-                    "expected_80": _day(row["p80_on"]),
+                    "expected": show_day(row["median_on"]),
+                    "expected_80": show_day(row["p80_on"]),
                 }
             )
         return rows
@@ -612,7 +613,7 @@ class _Page:
                 {
                     "words": name_activities(activities).capitalize(),
                     "state": standing.state,
-                    "since": _day(standing.since) if standing.since else "",
+                    "since": show_day(standing.since) if standing.since else "",
                     "open": format_list(open_ones) if open_ones and closed else "",
                     "closed": format_list(closed) if open_ones and closed else "",
                     "reasons": self._describe_reasons(standing),
@@ -707,7 +708,7 @@ class _Page:
             days = (row["on"].date() - self.as_of).days
             rows.append(
                 {
-                    "on": _day(row["on"]),
+                    "on": show_day(row["on"]),
                     "days": "overdue" if row["is_overdue"] else "today" if days == 0 else format_counted(days, "day"),
                     "title": row["title"],
                     "where": self._name_places(own),
@@ -740,7 +741,7 @@ class _Page:
                     "name": name,
                     "category": own["category"].iloc[0],
                     "is_substantial": bool(own["is_substantial"].iloc[0]),
-                    "introduced": _day(own["introduced_on"].iloc[0]),
+                    "introduced": show_day(own["introduced_on"].iloc[0]),
                     "reviews": [
                         (self.label(row["approval"]), self._write_review(row)) for row in of_study.to_dict("records")
                     ],
@@ -748,14 +749,14 @@ class _Page:
                     "n_agreed": n_granted - n_silent,
                     "n_silent": n_silent,
                     "n_waiting": int(waiting.sum()),
-                    "implied": _day(implied.min()) if len(implied) else "",
+                    "implied": show_day(implied.min()) if len(implied) else "",
                     "objected": [
                         describe_place(self.study, row["site_id"], row["body_id"])
                         for row in objected.to_dict("records")
                     ],
                     "n_sites": int((started <= pd.Timestamp(self.as_of)).sum()),
-                    "first": _day(started.min()) if len(started) else "",
-                    "last": _day(started.max()) if len(started) else "",
+                    "first": show_day(started.min()) if len(started) else "",
+                    "last": show_day(started.max()) if len(started) else "",
                     "is_over": len(started) == len(days) and bool((started <= pd.Timestamp(self.as_of)).all()),
                 }
             )
@@ -770,11 +771,11 @@ class _Page:
 
     def _write_review(self, row: Mapping[Any, Any]) -> str:
         if row["state"] == "granted":
-            return f"approved on {_day(row['decided_on'])}"
+            return f"approved on {show_day(row['decided_on'])}"
         text = _APPROVAL_WORDS[row["state"]]
         if pd.notna(row["turn_since"]):
-            text += f" since {_day(row['turn_since'])}"
-        return text + (f", due {_day(row['due_on'])}" if pd.notna(row["due_on"]) else "")
+            text += f" since {show_day(row['turn_since'])}"
+        return text + (f", due {show_day(row['due_on'])}" if pd.notna(row["due_on"]) else "")
 
     def describe_documents(self) -> list[dict[str, Any]]:
         versions = derive_document_versions(self.study, self.events, self.as_of)
@@ -849,8 +850,8 @@ class _Page:
                     "last": last or _HINDRANCES.get(site.hindrance, "–"),
                     "lever": lever,
                     "told": [self._find_told(own, days) for days in (None, 28, 7)],
-                    "now": _day(site.median_on) if site.median_on else "no date",
-                    "now_80": _day(site.p80_on) if site.p80_on else "no date",
+                    "now": show_day(site.median_on) if site.median_on else "no date",
+                    "now_80": show_day(site.p80_on) if site.p80_on else "no date",
                 }
             )
         return rows
@@ -866,8 +867,8 @@ class _Page:
         if own.empty:
             return "–"
         row = own.iloc[0 if days is None else -1]
-        told = _day(row["median_on"]) or "no date"
-        return f"{told} (on {_day(row['occurred_on'])})" if days is None else told
+        told = show_day(row["median_on"]) or "no date"
+        return f"{told} (on {show_day(row['occurred_on'])})" if days is None else told
 
     # Incidents and chasers
 
@@ -880,10 +881,10 @@ class _Page:
                     "category": _name_role(row["category"]),
                     "place": self.name(row["site_id"]) if row["site_id"] else "Whole study",
                     "body": name_body(self.study, row["body_id"]),
-                    "found": _day(row["found_on"]),
+                    "found": show_day(row["found_on"]),
                     "next": f"{row['next_step']} ({_name_role(row['turn'])})",
-                    "due": _day(row["next_due_on"]),
-                    "overdue": _day(row["overdue_since"]),
+                    "due": show_day(row["next_due_on"]),
+                    "overdue": show_day(row["overdue_since"]),
                     "n_held": int(row["n_held"]),
                 }
             )
@@ -900,7 +901,7 @@ class _Page:
             what = describe_item(self.study, row, with_place=False) if row["approval"] else ""
             rows.append(
                 {
-                    "due": _day(row["due_on"]),
+                    "due": show_day(row["due_on"]),
                     "late": f"{format_counted(row['n_days_late'], 'day')} late" if row["n_days_late"] else "today",
                     "what": what or (duty.label if duty else f"Incident {row['incident_id']}"),
                     "where": self._name_places(own),

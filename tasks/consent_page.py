@@ -17,7 +17,7 @@ from study.incidents import derive_incidents
 from study.participation import QUESTIONNAIRES, STOPS, derive_stops, is_stopped
 from study.protocol import Study
 from study.state import Events
-from tasks.pages import format_list, format_moment_for_people, render_page
+from tasks.pages import format_list, format_moment_for_people, render_page, show_day
 
 COPY_WORDS = {"held": "held", "seen": "seen", "missing": "missing", "faulty": "faulty", "": "not told"}
 STOP_WORDS = {
@@ -67,10 +67,6 @@ def write_consent_page(*, study: Study, events: Events, as_of: date, written_at:
         people=page.describe_people(),
         n_erased=len(page.erased),
     )
-
-
-def _day(stamp: Any) -> str:
-    return "" if pd.isna(stamp) else f"{stamp.day} {stamp:%b %Y}"
 
 
 @dataclass
@@ -238,7 +234,7 @@ class _Page:
                 "wave": waves.get(row["wave"], row["wave"]),
                 "respondent": row["respondent"],
                 "n": row["n_records"],
-                "on": _day(row["first_on"]),
+                "on": show_day(row["first_on"]),
                 "is_grave": row["finding"] in _GRAVE,
             }
             for row in found.to_dict("records")
@@ -251,10 +247,10 @@ class _Page:
                 "site": self.name_site(row["site_id"]),
                 "subject": row["subject"].partition(":")[0],
                 "what": _find_words(row["subject"].partition(":")[2]),
-                "on": _day(row["occurred_on"]),
+                "on": show_day(row["occurred_on"]),
                 "state": "closed" if row["state"] == "closed" else _STEPS[row["next_step"]],
                 "outcome": row["outcome"].replace("_", " "),
-                "due": _day(row["next_due_on"]),
+                "due": show_day(row["next_due_on"]),
                 "is_late": not pd.isna(row["overdue_since"]),
             }
             for row in self.incidents.to_dict("records")
@@ -265,7 +261,9 @@ class _Page:
         scopes = {scope.id: scope.label for scope in self.study.consent_scopes}
         stopped: dict[str, list[str]] = {}
         for row in self.stops.itertuples(index=False):
-            stopped.setdefault(str(row.participant_id), []).append(f"{STOP_WORDS[str(row.stops)]} {_day(row.from_on)}")
+            stopped.setdefault(str(row.participant_id), []).append(
+                f"{STOP_WORDS[str(row.stops)]} {show_day(row.from_on)}"
+            )
         sites = []
         for site in self.study.sites:
             own = self.consents[self.consents["site_id"] == site.site_id]
@@ -273,14 +271,14 @@ class _Page:
             rows = [
                 {
                     "participant": row["participant_id"],
-                    "signed": _day(row["signed_on"]),
+                    "signed": show_day(row["signed_on"]),
                     "version": row["form_version"],
                     "route": ROUTE_WORDS[row["route"]],
                     "scopes": format_list(scopes.get(scope, scope) for scope in row["scopes"].split(";") if scope),
                     "place": COPY_WORDS[row["copy"]],
-                    "copy_due": _day(row["copy_due_on"]) if row["copy"] not in ("held", "seen") else "",
+                    "copy_due": show_day(row["copy_due_on"]) if row["copy"] not in ("held", "seen") else "",
                     "copy_is_late": row["copy_is_overdue"],
-                    "reconsent": _day(row["reconsent_due_on"]),
+                    "reconsent": show_day(row["reconsent_due_on"]),
                     "reconsent_is_late": row["reconsent"] == "overdue",
                     "faults": [FAULTS[code].words for code in row["faults"].split(";") if code],
                     "stopped": stopped.get(row["participant_id"], []),

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from study.calendar import LONDON, format_day
+from study.calendar import LONDON, format_day, format_short_day
 from study.datasets import (
     NOT_ALLOCATED,
     RECORD_KEY,
@@ -70,6 +70,11 @@ def format_list(words: Iterable[str]) -> str:
     """Words as a sentence lists them: "a, b and c"."""
     *rest, last = list(words) or [""]
     return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def show_day(stamp: Any) -> str:
+    """A date of a frame as tables show it; "" where there is none."""
+    return "" if pd.isna(stamp) else format_short_day(stamp)
 
 
 def format_moment_for_people(moment: datetime) -> str:

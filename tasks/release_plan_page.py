@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from study.calendar import format_day
+from study.calendar import format_day, format_short_day
 from study.holds import HOLDS
 from study.releasing import GOES, HELD, WAITS, WORDS, ReleasePlan, find_open_claims
 from tasks.pages import format_list, format_moment_for_people, render_page
@@ -144,7 +144,7 @@ def _show_days(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_day(day: date | None) -> str:
-    return f"{day.day} {day:%b %Y}" if day else "–"
+    return format_short_day(day) if day else "–"
 
 
 def _describe_holds(plan: ReleasePlan) -> list[dict[str, Any]]:

@@ -48,8 +48,6 @@ class Workspace:
     clock: Clock = read_clock
     # Whether a round writes the pages. A rehearsal writes those of its last day only: each takes the place of the last.
     writes_pages: bool = True
-    # Whether somebody reads the pages of each day. A rehearsal passes over most of its days.
-    is_read: bool = True
     # What deciding on returns read of the ledger last (`tasks.returns.Snapshot`).
     snapshot: object = None
 
