@@ -9,7 +9,7 @@ from tasks.fieldwork_page import FIELDWORK_PAGE, write_fieldwork_page
 from tasks.workspace import Workspace
 
 CONSENT_PAGE = "pages/consent.html"
-REHEARSAL_BANNER = "A rehearsal: nothing on this page is about real people, and nothing is sent to anybody."
+REHEARSAL_BANNER = "A rehearsal or a replay: nothing is sent to anybody."
 
 
 def write_fieldwork_pages(workspace: Workspace, as_of: date) -> None:

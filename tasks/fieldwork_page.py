@@ -64,7 +64,11 @@ def write_fieldwork_page(study: Study, events: Events, as_of: date, written_at: 
         written_at=format_moment_for_people(written_at),
         head=events.head,
         figures=[
-            *[(words, int((reached["measure"] == measure).sum())) for measure, words in MEASURE_WORDS.items()],
+            *[
+                (words, int((reached["measure"] == measure).sum()))
+                for measure, words in MEASURE_WORDS.items()
+                if measure != "agreed" or study.fieldwork.approach_reasons  # else no site tells who agreed
+            ],
             ("questionnaires out", int(matrix["n_out"].sum())),
             ("of these late", int(matrix["n_late"].sum())),
             ("held", int(matrix["n_held"].sum())),
@@ -214,7 +218,7 @@ def _describe_burden(study: Study, burden: pd.DataFrame) -> dict[str, Any]:
     ]
     return {
         "labels": [_WORK_WORDS[name] for name in work],
-        "minutes": [study.fieldwork.find_minutes(name) for name in work],
+        "minutes": [study.fieldwork.find_minutes(name) for name in work] if study.fieldwork.burdens else [],
         "rows": rows,
         "totals": [int(pieces[name].sum()) for name in work],
         "hours": f"{minutes.sum() / 60:,.1f}",

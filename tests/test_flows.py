@@ -22,6 +22,7 @@ from prefect.utilities.schema_tools.validation import validate
 from desk.serve import Registered, describe, narrow_schema, set_environment
 from flows import runs
 from flows.approvals import follow_approvals_now
+from flows.chasing import chase_now
 from flows.datasets import freeze_dataset
 from flows.returns import receive_returns_now
 from flows.runs import conclude, find_as_of, find_sites, format_day, leave_artifact
@@ -37,7 +38,7 @@ from tasks.settings import PROJECT, Settings
 from tasks.workspace import Workspace
 
 SECRET = "01-701-1015"
-FLOWS = (study_day, receive_returns_now, release_wave_now, follow_approvals_now, freeze_dataset)
+FLOWS = (study_day, receive_returns_now, release_wave_now, chase_now, follow_approvals_now, freeze_dataset)
 
 
 def validate_with_pandera() -> None:
@@ -178,10 +179,10 @@ def test_a_name_is_trimmed_and_a_date_parsed_before_the_flow_sees_them() -> None
 
 
 def test_what_prefect_yaml_runs_exists() -> None:
-    """Each study has its five deployments, by the names that the documents use."""
+    """Each study has its six deployments, by the names that the documents use."""
     text = (PROJECT / "prefect.yaml").read_text()
     for study_id in list_studies():
-        for name in ("daily round", "receive returns", "release wave", "follow approvals", "freeze release"):
+        for name in ("daily round", "receive returns", "release wave", "chase", "follow approvals", "freeze release"):
             assert f"  - name: {study_id} {name}\n" in text
     entrypoints = {line.split(": ")[1] for line in text.splitlines() if line.strip().startswith("entrypoint:")}
     assert entrypoints == {f"flows.{flow.fn.__module__.split('.')[1]}.{flow.fn.__name__}" for flow in FLOWS}

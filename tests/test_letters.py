@@ -88,8 +88,8 @@ def test_deputies_coordinators_and_rehearsals_are_named() -> None:
     text = " ".join(letter.text.split())
     assert "on behalf of Ann and Ben, who are away" in text
     assert "ask Cora Cole, telephone 020 0000 0000" in text
-    assert text.startswith("REHEARSAL. Everybody and everything in this letter is made up.")
-    assert "Rehearsal. Everybody" in letter.html
+    assert text.startswith("REHEARSAL. This letter is sent to nobody.")
+    assert "Rehearsal. This letter" in letter.html
 
 
 def test_a_table_that_is_too_wide_is_a_list() -> None:
