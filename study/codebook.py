@@ -36,6 +36,9 @@ CONSENT_BASIS_LABELS: Mapping[str, str] = {
 SCOPE_LABELS: Mapping[str, str] = {
     "treatment": "The treatment only; questionnaires may go on",
     "questionnaires": "The questionnaires",
+    "linkage": "Linkage to records",
+    "post": "Letters to the person",
+    "data": "Use of what was given already",
     "study": "The study as a whole",
 }
 

@@ -1,13 +1,15 @@
 """The codebook: everything that a released table can hold is explained, before there are data and after."""
 
 import json
+from typing import get_args
 
 import pandas as pd
 import pytest
 
-from study.codebook import MISSING_REASON_LABELS, derive_study_codebook
+from study.codebook import MISSING_REASON_LABELS, SCOPE_LABELS, derive_study_codebook
 from study.datasets import TABLES
 from study.instruments import MISSING_REASONS
+from study.protocol import Scope
 from tasks.definitions import list_studies, load_instruments, load_study
 
 STUDIES = list_studies()
@@ -35,6 +37,10 @@ def test_every_column_and_code_is_explained(study_id: str) -> None:
     assert set(codebook["codes"]["disposition_scope"]) == scopes
     assert all(label for labels in codebook["codes"].values() for label in labels.values())
     assert json.loads(json.dumps(codebook)) == codebook
+
+
+def test_every_scope_that_a_study_may_declare_has_words() -> None:
+    assert set(SCOPE_LABELS) == set(get_args(Scope))
 
 
 def test_every_missing_reason_has_words() -> None:
