@@ -30,12 +30,14 @@ from tasks.workspace import open_workspace
 @guarded
 def follow(study: str, as_of: date, requested_by: str) -> tuple[str, str] | None:
     """Record the forecast where it is due, and write the page and the calendar. Returns the position, in a sentence and
-    in Markdown; None for a study that needs no approvals."""
+    in Markdown; None for a study that needs no approvals, and on a day of which nobody reads pages."""
     workspace = open_workspace(study)
     following = follow_approvals(workspace, as_of)
     if following is None:
         return None
     record_forecasts(workspace, following, requested_by)
+    if not workspace.writes_pages:
+        return None
     write_pages(workspace, following)
     position = following.position
     return count_sites(position), describe_position(following.study, position, workspace.area.place)

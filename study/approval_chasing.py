@@ -21,7 +21,7 @@ Judgement calls:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ from study.events import ObligationChased
 from study.incidents import derive_incidents
 from study.pathway import Chaser
 from study.protocol import Study
-from study.state import Events
+from study.state import Events, remembered
 
 RUNG_STATES = ("due", "coming", "chased")
 _COLUMNS = [
@@ -91,15 +91,10 @@ def derive_approval_chasers(study: Study, events: Events, as_of: date) -> pd.Dat
 def derive_approval_rungs(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """The rungs of `derive_approval_chasers`, and of each ladder the highest that was taken (state "chased")."""
     taken = set(events.select(as_of=as_of).frame(ObligationChased)["key"])
-    ladders: dict[str, list[_Rung]] = {}
-    for obligation in (
-        *_list_item_obligations(study, events, as_of),
-        *_list_duty_obligations(study, events, as_of),
-        *_list_incident_obligations(study, events, as_of),
-    ):
-        ladders.setdefault(obligation.ladder, []).extend(_list_rungs(study, obligation))
     rows = [
-        _describe_rung(rung, state, as_of) for rungs in ladders.values() for rung, state in _choose(rungs, taken, as_of)
+        _describe_rung(rung, state, as_of)
+        for rungs in _list_ladders(study, events, as_of)
+        for rung, state in _choose(rungs, taken, as_of)
     ]
     frame = pd.DataFrame(rows, columns=_COLUMNS)
     kinds = {**dict.fromkeys(_COLUMNS, "str"), "anchor_on": DAY, "due_on": DAY, "n_days_late": "int64"}
@@ -107,6 +102,19 @@ def derive_approval_rungs(study: Study, events: Events, as_of: date) -> pd.DataF
     order = frame["state"].map({state: place for place, state in enumerate(RUNG_STATES)})
     frame = frame.assign(order=order).sort_values(["order", "due_on", "key"], ignore_index=True)
     return frame[_COLUMNS]
+
+
+@remembered
+def _list_ladders(study: Study, events: Events, as_of: date) -> tuple[list[_Rung], ...]:
+    """Of everything that is owed its rungs, the lowest first; whether they were taken or not."""
+    ladders: dict[str, list[_Rung]] = {}
+    for obligation in (
+        *_list_item_obligations(study, events, as_of),
+        *_list_duty_obligations(study, events, as_of),
+        *_list_incident_obligations(study, events, as_of),
+    ):
+        ladders.setdefault(obligation.ladder, []).extend(_list_rungs(study, obligation))
+    return tuple(sorted(rungs, key=lambda rung: rung[:2]) for rungs in ladders.values())
 
 
 def _is_chased(study: Study, *about: str) -> bool:
@@ -128,10 +136,9 @@ def _list_rungs(study: Study, obligation: _Obligation) -> Iterator[_Rung]:
             yield _Rung(counted_on, place, due_on, chaser, obligation)
 
 
-def _choose(rungs: Iterable[_Rung], taken: Collection[str], as_of: date) -> Iterator[tuple[_Rung, str]]:
+def _choose(ordered: Sequence[_Rung], taken: Collection[str], as_of: date) -> Iterator[tuple[_Rung, str]]:
     """Of the rungs above the highest that was taken: the highest that is due, and of those that come the highest of
     each day. The highest that was taken comes first."""
-    ordered = sorted(rungs, key=lambda rung: rung[:2])
     highest = max((n for n, rung in enumerate(ordered) if rung.key in taken), default=-1)
     if highest >= 0:
         yield ordered[highest], "chased"

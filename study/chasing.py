@@ -105,8 +105,7 @@ def derive_rungs(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     of_approvals["owed_on"] = of_approvals["anchor_on"].where(of_approvals["about"].isin(["expiry", "review", "duty"]))
     parts = [of_approvals.reindex(columns=COLUMNS)]
     if study.fieldwork.chasing_rule is not None and as_of <= study.ends_on:
-        owed = derive_owed(study, events, as_of)
-        parts.append(_derive_steps(study, owed, taken, as_of).reindex(columns=COLUMNS))
+        parts.append(_derive_steps(study, events, taken, as_of).reindex(columns=COLUMNS))
     rungs = _complete(pd.concat([part for part in parts if len(part)] or parts, ignore_index=True), as_of)
     told = _derive_told(study, rungs)
     rungs = pd.concat([rungs, told.loc[~told["key"].isin(taken["key"])]], ignore_index=True)
@@ -136,6 +135,7 @@ def _complete(rungs: pd.DataFrame, as_of: date) -> pd.DataFrame:
 # What is owed ---------------------------------------------------------------------------------------------------------
 
 
+@remembered
 def derive_owed(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """What sites owe the study at the end of a day and may be asked for: one row an obligation.
 
@@ -305,21 +305,30 @@ def _add_working_days(days: pd.Series[Any], n_days: int, calendar: HolidayCalend
     return found
 
 
-def _derive_steps(study: Study, owed: pd.DataFrame, taken: pd.DataFrame, as_of: date) -> pd.DataFrame:
-    """The step of each obligation that is due, the next that comes, and the highest that was taken."""
-    parts = []
+@remembered
+def _date_steps(study: Study, events: Events, as_of: date) -> pd.DataFrame:
+    """Every step of the ladder for every obligation that it is about, with its day and its `place` in the ladder; the
+    lowest of an obligation first. Whether it was taken, or is worth anything, is not asked here."""
+    owed, parts = derive_owed(study, events, as_of), []
     for place, step in enumerate(study.fieldwork.ladder):
         part = owed.loc[owed["about"] == step.about]
         part = part.loc[part["wave"].isin(step.waves)] if step.waves else part
         if len(part):
             parts.append(_date_step(study, step, part, as_of).assign(place=place))
     if not parts:
+        return pd.DataFrame()
+    steps = pd.concat(parts, ignore_index=True)
+    steps["key"] = "chase:" + steps["obligation"] + ":" + steps["chaser"]
+    return steps.sort_values(["obligation", "due_on", "place"], ignore_index=True)
+
+
+def _derive_steps(study: Study, events: Events, taken: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """The step of each obligation that is due, the next that comes, and the highest that was taken."""
+    rungs = _date_steps(study, events, as_of)
+    if rungs.empty:
         return pd.DataFrame(columns=COLUMNS)
-    rungs = pd.concat(parts, ignore_index=True)
-    rungs["key"] = "chase:" + rungs["obligation"] + ":" + rungs["chaser"]
     rungs["is_taken"] = rungs["key"].isin(taken["key"])
-    rungs = rungs.loc[rungs["is_taken"] | (rungs["is_good"] & (rungs["due_on"] <= rungs["last_on"]))]
-    rungs = rungs.sort_values(["obligation", "due_on", "place"], ignore_index=True)
+    rungs = rungs.loc[rungs["is_taken"] | (rungs["is_good"] & (rungs["due_on"] <= rungs["last_on"]))].copy()
     rungs["rank"] = rungs.groupby("obligation").cumcount()
     highest = rungs["rank"].where(rungs["is_taken"]).groupby(rungs["obligation"]).transform("max").fillna(-1)
     rungs = rungs.loc[rungs["rank"] >= highest]

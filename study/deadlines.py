@@ -19,7 +19,7 @@ from study.duties import derive_duties
 from study.incidents import STUDY_TEAM, derive_incidents
 from study.modifications import derive_modifications
 from study.protocol import Study
-from study.state import Events
+from study.state import Events, remembered
 
 DEADLINE_KINDS = (
     *("decision_due", "answer_due", "expiry", "review_form_due", "review_due", "duty", "implied_start"),
@@ -68,6 +68,7 @@ def derive_deadlines(study: Study, events: Events, as_of: date, within_days: int
     return frame.sort_values(["on", "uid"], ignore_index=True)[_COLUMNS]
 
 
+@remembered
 def derive_needed(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """Every approval that the study needs, and every modification's at every place.
 

@@ -769,8 +769,8 @@ def forecast_openings(
 
     The same ledger, study, activity and day give the same draws. A view of the events (`known_at`) only narrows.
     """
-    study = _leave_people_out(study)
     attempts = list_attempts(study, events, as_of)
+    study = _leave_people_out(study)
     walk = Walk(study, attempts, as_of, activity, n_draws)
     in_force = walk.draw()
     drawn = walk.derive_openings(in_force)

@@ -88,8 +88,7 @@ def add_what_is_open(study: Study, events: Events, plan: PackPlan) -> PackPlan:
     view = events.select(as_of=plan.as_of)
 
     def rows(kind: type[Event], *columns: str) -> pd.DataFrame:
-        table = view.table(kind)
-        found: pd.DataFrame = table.filter(pc.equal(table["site_id"], plan.site_id)).select(list(columns)).to_pandas()
+        found: pd.DataFrame = view.table_of_site(kind, plan.site_id).select(list(columns)).to_pandas()
         return found
 
     gone = set(find_stopped(derive_stops(study, events, plan.as_of), QUESTIONNAIRES))

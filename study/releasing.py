@@ -46,7 +46,7 @@ from study.packs import PackPlan, Purpose, add_what_is_open, derive_pack_id
 from study.participation import derive_stops
 from study.protocol import Site, Study
 from study.queries import find_open_queries
-from study.state import Events, Head, derive_queries
+from study.state import Events, Head, derive_frame, derive_queries
 from study.waves import derive_expected_returns
 
 pc: Any = pyarrow.compute  # its stubs know neither chunked arrays in every place nor plain values as scalars
@@ -438,11 +438,10 @@ def derive_claim(
 
 def find_open_claims(events: Events, site_id: str = "") -> pd.DataFrame:
     """Packs that were claimed and, as far as anybody knows, not delivered, oldest first; the columns of PackClaimed."""
-    claims = events.frame(PackClaimed)
-    is_open = ~claims["pack_id"].isin(events.frame(PackDelivered)["pack_id"])
-    if site_id:
-        is_open &= claims["site_id"] == site_id
-    return claims[is_open].reset_index(drop=True)
+    claims, delivered = (
+        events.table_of_site(kind, site_id) if site_id else events.table(kind) for kind in (PackClaimed, PackDelivered)
+    )
+    return derive_frame(claims.filter(pc.invert(pc.is_in(claims["pack_id"], delivered["pack_id"]))))
 
 
 def find_claimed_rows(events: Events, pack_id: str) -> pd.DataFrame:

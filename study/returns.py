@@ -207,8 +207,7 @@ def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> S
     """What stands of one site (`homes`: of all of them, as `derive_homes` gives them)."""
 
     def rows(kind: type[Event], *columns: str) -> Iterator[tuple[Any, ...]]:
-        table = events.table(kind)
-        table = table.filter(pc.equal(table["site_id"], site_id))
+        table = events.table_of_site(kind, site_id)
         return zip(*(_list_values(table[name]) for name in columns), strict=True)
 
     sendings: dict[str, tuple[str, int, Posted | None]] = {}

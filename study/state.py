@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -181,6 +181,8 @@ class Events:
     known_at: datetime | None = None
     # What `remembered` folds gave, for as long as the rows that they read are in memory; shared by all views of them.
     _folded: "dict[tuple[object, ...], _Folded]" = field(default_factory=dict, compare=False, repr=False)
+    # What was looked at before: tables and frames by kind and view, and their rows by site; shared in the same way.
+    _looked_at: "dict[tuple[object, ...], Any]" = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def tables(self) -> Mapping[str, pa.Table]:
@@ -220,12 +222,17 @@ class Events:
 
     def table(self, kind: type[Event]) -> pa.Table:
         """The standing events of one kind in this view, as Arrow columns: envelope, then payload; in ledger order."""
-        table = self._find_known(kind)
-        if self.as_of is not None:
-            table = table.filter(pc.less_equal(table["occurred_on"], pa.scalar(self.as_of).cast(_DAY)))
-        if len(self.voided):
-            table = table.filter(pc.invert(pc.is_in(table["hash"], self.voided)))
+        _note_reading(kind.kind, Voided.kind)
+        table: pa.Table = self._look(("table", kind.kind), lambda: self._select(kind))
         return table
+
+    def table_of_site(self, kind: type[Event], site_id: str) -> pa.Table:
+        """The rows of `table` that are of one site. To ask for every site costs little more than to ask for one."""
+        table = self.table(kind)
+        if len(table) > _MANY:
+            return table.filter(pc.equal(table["site_id"], site_id))
+        parts: dict[str, pa.Table] = self._look(("sites", kind.kind), lambda: _divide_by_site(table))
+        return parts.get(site_id, table.slice(0, 0))
 
     def frame(self, kind: type[Event]) -> pd.DataFrame:
         """The standing events of one kind in this view: seq, key, hash, site_id, participant_id, occurred_on,
@@ -234,7 +241,37 @@ class Events:
         Dates are datetime64, NaT where the field may be None; text is "" where the event left it blank; several codes
         are one text, joined with ";". One row an event, in ledger order, fresh index.
         """
-        return _derive_frame(self.table(kind))
+        _note_reading(kind.kind, Voided.kind)
+        frame: pd.DataFrame = self._look(("frame", kind.kind), lambda: derive_frame(self.table(kind)))
+        return frame.copy(deep=False)
+
+    @property
+    def _view(self) -> tuple[date | None, datetime | None]:
+        """Names the view: of an hour that comes twice, which of the two."""
+        return self.as_of, self.known_at and self.known_at.astimezone(UTC)
+
+    def _look(self, what: tuple[str, str], look: "Callable[[], Any]") -> Any:
+        """What `look` gives, kept for as long as no row of that kind is new; what is large is not kept twice."""
+        place = (*what, *self._view)
+        if place not in self._looked_at:
+            found = look()
+            if found is not (whole := self._tables.get(what[1])) and whole is not None and len(whole) > _MANY:
+                return found
+            self._looked_at[place] = found
+        return self._looked_at[place]
+
+    def _select(self, kind: type[Event]) -> pa.Table:
+        table = self._find_known(kind)
+        if self.as_of is not None and len(table):
+            on = table["occurred_on"]
+            until = pa.scalar(self.as_of).cast(_DAY)
+            if pc.greater(pc.max(on), until).as_py():
+                table = table.filter(pc.less_equal(on, until))
+        if len(self.voided):
+            is_voided = pc.is_in(table["hash"], self.voided)
+            if pc.any(is_voided).as_py():
+                table = table.filter(pc.invert(is_voided))
+        return table
 
     def count_rows(self) -> int:
         """How many rows of the ledger these are, whatever the view."""
@@ -250,20 +287,24 @@ class Events:
                 tables.setdefault(kind, []).append(table)
                 kinds.add(kind)
         holding = [(key, folded) for key, folded in self._folded.items() if not folded.kinds & kinds]
+        looked_at = {} if Voided.kind in kinds else {k: v for k, v in self._looked_at.items() if k[1] not in kinds}
         joined = {kind: join_tables(several) for kind, several in tables.items()}
-        return Events(joined, head, _folded=dict(holding[-_MOST_KEPT:]))
+        return Events(
+            joined, head, _folded=dict(holding[-_MOST_KEPT:]), _looked_at=dict([*looked_at.items()][-_MOST_KEPT:])
+        )
 
 
-Fold = Callable[["Study", Events, date], pd.DataFrame]
+R = TypeVar("R")
 _ANY_KIND = "*"  # of a fold that looked at rows of every kind
 _MOST_KEPT = 64
+_MANY = 50_000  # rows of one kind of which no copies are kept
 
 
 class _Folded(NamedTuple):
     """What a fold gave for a study, and the kinds of rows that it read."""
 
     study: "Study"
-    frame: pd.DataFrame
+    result: Any
     kinds: frozenset[str]
 
 
@@ -276,33 +317,46 @@ def _note_reading(*kinds: str) -> None:
         read.update(kinds)
 
 
-def remembered(fold: Fold) -> Fold:
+def remembered(fold: "Callable[[Study, Events, date], R]") -> "Callable[[Study, Events, date], R]":
     """A fold that many others begin with is computed once for the same study, rows, view and day, and stands until the
     ledger has new rows of a kind that it read, or a void.
 
-    Each caller gets a frame of its own: what it writes there, nobody else sees.
+    Each caller gets a frame of its own: what it writes there, nobody else sees. Other results must not be changed.
     """
 
     @wraps(fold)
-    def look_up(study: "Study", events: Events, as_of: date) -> pd.DataFrame:
+    def look_up(study: "Study", events: Events, as_of: date) -> R:
         view = events.select(as_of=as_of)
-        key = (fold.__qualname__, id(study), as_of, view.as_of, view.known_at)
+        key = (fold.__qualname__, id(study), as_of, *view._view)
         known = events._folded.get(key)
         if known is None or known.study is not study:
             kinds = {Voided.kind}
             outer = _READING.set((*_READING.get(), kinds))
             try:
-                frame = fold(study, events, as_of)
+                result = fold(study, events, as_of)
             finally:
                 _READING.reset(outer)
-            known = events._folded[key] = _Folded(study, frame, frozenset(kinds))
+            known = events._folded[key] = _Folded(study, result, frozenset(kinds))
         _note_reading(*known.kinds)
-        return known.frame.copy(deep=False)
+        found: R = known.result
+        return cast(R, found.copy(deep=False)) if isinstance(found, pd.DataFrame) else found
 
     return look_up
 
 
-def _derive_frame(table: pa.Table) -> pd.DataFrame:
+def _divide_by_site(table: pa.Table) -> dict[str, pa.Table]:
+    """The rows of each site, in ledger order."""
+    ordered = table.combine_chunks().sort_by([("site_id", "ascending"), ("seq", "ascending")])
+    counts = pc.value_counts(ordered["site_id"].combine_chunks()).to_pylist()
+    parts, start = {}, 0
+    for count in counts:
+        parts[count["values"]] = ordered.slice(start, count["counts"])
+        start += count["counts"]
+    return parts
+
+
+def derive_frame(table: pa.Table) -> pd.DataFrame:
+    """Rows of one kind as `Events.frame` gives them."""
     for place, column in enumerate(table.schema):
         if pa.types.is_list(column.type):
             table = table.set_column(place, column.name, pc.binary_join(table[column.name], ";"))
@@ -364,7 +418,7 @@ def derive_participants(events: Events) -> pd.DataFrame:
         ),
     ]
     frames = [
-        _derive_frame(table.select(["participant_id", "site_id", *names]))
+        derive_frame(table.select(["participant_id", "site_id", *names]))
         .drop_duplicates("participant_id")
         .set_index("participant_id")
         .rename(columns=names)
@@ -388,7 +442,7 @@ def derive_returns(events: Events) -> pd.DataFrame:
     version was voided, the one before it is current again.
     """
     table = events.table(ReturnAccepted)
-    returns = _derive_frame(table)
+    returns = derive_frame(table)
     returns["is_current"] = _find_last(table, ["participant_id", "respondent", "wave", "instrument"], ["version"])
     return returns
 
@@ -397,7 +451,7 @@ def derive_current_returns(events: Events, columns: Sequence[str]) -> pd.DataFra
     """The current rows of `derive_returns`, with these columns alone: of many returns that is much quicker."""
     table = events.table(ReturnAccepted)
     is_current = _find_last(table, ["participant_id", "respondent", "wave", "instrument"], ["version"])
-    return _derive_frame(table.select(list(columns)).filter(pa.array(is_current)))
+    return derive_frame(table.select(list(columns)).filter(pa.array(is_current)))
 
 
 def derive_queries(events: Events) -> pd.DataFrame:
@@ -405,7 +459,7 @@ def derive_queries(events: Events) -> pd.DataFrame:
     close_reason ("" while open) and status ("open" or "closed")."""
     raised, closed = events.table(QueryRaised), events.table(QueryClosed)
     place = pc.index_in(raised["query_id"], closed["query_id"])
-    queries = _derive_frame(raised)
+    queries = derive_frame(raised)
     queries["raised_on"] = queries["occurred_on"]
     queries["closed_on"] = pc.take(closed["occurred_on"], place).to_pandas()
     queries["close_reason"] = pc.fill_null(pc.take(closed["reason"], place), "").to_pandas()

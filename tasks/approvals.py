@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 import pandas as pd
 
@@ -26,15 +27,33 @@ _DAYS_AHEAD = 90
 
 @dataclass(frozen=True)
 class Following:
-    """Everything about a study's approvals at the end of a day, from one read of the ledger."""
+    """Everything about a study's approvals at the end of a day, from one read of the ledger; each part is worked out
+    when it is first asked for. `activity`: the one by which a site counts as open."""
 
     study: Study
     events: Events
-    forecast: Forecast
-    deadlines: pd.DataFrame
-    incidents: pd.DataFrame
-    chasers: pd.DataFrame
-    position: Position
+    as_of: date
+    activity: str
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        return forecast_openings(self.study, self.events, self.as_of, self.activity)
+
+    @cached_property
+    def deadlines(self) -> pd.DataFrame:
+        return derive_deadlines(self.study, self.events, self.as_of, within_days=None)
+
+    @cached_property
+    def incidents(self) -> pd.DataFrame:
+        return derive_incidents(self.study, self.events, self.as_of)
+
+    @cached_property
+    def chasers(self) -> pd.DataFrame:
+        return derive_approval_chasers(self.study, self.events, self.as_of)
+
+    @cached_property
+    def position(self) -> Position:
+        return derive_position(self.study, self.events, self.as_of, self.forecast, self.deadlines, self.incidents)
 
 
 def find_forecast_activity(study: Study) -> str | None:
@@ -52,38 +71,24 @@ def follow_approvals(workspace: Workspace, as_of: date, events: Events | None = 
     activity = find_forecast_activity(study)
     if activity is None:
         return None
-    events = workspace.read_events() if events is None else events
-    forecast = forecast_openings(study, events, as_of, activity)
-    deadlines = derive_deadlines(study, events, as_of, within_days=None)
-    incidents = derive_incidents(study, events, as_of)
-    return Following(
-        study=study,
-        events=events,
-        forecast=forecast,
-        deadlines=deadlines,
-        incidents=incidents,
-        chasers=derive_approval_chasers(study, events, as_of),
-        position=derive_position(study, events, as_of, forecast, deadlines, incidents),
-    )
+    return Following(study, workspace.read_events() if events is None else events, as_of, activity)
 
 
 def record_forecasts(workspace: Workspace, following: Following, requested_by: str) -> int:
     """Keep what is expected of each site, where that is due; how many sites. Only of today: what was expected on an
     earlier day can't be known afterwards."""
-    study, forecast = following.study, following.forecast
-    if forecast.as_of != london_day(workspace.clock()):
+    study, as_of = following.study, following.as_of
+    if as_of != london_day(workspace.clock()):
         return 0
-    if not is_forecast_due(study, following.events, forecast.as_of, forecast.activity):
+    if not is_forecast_due(study, following.events, as_of, following.activity):
         return 0
-    told = derive_forecast_events(forecast, requested_by)
+    told = derive_forecast_events(following.forecast, requested_by)
     return sum(appended.answer == "added" for appended in workspace.ledger.append(told))
 
 
 def write_pages(workspace: Workspace, following: Following) -> None:
     """The project manager's page and the calendar of deadlines, in the study's files; they replace those before."""
-    if not workspace.writes_pages:
-        return
-    as_of, deadlines = following.forecast.as_of, following.deadlines
+    as_of, deadlines = following.as_of, following.deadlines
     soon = deadlines.loc[deadlines["on"] <= pd.Timestamp(as_of) + pd.Timedelta(days=_DAYS_AHEAD)]
     written_at = workspace.clock()
     chasers = following.chasers
