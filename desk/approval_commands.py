@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from desk.options import ByOption, StudyArgument, err, find_site_id, open_study, out, parse_day
+from desk.options import ByOption, StudyArgument, err, find_day, find_site_id, open_study, out, parse_day, write_file
 from study.approval_entries import ENTRY_STEPS, Entry, EntryFault, find_item, parse_written_day
 from study.approval_steps import ITEM
 from study.approval_tracker import derive_tracker, describe_standing
@@ -219,7 +219,7 @@ def letter(
         data = workspace.content.get(sha256)
         if to.exists():
             raise EntryFault(f"{to} is there already. Give another name; nothing is overwritten.")
-        to.write_bytes(data)
+        write_file(to, data)
     out.print(f"Written: {to} (SHA-256 {sha256}, {len(data):,} bytes)", soft_wrap=True, markup=False)
 
 
@@ -256,7 +256,7 @@ def modification(
         )  # fmt: skip
         recorded = record_change(workspace, event)
     _tell(workspace, recorded)
-    items = derive_modifications(workspace.study, workspace.read_events(), london_day(workspace.clock()))
+    items = derive_modifications(workspace.study, workspace.read_events(), find_day(workspace))
     out.print(f"It is put to {(items['modification'] == reference).sum()} approvals at bodies, sites and the study.")
 
 
@@ -338,7 +338,7 @@ def versions(
     """Which version of each document is in force at each site on a day."""
     workspace = open_study(study)
     site = find_site_id(workspace, site)
-    today = london_day(workspace.clock())
+    today = find_day(workspace)
     day = parse_day(on) or today
     found = derive_document_versions(workspace.study, workspace.read_events(), max(day, today))
     stamp = pd.Timestamp(day)
@@ -379,7 +379,7 @@ def tracker(
         workspace.area.put(key, data)
         place = f"{workspace.area.place}/{key}"
     else:
-        to.write_bytes(data)
+        write_file(to, data)
         place = str(to)
     out.print(f"Written: {place} ({len(rows)} rows)", soft_wrap=True, markup=False)
 

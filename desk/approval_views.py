@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from desk.approval_commands import approvals_app
-from desk.options import StudyArgument, find_site_id, open_study, out, parse_day
+from desk.options import StudyArgument, find_day, find_site_id, open_study, out, parse_day
 from study.approval_chasing import derive_approval_chasers
 from study.approvals import derive_approvals
-from study.calendar import find_day_bounds, london_day
+from study.calendar import find_day_bounds
 from study.deadlines import derive_deadlines
 from study.forecast import derive_forecast_history
 from study.position import STATE_WORDS, derive_lacking, name_activities, name_body
@@ -35,7 +35,7 @@ def _open(study: str, as_of: str, known: str) -> tuple[Workspace, date, Events]:
     events, known_on = workspace.read_events(), parse_day(known)
     if known_on:
         events = events.select(known_at=find_day_bounds(known_on)[1])
-    return workspace, parse_day(as_of) or known_on or london_day(workspace.clock()), events
+    return workspace, parse_day(as_of) or known_on or find_day(workspace), events
 
 
 @approvals_app.command(name="show")

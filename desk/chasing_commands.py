@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,18 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from desk.options import ByOption, StudyArgument, find_site_id, open_study, out, parse_day
+from desk.options import (
+    ByOption,
+    StudyArgument,
+    find_day,
+    find_past_day,
+    find_site_id,
+    open_study,
+    out,
+    parse_day,
+    print_table,
+    refuse_sending_from_rehearsal,
+)  # fmt: skip
 from study.calendar import format_day, london_day
 from study.chasing import CALL_SUBJECTS, list_pauses
 from study.contacts import WHY_WORDS, find_gaps, find_leavers, list_wanted_roles
@@ -25,6 +35,7 @@ from tasks.chasing import (
     ChasingRefused,
     Drawn,
     chase,
+    describe_gaps,
     draw_up,
     log_call,
     pause_chasing,
@@ -33,6 +44,7 @@ from tasks.chasing import (
 )
 from tasks.contacts import load_contacts
 from tasks.outbox import SendingRefused, find_transport
+from tasks.pages import format_counted
 from tasks.workspace import Workspace
 
 chasing_app = typer.Typer(
@@ -61,7 +73,7 @@ def list_chasers(
     """What is due to be chased, what comes, and what rests, each with the reason."""
     workspace = open_study(study)
     site = find_site_id(workspace, site)
-    day = _find_day(workspace, on)
+    day = find_day(workspace, on)
     drawn = draw_up(workspace, day)
     rungs = drawn.rungs
     if site:
@@ -70,12 +82,12 @@ def list_chasers(
     if not everything:
         limit = pd.Timestamp(day) + pd.Timedelta(days=_AHEAD_DAYS)
         shown = shown.loc[(shown["state"] != "chased") & ((shown["state"] != "coming") | (shown["due_on"] <= limit))]
-    table = Table("State", "On", "Where", "What", "Overdue", "To", "By", "Why")
+    table = Table("State", "On", "Where", "What", "Overdue", "Whom", "Why")
     rows: list[Any] = list(shown.itertuples(index=False))
     described = [_describe(workspace, drawn, row) for row in rows]
     for cells in described:
         table.add_row(*cells)
-    out.print(table)
+    print_table(table)
     counts = Counter(state for state, *_ in described)
     out.print(", ".join(f"{counts[state]:,} {state}" for state in ("due", "resting", "coming")) + ".")
     for pause in list_pauses(drawn.events, day).to_dict("records"):
@@ -87,11 +99,12 @@ def _describe(workspace: Workspace, drawn: Drawn, row: Any) -> tuple[str, ...]:
     """A chaser as a row of the list. What the ladder would send may still wait for another day: that is said too."""
     because = row.rests_because or drawn.plan.resting.get(row.key, "")
     state = "resting" if because and row.state == "due" else row.state
-    place = describe_place(workspace.study, row.site_id, row.body_id) or "the study"
-    why = because or row.rule
+    place = describe_place(workspace.study, row.site_id, row.body_id if row.approval else "") or "the study"
+    owed = row.owed_on if pd.notna(row.owed_on) else row.anchor_on
+    why = because or f"{row.fact} {owed:%Y-%m-%d} ({row.chaser.replace('_', ' ')})"
     overdue = f"{row.n_days_overdue} days" if row.n_days_overdue else ""
     role = row.to.replace("_", " ")
-    return (state, f"{row.due_on:%Y-%m-%d}", place, escape(row.subject), overdue, role, row.channel, escape(why))
+    return (state, f"{row.due_on:%Y-%m-%d}", place, escape(row.subject), overdue, f"{role}, {row.channel}", escape(why))
 
 
 @chasing_app.command()
@@ -106,7 +119,7 @@ def preview(
     """The letters that would be sent today, as they would read. Nothing is recorded and nothing is sent."""
     workspace = open_study(study)
     site = find_site_id(workspace, site)
-    drawn = draw_up(workspace, _find_day(workspace, on))
+    drawn = draw_up(workspace, find_day(workspace, on))
     drafts = [draft for draft in drawn.drafts if site in ("", draft.site_id, draft.person.site_id)]
     for draft in drafts:
         letter = word_letter(workspace, drawn.contacts, draft)
@@ -121,9 +134,24 @@ def preview(
     where = f" They are in {to_folder}." if to_folder is not None and drafts else ""
     letters = "letter" if len(drafts) == 1 else "letters"
     out.print(f"{len(drafts):,} {letters} would be sent.{where} Nothing was recorded.")
-    for gap in drawn.plan.gaps:
-        place = describe_place(workspace.study, gap.site_id, gap.body_id) or "the study"
-        out.print(f"Nobody to write to: {gap.role.replace('_', ' ')}, {place}: {WHY_WORDS[gap.why]}.")
+    tell_of_gaps(workspace, drawn)
+
+
+def tell_of_gaps(workspace: Workspace, drawn: Drawn) -> None:
+    """The roles in which somebody is to be written to and nobody can be."""
+    for text in describe_gaps(workspace, drawn):
+        out.print(text, soft_wrap=True)
+
+
+def _count_words(name: str, n: int) -> str:
+    """A count of a round of chasing in words."""
+    words = {
+        "stop_notices": ("stop notice",),
+        "digests": ("digest",),
+        "chased": ("thing owed asked for", "things owed asked for"),
+        "unreachable": ("role without anybody to write to", "roles without anybody to write to"),
+    }
+    return format_counted(n, *words[name]) if name in words else f"{n:,} {name.replace('_', ' ')}"
 
 
 @chasing_app.command()
@@ -136,13 +164,16 @@ def send(
 ) -> None:
     """Chase what is due today, now. A second time the same day it finds only what is new."""
     workspace = open_study(study)
+    refuse_sending_from_rehearsal(workspace)
     transport = find_transport(workspace, to_folder=to_folder)
     try:
         counts = chase(workspace, london_day(workspace.clock()), by, transport)
     except SendingRefused as refused:
         raise typer.BadParameter(str(refused)) from None
-    said = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items())
+    said = ", ".join(_count_words(name, n) for name, n in counts.items() if n)
     out.print(f"{said}." if said else "Nothing was due.")
+    if counts["unreachable"]:
+        tell_of_gaps(workspace, draw_up(workspace, find_day(workspace)))
 
 
 @chasing_app.command()
@@ -161,14 +192,16 @@ def call(
     workspace = open_study(study)
     if person and load_contacts(workspace).find_person(person) is None:
         raise typer.BadParameter(f'The contacts have no person_id "{person}". `chasing contacts` lists them.')
+    promised_day = parse_day(promised)
     with _refusing():
         number, n_settled = log_call(
             workspace, find_site_id(workspace, site), _split(about), outcome, by,
-            on=_find_day(workspace, on), direction="in" if incoming else "out", person_id=person,
-            promised_on=parse_day(promised),
+            on=find_past_day(workspace, on), direction="in" if incoming else "out", person_id=person,
+            promised_on=promised_day,
         )  # fmt: skip
     steps = "step by telephone is" if n_settled == 1 else "steps by telephone are"
-    out.print(f"Call {number} of that day is logged; {n_settled:,} {steps} settled.")
+    rests = f" What was promised rests until {format_day(promised_day)}." if promised_day else ""
+    out.print(f"Call {number} of that day is logged; {n_settled:,} {steps} settled.{rests}")
 
 
 @chasing_app.command()
@@ -185,7 +218,7 @@ def pause(
     workspace = open_study(study)
     with _refusing():
         name = pause_chasing(
-            workspace, by, reason, on=_find_day(workspace, ""), site_id=find_site_id(workspace, site),
+            workspace, by, reason, on=find_day(workspace), site_id=find_site_id(workspace, site),
             participant_id=participant, about=_split(about), until=parse_day(until),
         )  # fmt: skip
     out.print(f"Paused as {name}{f' until {until}' if until else ''}.")
@@ -200,7 +233,7 @@ def resume(
     """End a pause. What is owed is due again from today on."""
     workspace = open_study(study)
     with _refusing():
-        resume_chasing(workspace, pause, by, on=_find_day(workspace, ""))
+        resume_chasing(workspace, pause, by, on=find_day(workspace))
     out.print(f"{pause} is over.")
 
 
@@ -209,7 +242,7 @@ def contacts(study: StudyArgument, site: SiteOption = "") -> None:
     """Who would be written to in each role today, and what is missing: nobody, leave, leavers, wrong addresses."""
     workspace = open_study(study)
     site = find_site_id(workspace, site)
-    people, day = load_contacts(workspace), _find_day(workspace, "")
+    people, day = load_contacts(workspace), find_day(workspace)
     stopped = find_stopped_addresses(workspace.read_events())
     wanted = [one for one in list_wanted_roles(workspace.study) if site in ("", one[1])]
     table = Table("Where", "Role", "Who", "Instead of", "Missing")
@@ -219,7 +252,7 @@ def contacts(study: StudyArgument, site: SiteOption = "") -> None:
         who = found.person.person_id if found.person else ""
         missing = WHY_WORDS[found.why] if found.why else ""
         table.add_row(place, role.replace("_", " "), who, found.instead_of, missing)
-    out.print(table)
+    print_table(table)
     gaps = find_gaps(workspace.study, people, wanted, day, stopped)
     out.print(f"{len(people.people):,} people in {workspace.contacts_file.name}; {len(gaps):,} roles without anybody.")
     for person in find_leavers(people, day):
@@ -246,7 +279,3 @@ def _refusing() -> Iterator[None]:
 
 def _split(text: str) -> Sequence[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _find_day(workspace: Workspace, text: str) -> date:
-    return parse_day(text) or london_day(workspace.clock())

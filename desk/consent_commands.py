@@ -10,8 +10,19 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from desk.options import ByOption, StudyArgument, err, find_program, find_site_id, open_study, out, parse_day
-from study.calendar import format_day, london_day
+from desk.options import (
+    ByOption,
+    StudyArgument,
+    err,
+    find_day,
+    find_past_day,
+    find_program,
+    find_site_id,
+    open_study,
+    out,
+    print_table,
+)  # fmt: skip
+from study.calendar import format_day
 from study.consent import FAULTS, FINDINGS, derive_consents, reconcile_consent
 from study.erasure import derive_erased, derive_replacements
 from study.events import ConsentCopyChecked
@@ -43,7 +54,7 @@ def show(
     """Each consent with something to see to: what is wrong, where the form is, what has stopped."""
     workspace = open_study(study)
     site = find_site_id(workspace, site)
-    today = london_day(workspace.clock())
+    today = find_day(workspace)
     events = workspace.read_events()
     consents = derive_consents(workspace.study, events, today)
     stops = derive_stops(workspace.study, events, today)
@@ -66,7 +77,7 @@ def show(
             COPY_WORDS[row["copy"]] + overdue,
             _show(row["reconsent_due_on"]), "; ".join(faults), stopped.get(row["participant_id"], ""),
         )  # fmt: skip
-    out.print(table)
+    print_table(table)
     out.print(f"{len(chosen):,} of {format_counted(len(consents), 'consent')}.")
 
 
@@ -90,7 +101,7 @@ def copy(
     try:
         told = ConsentCopyChecked.model_validate(
             {
-                "occurred_on": parse_day(on) or london_day(workspace.clock()),
+                "occurred_on": find_past_day(workspace, on),
                 "requested_by": by,
                 "site_id": "any",
                 "participant_id": participant,
@@ -115,7 +126,7 @@ def reconcile(study: StudyArgument, site: SiteOption = "") -> None:
     """Hold consents against returns: records that no consent covers, and consents without a return."""
     workspace = open_study(study)
     site = find_site_id(workspace, site)
-    found = reconcile_consent(workspace.study, workspace.read_events(), london_day(workspace.clock()))
+    found = reconcile_consent(workspace.study, workspace.read_events(), find_day(workspace))
     if site:
         found = found[found["site_id"] == site]
     waiting = found["finding"] == "no_return"
@@ -126,7 +137,7 @@ def reconcile(study: StudyArgument, site: SiteOption = "") -> None:
             row["wave"], row["respondent"], _show(row["first_on"]), f"{row['n_records']:,}",
         )  # fmt: skip
     if len(table.rows):
-        out.print(table)
+        print_table(table)
         for code in dict.fromkeys(found.loc[~waiting, "finding"]):
             out.print(f"{FINDINGS[code].words}: {FINDINGS[code].to_do}.", soft_wrap=True)
     else:
@@ -150,25 +161,31 @@ def erase(
     workspace = open_study(study)
     if not yes:
         planned = plan_erasure(workspace, participant, is_all=beyond_limit)
-        _tell(planned, "would be")
+        _tell(workspace, planned, "would be")
         out.print(f"Nothing was changed. To do it: the same with --yes ({find_program()} consent erase {study} ...).")
         return
     try:
         done = erase_data(workspace, participant, role, reference, by, is_all=beyond_limit)
     except ValidationError as error:
         raise typer.BadParameter(_name_faults(error)) from None
-    _tell(done, "were")
+    _tell(workspace, done, "now")
+    if not (done.answers or done.workbooks):
+        out.print("No file held anything of it, so nothing was deleted. The decision is on record.")
+        return
     out.print("Erased. The ledger keeps the states of the participant and says what was erased and why.")
 
 
-def _tell(erasure: Erasure, word: str) -> None:
+def _tell(workspace: Workspace, erasure: Erasure, word: str) -> None:
     extent = erasure.extent
+    stops = derive_stops(workspace.study, workspace.read_events(), find_day(workspace))
+    if not (stops["participant_id"] == extent.participant_id).any():
+        out.print(f"[yellow]·[/yellow] {escape(extent.participant_id)} has not left the study: is it the right one?")
     what = "everything" if extent.given_from is None else f"what was given from {format_day(extent.given_from)} on"
     lines = [
         f"{extent.participant_id} ({extent.site_id}): {what}, {format_counted(extent.n_records, 'record')}. The limit "
         f"counts from {format_day(extent.withdrawn_on)}.",
-        f"{format_counted(len(erasure.answers), 'file')} of answers {word} written again without them or deleted, "
-        f"{format_counted(len(erasure.workbooks), 'workbook')} as they came {word} deleted.",
+        f"Files of answers {word} written again without them, or deleted: {len(erasure.answers):,}. Workbooks of the "
+        f"site {word} deleted: {len(erasure.workbooks):,}.",
     ]
     if extent.n_kept:
         lines.append(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 from typing import Annotated, Any, Literal, TypeVar
 
 import pandas as pd
@@ -11,8 +10,17 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from desk.options import ByOption, StudyArgument, find_site_id, open_study, out, parse_day
-from study.calendar import london_day
+from desk.options import (
+    ByOption,
+    StudyArgument,
+    find_day,
+    find_past_day,
+    find_site_id,
+    open_study,
+    out,
+    parse_day,
+    print_table,
+)
 from study.events import (
     Event,
     IncidentActionDone,
@@ -26,7 +34,6 @@ from study.events import (
 )
 from study.incidents import derive_incidents
 from tasks.incidents import Recorded, open_incident, record_step
-from tasks.workspace import Workspace
 
 app = typer.Typer(
     help="The incident register: deviations, breaches, and what was collected while it was not allowed.",
@@ -61,7 +68,7 @@ def list_incidents(
     """Incidents that are not closed: what happened, what they hold back, what is next and by whom."""
     workspace = open_study(study)
     site = find_site_id(workspace, site)
-    register = derive_incidents(workspace.study, workspace.read_events(), london_day(workspace.clock()))
+    register = derive_incidents(workspace.study, workspace.read_events(), find_day(workspace))
     if site:
         register = register[register["site_id"] == site]
     if not everything:
@@ -74,7 +81,7 @@ def list_incidents(
             ", ".join(filter(None, [row["state"], row["decision"]])), _STEPS[row["next_step"]],
             row["turn"].replace("_", " "), _describe_due(row),
         )  # fmt: skip
-    out.print(table)
+    print_table(table)
     out.print(f"{len(register):,} incidents.")
 
 
@@ -119,10 +126,10 @@ def record(
     """Enter an incident that somebody noticed: a deviation, a breach of consent, an identifier that leaked."""
     workspace = open_study(study)
     site = find_site_id(workspace, site)
-    day = _find_day(workspace, on)
+    day = find_past_day(workspace, on)
     told = _make(
         IncidentOpened, occurred_on=day, requested_by=by, site_id=site, incident_id="new", category=category,
-        subject=subject, body_id=body, n_records=records, found_on=_find_day(workspace, found),
+        subject=subject, body_id=body, n_records=records, found_on=find_past_day(workspace, found),
     )  # fmt: skip
     recorded = open_incident(workspace, told)
     if recorded.answer == "same":
@@ -215,11 +222,7 @@ def close(study: StudyArgument, incident: IncidentArgument, by: ByOption, on: On
 
 def _record(study: str, kind: type[IncidentEvent], by: str, on: str, **fields: Any) -> Recorded:
     workspace = open_study(study)
-    return record_step(workspace, _make(kind, occurred_on=_find_day(workspace, on), requested_by=by, **fields))
-
-
-def _find_day(workspace: Workspace, text: str) -> date:
-    return parse_day(text) or london_day(workspace.clock())
+    return record_step(workspace, _make(kind, occurred_on=find_past_day(workspace, on), requested_by=by, **fields))
 
 
 def _make(kind: type[_Told], **fields: Any) -> _Told:

@@ -7,15 +7,25 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
-from desk.options import ByOption, StudyArgument, find_site_id, open_study, out
+from desk.options import (
+    ByOption,
+    StudyArgument,
+    find_day,
+    find_site_id,
+    open_study,
+    out,
+    print_table,
+    refuse_sending_from_rehearsal,
+)  # fmt: skip
 from study.calendar import london_day
 from study.events import ReplyHandled
 from study.messages import derive_addresses, derive_messages, derive_replies
 from tasks.files import ContentDamaged, FileMissing
 from tasks.mailbox import read_mailbox
 from tasks.outbox import find_transport, read_kept, resolve_message, send_waiting
+from tasks.pages import format_counted
 
 messages_app = typer.Typer(
     help="Messages to sites: what went out, what waits, what came back, who answered.", no_args_is_help=True
@@ -62,7 +72,7 @@ def list_messages(
 ) -> None:
     """Messages that want a look (waiting, uncertain, refused, come back) and those of the last two weeks."""
     workspace = open_study(study)
-    site, today = find_site_id(workspace, site), london_day(workspace.clock())
+    site, today = find_site_id(workspace, site), find_day(workspace)
     events = workspace.read_events()
     messages = derive_messages(events, today)
     if site:
@@ -71,16 +81,24 @@ def list_messages(
         is_recent = messages["queued_on"] >= pd.Timestamp(today) - pd.Timedelta(days=14)
         messages = messages[is_recent | messages["state"].isin(["queued", "claimed", "uncertain"])]
     stopped = derive_addresses(events).set_index("address_code")["state"]
-    table = Table("Message", "Day", "To", "Site", "What", "State", "Code", "Tries", "Address")
+    # An id tells the day and the site too, and is typed into other commands: it is not broken where there is room.
+    longest = max(map(len, messages["message_id"]), default=0)
+    table = Table(Column("Message", no_wrap=out.width >= longest + 45), "To", "What", "State")
     for row in messages.to_dict("records"):
         table.add_row(
-            row["message_id"], _show(row["queued_on"]), f"{row['person_id']} ({row['role']})".replace("_", " "),
-            row["site_id"], row["category"].replace("_", " "), _describe_state(row), row["status"],
-            str(row["n_attempts"]), stopped.get(row["address_code"], ""),
+            row["message_id"], f"{row['person_id']} ({row['role'].replace('_', ' ')})",
+            row["category"].replace("_", " "), _describe_fate(row, stopped.get(row["address_code"], "")),
         )  # fmt: skip
-    out.print(table)
+    print_table(table)
     n_uncertain = int((messages["state"] == "uncertain").sum())
-    out.print(f"{len(messages):,} messages.{f' Uncertain: {n_uncertain:,}.' if n_uncertain else ''}")
+    out.print(f"{format_counted(len(messages), 'message')}.{f' Uncertain: {n_uncertain:,}.' if n_uncertain else ''}")
+
+
+def _describe_fate(row: dict[Any, Any], address: str) -> str:
+    """The state, what the server answered, how often it was tried, and what is wrong with the address."""
+    tries = f"{row['n_attempts']} tries" if row["n_attempts"] > 1 else ""
+    told = [_describe_state(row), row["status"], tries, f"address {address.replace('_', ' ')}" if address else ""]
+    return ", ".join(filter(None, told))
 
 
 def _describe_state(row: dict[Any, Any]) -> str:
@@ -99,7 +117,7 @@ def _show(day: Any) -> str:
 def show(study: StudyArgument, message: MessageArgument) -> None:
     """The wording of a message, as it was kept when it was queued, and to whom it is addressed."""
     workspace = open_study(study)
-    messages = derive_messages(workspace.read_events(), london_day(workspace.clock()))
+    messages = derive_messages(workspace.read_events(), find_day(workspace))
     found = messages[messages["message_id"] == message]
     if found.empty:
         raise typer.BadParameter(f'"{message}" is no message of {study} that stands. `messages list --all` has them.')
@@ -141,6 +159,7 @@ def send(
 ) -> None:
     """Send the messages of today that wait. Those of earlier days are taken back, and decided on anew."""
     workspace = open_study(study)
+    refuse_sending_from_rehearsal(workspace)
     today, transport = london_day(workspace.clock()), find_transport(workspace, to_folder=to_folder)
     counts = send_waiting(workspace, today, by, transport)
     _print_counts(counts, _SENT_WORDS, "Nothing waits.")
@@ -153,7 +172,7 @@ def read(study: StudyArgument, by: ByOption) -> None:
     """Read the mailbox for answers and for what came back. It is left as it is."""
     workspace = open_study(study)
     if not workspace.settings.imap_url:
-        raise typer.BadParameter("No mailbox is set. Give one in the setting imap_url.")
+        raise typer.BadParameter("No mailbox is set. Give one in the setting SUMMATIVE_IMAP_URL.")
     counts = read_mailbox(workspace, london_day(workspace.clock()), by)
     _print_counts(counts, _READ_WORDS, "Nothing new.")
 
@@ -170,7 +189,7 @@ def replies(
 ) -> None:
     """Who answered and waits for somebody to deal with it. What they wrote stands in the mailbox."""
     workspace = open_study(study)
-    found = derive_replies(workspace.read_events(), london_day(workspace.clock()))
+    found = derive_replies(workspace.read_events(), find_day(workspace))
     if not everything:
         found = found[~found["is_handled"] & ~found["is_automatic"]]
     table = Table("Reply", "Received", "From", "Site", "To message", "Automatic", "Handled")
@@ -179,8 +198,8 @@ def replies(
             row["reply_code"], _show(row["received_on"]), row["person_id"] or "not known", row["site_id"],
             row["message_id"], "yes" if row["is_automatic"] else "", _show(row["handled_on"]),
         )  # fmt: skip
-    out.print(table)
-    out.print(f"{len(found):,} replies.")
+    print_table(table)
+    out.print(f"{format_counted(len(found), 'reply', 'replies')}.")
 
 
 @messages_app.command()
@@ -191,7 +210,7 @@ def handled(
 ) -> None:
     """Record that a reply was dealt with."""
     workspace = open_study(study)
-    today = london_day(workspace.clock())
+    today = find_day(workspace)
     found = derive_replies(workspace.read_events(), today).set_index("reply_code")
     if reply not in found.index:
         raise typer.BadParameter(f'"{reply}" is no reply to {study}. `messages replies --all` has their codes.')

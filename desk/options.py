@@ -11,7 +11,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
+from rehearsal.replay import NOTE as REPLAY_NOTE
+from rehearsal.replay import ReplayClock
+from study.approval_entries import EntryFault, parse_written_day
+from study.calendar import london_day
 from study.instruments import find_suggestion
 from tasks.definitions import StudyNotFound
 from tasks.orchestration import prepare_prefect
@@ -33,21 +38,74 @@ def parse_sites(text: str) -> list[str]:
 
 
 def parse_day(text: str) -> date | None:
-    """A date of an option, written 2013-01-31; empty for none."""
-    if not text:
-        return None
+    """A date of an option, written as everywhere: 2013-01-31, 31/01/2013 or 31 Jan 2013; empty for none."""
     try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f'"{text}" is not a date. Write it as 2013-01-31.') from None
+        return parse_written_day(text)
+    except EntryFault as fault:
+        raise typer.BadParameter(str(fault)) from None
+
+
+def find_day(workspace: Workspace, text: str = "") -> date:
+    """The day that is asked for; left out, today."""
+    return parse_day(text) or london_day(workspace.clock())
+
+
+def find_past_day(workspace: Workspace, text: str) -> date:
+    """The day on which something was done; left out, today. Raises BadParameter for one that is still to come."""
+    day, today = find_day(workspace, text), find_day(workspace)
+    if day > today:
+        raise typer.BadParameter(
+            f"the date {day} is in the future (today is {today}). Give the day on which it was done."
+        )
+    return day
+
+
+def is_rehearsed(workspace: Workspace) -> bool:
+    """Whether this is a rehearsal or a replay, and not a study that goes on."""
+    return workspace.name != workspace.study.study_id or (workspace.folder / REPLAY_NOTE).is_file()
+
+
+def refuse_sending_from_rehearsal(workspace: Workspace) -> None:
+    """The days of a rehearsal are over, and nothing of them is sent today. Raises BadParameter."""
+    if is_rehearsed(workspace):
+        raise typer.BadParameter(
+            f"{workspace.name} is a rehearsal or a replay, and its last day was {find_day(workspace)}. Nothing is sent "
+            "from a day that is over; the commands that only look work on it."
+        )
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """A file that a person asked for. Raises BadParameter where it cannot be written, with the reason."""
+    try:
+        path.write_bytes(data)
+    except OSError as fault:
+        raise typer.BadParameter(f"{path} cannot be written: {fault.strerror or fault}.") from None
+
+
+def print_table(table: Table) -> None:
+    """A table that has rows; without any, the line that follows it says so. A name that is longer than its column goes
+    on in the next line, since it may be typed into another command."""
+    for column in table.columns:
+        column.overflow = "fold"
+    if table.row_count:
+        out.print(table)
 
 
 def open_study(name: str) -> Workspace:
-    """The workspace of a study, or of a replay's slice ("cdisc_pilot.701-703"). Raises StudyNotFound."""
+    """The workspace of a study, or of a replay's slice ("cdisc_pilot.701-703"). Raises StudyNotFound.
+
+    In a rehearsal time stands still: its today is its last study day.
+    """
     settings = read_settings()
     if "." in name and not (settings.data_folder / name).is_dir():
         raise StudyNotFound(f'There is no slice "{name}" in {settings.data_folder}. Replay it first.')
-    return create_workspace(name.partition(".")[0], settings=settings, name=name)
+    workspace = create_workspace(name.partition(".")[0], settings=settings, name=name)
+    if is_rehearsed(workspace):
+        last = workspace.ledger.history(kind="study_day_completed", newest=1)
+        if len(last):
+            clock = ReplayClock(date.fromisoformat(str(last["occurred_on"].iloc[0])))
+            workspace.clock = workspace.ledger.clock = clock
+    return workspace
 
 
 def find_site_id(workspace: Workspace, site: str) -> str:

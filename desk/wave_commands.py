@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from desk.options import ByOption, StudyArgument, err, find_program, find_site_id, open_study, out, parse_day
+from desk.options import (
+    ByOption,
+    StudyArgument,
+    err,
+    find_day,
+    find_program,
+    find_site_id,
+    open_study,
+    out,
+    parse_day,
+    print_table,
+    refuse_sending_from_rehearsal,
+    write_file,
+)  # fmt: skip
 from study.calendar import london_day
 from study.holds import HOLDS, list_held
 from study.instruments import find_suggestion
@@ -22,6 +35,7 @@ from study.releasing import WORDS, ReleasePlan, find_open_claims
 from study.waves import derive_moves
 from tasks.holds import LiftRefused, lift_hold, write_held_workbook
 from tasks.ledger import SendingBusy
+from tasks.pages import format_counted
 from tasks.releasing import (
     ReleaseRefused,
     draw_up_plan,
@@ -53,10 +67,6 @@ def _telling_refusals() -> Iterator[None]:
         for text in getattr(refused, "faults", None) or [str(refused)]:
             err.print(f"[red]✗[/red] {escape(text)}", soft_wrap=True)
         raise typer.Exit(1) from None
-
-
-def _find_day(workspace: Workspace, as_of: str) -> date:
-    return parse_day(as_of) or london_day(workspace.clock())
 
 
 def _find_sites(workspace: Workspace, text: str) -> list[str]:
@@ -101,7 +111,7 @@ def _require(value: str, option: str, why: str) -> None:
 def show(study: StudyArgument, site: SiteOption = "", as_of: AsOfOption = "") -> None:
     """Site by wave: how many questionnaires are expected, out, in, late, missed and held."""
     workspace = open_study(study)
-    site_id, day = find_site_id(workspace, site), _find_day(workspace, as_of)
+    site_id, day = find_site_id(workspace, site), find_day(workspace, as_of)
     events = workspace.read_events()
     matrix = derive_matrix(workspace.study, events, day)
     matrix = matrix[(matrix["n_expected"] > 0) | (matrix["n_stopped"] > 0)]
@@ -109,7 +119,7 @@ def show(study: StudyArgument, site: SiteOption = "", as_of: AsOfOption = "") ->
         matrix = matrix[matrix["site_id"] == site_id]
     counts = ["n_expected", "n_planned", "n_held", "n_out", "n_late", "n_in", "n_partial", "n_missing", "n_stopped"]
     table = Table("Site", "Wave", title=None)
-    for label in ("Expected", "Not yet", "Held", "Out", "of these late", "In", "In part", "Missed", "Left before"):
+    for label in ("Expected", "Not yet", "Held", "Out", "Of these late", "In", "In part", "Missed", "Left before"):
         table.add_column(label, justify="right")
     for row in matrix.to_dict("records"):
         wave = workspace.study.find_wave(row["wave"])
@@ -121,12 +131,15 @@ def show(study: StudyArgument, site: SiteOption = "", as_of: AsOfOption = "") ->
         table.add_section()
         table.add_row("All", "", *(f"{int(matrix[name].sum()):,}" for name in counts))
     out.print(f"{workspace.study.title}, {day}.")
-    out.print(table)
+    print_table(table)
     if not len(matrix):
         out.print("Nothing is expected there yet: nobody has joined.")
     _tell_of_claims(workspace, find_open_claims(events, site_id))
     if n_held := int(matrix["n_held"].sum()):
-        out.print(f"{n_held:,} are held. Why: {find_program()} waves held {study}", soft_wrap=True)
+        out.print(
+            f"{n_held:,} {'is' if n_held == 1 else 'are'} held. Why: {find_program()} waves held {study}",
+            soft_wrap=True,
+        )
 
 
 def _tell_of_claims(workspace: Workspace, claims: pd.DataFrame) -> None:
@@ -148,7 +161,7 @@ def held(
 ) -> None:
     """What would go out and is held, with the reason, what ends it and who can; what is mended soonest comes first."""
     workspace = open_study(study)
-    site_id, day = find_site_id(workspace, site), _find_day(workspace, as_of)
+    site_id, day = find_site_id(workspace, site), find_day(workspace, as_of)
     if to is not None and to.suffix.lower() not in (".xlsx", ".csv"):
         raise typer.BadParameter(f"{to}: the list is written as .xlsx or .csv. Give the file one of these endings.")
     rows = list_held(workspace.study, workspace.read_events(), day)
@@ -161,15 +174,20 @@ def held(
             escape(row["to_do"]), row["by"].replace("_", " "), _show(row["since_on"]), _show(row["closes_on"]),
             row["hold"] + (" (may be lifted)" if row["is_liftable"] else ""),
         )  # fmt: skip
-    out.print(table)
+    print_table(table)
     n_rows = len(rows[["participant_id", "wave", "respondent"]].drop_duplicates())
     cut = f" The first {_ROWS_SHOWN} are shown; --to writes all of them." if len(rows) > _ROWS_SHOWN else ""
-    out.print(f"{n_rows:,} questionnaires are held on {day}, for {len(rows):,} reasons.{cut}", soft_wrap=True)
+    if n_rows:
+        held_words = f"{format_counted(n_rows, 'questionnaire')} {'is' if n_rows == 1 else 'are'} held on {day}"
+        out.print(f"{held_words}, for {format_counted(len(rows), 'reason')}.{cut}", soft_wrap=True)
+    else:
+        out.print(f"Nothing is held on {day}.")
     if to is not None:
-        to.write_bytes(
+        write_file(
+            to,
             write_held_workbook(workspace.study, rows, day)
             if to.suffix.lower() == ".xlsx"
-            else rows.to_csv(index=False, date_format="%Y-%m-%d").encode()
+            else rows.to_csv(index=False, date_format="%Y-%m-%d").encode(),
         )
         out.print(f"Written: {to}", soft_wrap=True, markup=False)
 
@@ -186,7 +204,7 @@ def moved(
 ) -> None:
     """Which dates moved, from, to and why. What was sent already says so still."""
     workspace = open_study(study)
-    site_id, day = find_site_id(workspace, site), _find_day(workspace, as_of)
+    site_id, day = find_site_id(workspace, site), find_day(workspace, as_of)
     begin = parse_day(since) or day - timedelta(days=1)
     moves = derive_moves(workspace.study, workspace.read_events(), day, begin)
     if site_id:
@@ -198,8 +216,8 @@ def moved(
             row["date_column"].replace("_", " "), _show(row["moved_from"]), _show(row["moved_to"]) or "no date",
             _show(row["due_told_on"]), escape(row["why"]),
         )  # fmt: skip
-    out.print(table)
-    out.print(f"{len(moves):,} dates moved between {begin} and {day}.")
+    print_table(table)
+    out.print(f"{format_counted(len(moves), 'date')} moved between {begin} and {day}.")
 
 
 # To send ------------------------------------------------------------------------------------------------------------
@@ -223,7 +241,7 @@ def release(
     the plan told, and your name. If something was recorded meanwhile that changes the plan, nothing goes.
     """
     workspace = open_study(study)
-    day = _find_day(workspace, as_of)
+    day = find_day(workspace, as_of)
     with _telling_refusals():
         if send:
             _require(by, "--by", "the ledger keeps who asked for a sending")
@@ -231,6 +249,7 @@ def release(
                 raise typer.BadParameter(
                     "--expect is missing: give the count that the plan told, so that just it goes."
                 )
+            refuse_sending_from_rehearsal(workspace)
             refuse_another_day(workspace, day)
         plan = draw_up_plan(workspace, day, _find_waves(workspace, wave), _find_sites(workspace, site))
         if not send:
@@ -258,7 +277,7 @@ def release(
 
 def _show_plan(workspace: Workspace, plan: ReleasePlan, study: str, wave: str, site: str) -> None:
     table = Table("Site", "Wave")
-    for label in ("Go", "by your word", "Held"):
+    for label in ("Go", "By your word", "Held"):
         table.add_column(label, justify="right")
     by_word = plan.going[plan.going["word"] != ""].groupby(["site_id", "wave"]).size()
     for row in plan.count().to_dict("records"):
@@ -269,7 +288,7 @@ def _show_plan(workspace: Workspace, plan: ReleasePlan, study: str, wave: str, s
             *(f"{n:,}" if n else "" for n in (row["goes"], n_by_word, row["held"])),
         )  # fmt: skip
     out.print(f"What would be sent on {plan.as_of}. Nothing was sent.")
-    out.print(table)
+    print_table(table)
     for code, n in plan.going["word"].str.split(";").explode().value_counts().items():
         if code:
             out.print(f"[bold]·[/bold] {n:,} need your word, which --send gives. {WORDS[str(code)]}", soft_wrap=True)
@@ -308,7 +327,7 @@ def pack(
 ) -> None:
     """Send one site a pack without questionnaires: logs, open queries, and new identifiers where it needs them."""
     workspace = open_study(study)
-    site_id, day = find_site_id(workspace, site), london_day(workspace.clock())
+    site_id, day = find_site_id(workspace, site), find_day(workspace)
     if not blank:
         raise typer.BadParameter(
             "only a blank pack is made by this: add --blank. One with questionnaires is sent by `waves release`."
@@ -327,6 +346,7 @@ def pack(
         out.print(f"To send it: {command}", soft_wrap=True)
         return
     _require(by, "--by", "the ledger keeps who asked for a sending")
+    refuse_sending_from_rehearsal(workspace)
     with _telling_refusals():
         sent = send_blank_pack(workspace, site_id, day, by)
     n_sent = f"{sent.n_numbers:,} new identifiers" if sent.n_numbers else "no new identifiers"

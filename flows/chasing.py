@@ -23,7 +23,7 @@ from flows.runs import (
     name_run,
 )
 from study.calendar import london_day
-from tasks.chasing import ROUNDS, find_second_copies, has_turned_down, queue_letters
+from tasks.chasing import ROUNDS, describe_gaps, draw_up, find_second_copies, has_turned_down, queue_letters
 from tasks.mailbox import read_mailbox
 from tasks.orchestration import guarded
 from tasks.outbox import send_waiting
@@ -122,7 +122,8 @@ def chase_now(study: StudyName, requested_by: RequestedBy, as_of: AsOf = None) -
     chased = chase_sites(study, day, requested_by)
     failures = [*mail.failures, *chased.failures]
     counts = {name.replace("_", " "): n for name, n in chased.counts.items() if n}
-    note = chased.note or ("" if counts or failures else "Nothing was due.")
+    gaps = describe_gaps(workspace, draw_up(workspace, day)) if chased.counts["unreachable"] else []
+    note = " ".join([chased.note or ("" if counts or failures else "Nothing was due."), *gaps]).strip()
     rows = {WHOLE_STUDY: Counter(counts)} if counts else {}
     leave_artifact("chasing", "Chasing", workspace.study, day, rows, failures=failures, note=note)
     return conclude([*mail.states, *chased.states], failures)

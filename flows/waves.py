@@ -30,6 +30,7 @@ from study.calendar import london_day
 from study.releasing import ReleasePlan
 from tasks.definitions import list_waves
 from tasks.orchestration import StepFailed, guarded
+from tasks.pages import format_counted
 from tasks.releasing import (
     ReleaseRefused,
     draw_up_plan,
@@ -150,8 +151,9 @@ def release_wave_now(
         place = write_release_plan(workspace, plan)
         note = "" if counts else "Nothing is due there, and nothing is held."
         leave_artifact("release-plan", "What would be sent", workspace.study, day, counts, note=note)
-        told = f"Nothing was sent. {plan.n_going:,} questionnaires would go."
-        advice = f"To send just these, run this again with Send and {plan.n_going} expected. The page: `{place}`"
+        told = f"Nothing was sent. {format_counted(plan.n_going, 'questionnaire')} would go."
+        advice = f"To send just these, run this again with Send and {plan.n_going} expected. " if plan.n_going else ""
+        advice += f"The page: `{place}`"
         key = f"release-page-{study}".replace("_", "-")
         create_markdown_artifact(f"{told}\n\n{advice}", key=key, description=told)
         return []

@@ -62,8 +62,11 @@ from study.modifications import derive_document_versions
 from study.protocol import Study
 from study.releasing import HELD, ReleasePlan
 from study.state import Events, derive_files
+from tasks.approvals import follow_approvals
+from tasks.approvals import write_pages as write_approval_pages
 from tasks.chasing import log_call
 from tasks.definitions import load_study
+from tasks.fieldwork import write_fieldwork_pages
 from tasks.files import FileMissing
 from tasks.holds import lift_hold
 from tasks.incidents import record_step
@@ -118,7 +121,7 @@ def play_evaluation(
         if fresh:
             delete_replay(settings, NAME)
         write_definitions(settings, STUDY, NAME)
-        workspace = create_workspace(STUDY, settings=settings, name=NAME)
+        workspace = create_workspace(STUDY, settings=settings, name=NAME, is_synced=False)
         study = workspace.study
         _note_version(workspace, assumptions)
         write_contacts(workspace)
@@ -126,6 +129,7 @@ def play_evaluation(
         done = _find_done(workspace, study.starts_on - timedelta(days=1))
         clock = ReplayClock(max(days[0], done))
         workspace.clock = workspace.ledger.clock = clock
+        workspace.writes_pages = False
         player = _Player(workspace, assumptions)
         to_do = [day for day in days if day > done]
         before, n_posted = done, 0
@@ -134,7 +138,6 @@ def play_evaluation(
                 player.give_word(done)  # what an interrupted rehearsal may have left undone
             for n, day in enumerate(to_do, start=len(days) - len(to_do) + 1):
                 clock.day = day
-                workspace.writes_pages = day == to_do[-1]
                 player.tell_approvals(before, day)
                 n_posted += player.post(before, day)
                 for state in study_day(study=STUDY, as_of=day, requested_by=REQUESTED_BY):
@@ -145,6 +148,7 @@ def play_evaluation(
                 player.decide_incidents(day)
                 before = day
                 on_progress(Progress(n, len(days), day, n_posted))
+            write_pages(workspace, last)
             frozen = {}
             if last == study.ends_on:
                 frozen = freeze_dataset(study=STUDY, as_of=last, requested_by=REQUESTED_BY)
@@ -153,6 +157,15 @@ def play_evaluation(
     return PlayedEvaluation(
         workspace, len(days), len(days) - len(to_do), n_recorded, n_posted, last, flow, dict(frozen)
     )
+
+
+def write_pages(workspace: Workspace, last: date) -> None:
+    """The pages of the last day, once everybody has acted on it."""
+    following = follow_approvals(workspace, last)
+    if following is not None:
+        write_approval_pages(workspace, following)
+    workspace.writes_pages = True
+    write_fieldwork_pages(workspace, last)
 
 
 def _note_version(workspace: Workspace, assumptions: Assumptions) -> None:

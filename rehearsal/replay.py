@@ -149,7 +149,7 @@ def replay(
     with hold(settings, name):
         if fresh:
             delete_replay(settings, name)
-        workspace = create_workspace(STUDY, settings=settings, name=name)
+        workspace = create_workspace(STUDY, settings=settings, name=name, is_synced=False)
         last = until or postings[-1].posted_on
         days = derive_study_days(workspace.study.starts_on, last, every)
         clock = ReplayClock(days[0])

@@ -82,8 +82,10 @@ def is_needed(study: Study, approval: Approval) -> bool:
         return False
     if approval.for_studies_until is not None and study.starts_on > approval.for_studies_until:
         return False
+    if approval.needed_from_n_bodies is None:
+        return True
     counted = {body.id for site in study.sites for body in site.bodies if body.kind in approval.counted_kinds}
-    return approval.needed_from_n_bodies is None or len(counted) >= approval.needed_from_n_bodies
+    return len(counted) >= approval.needed_from_n_bodies
 
 
 def list_items(

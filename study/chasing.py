@@ -51,7 +51,7 @@ from study.participation import DATA, QUESTIONNAIRES, derive_stops, is_stopped
 from study.protocol import Study
 from study.queries import find_open_queries
 from study.releasing import derive_owed_figures
-from study.state import Events, derive_queries, remembered
+from study.state import Events, derive_queries, is_in, remembered
 from study.waves import derive_expected_returns
 
 CHASER_STATES = ("due", "resting", "coming", "chased")
@@ -108,7 +108,7 @@ def derive_rungs(study: Study, events: Events, as_of: date) -> pd.DataFrame:
         parts.append(_derive_steps(study, events, taken, as_of).reindex(columns=COLUMNS))
     rungs = _complete(pd.concat([part for part in parts if len(part)] or parts, ignore_index=True), as_of)
     told = _derive_told(study, rungs)
-    rungs = pd.concat([rungs, told.loc[~told["key"].isin(taken["key"])]], ignore_index=True)
+    rungs = pd.concat([rungs, told.loc[~is_in(told["key"], taken["key"])]], ignore_index=True)
     rungs = _rest(study, events, rungs, as_of)
     order = {about: place for place, about in enumerate(URGENCY)}
     states = {state: place for place, state in enumerate(CHASER_STATES)}
@@ -213,7 +213,7 @@ def _derive_owed_consent(study: Study, events: Events, stops: pd.DataFrame, as_o
 def _derive_owed_queries(study: Study, events: Events, stops: pd.DataFrame) -> pd.DataFrame:
     """Open queries that the site has not answered."""
     queries = find_open_queries(derive_queries(events))
-    queries = queries.loc[~queries["query_id"].isin(events.frame(QueryAnswered)["query_id"])]
+    queries = queries.loc[~is_in(queries["query_id"], events.frame(QueryAnswered)["query_id"])]
     queries = queries.loc[~is_stopped(stops, queries["participant_id"], DATA)].copy()
     rule = study.fieldwork.chasing_rule
     n_days = rule.query_within if rule else 0
@@ -327,7 +327,7 @@ def _derive_steps(study: Study, events: Events, taken: pd.DataFrame, as_of: date
     rungs = _date_steps(study, events, as_of)
     if rungs.empty:
         return pd.DataFrame(columns=COLUMNS)
-    rungs["is_taken"] = rungs["key"].isin(taken["key"])
+    rungs["is_taken"] = is_in(rungs["key"], taken["key"])
     rungs = rungs.loc[rungs["is_taken"] | (rungs["is_good"] & (rungs["due_on"] <= rungs["last_on"]))].copy()
     rungs["rank"] = rungs.groupby("obligation").cumcount()
     highest = rungs["rank"].where(rungs["is_taken"]).groupby(rungs["obligation"]).transform("max").fillna(-1)

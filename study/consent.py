@@ -39,13 +39,28 @@ from study.incidents import RECORD_KEY, compute_assess_by, derive_held
 from study.modifications import derive_document_versions
 from study.participation import QUESTIONNAIRES, derive_stops, is_stopped
 from study.protocol import Study
-from study.state import Events, derive_current_returns, remembered
+from study.state import Events, derive_current_returns, is_in, remembered
 
 DAY: Final = "datetime64[us]"
 COPIES = ("held", "seen", "missing", "faulty", "")
 """Where a signed form is: the site says that it is filed; somebody has seen it, did not find it, or found a fault in
 it; nobody has said anything."""
 
+_TOLD = [
+    *(
+        "seq",
+        "participant_id",
+        "site_id",
+        "occurred_on",
+        "form_version",
+        "scopes",
+        "basis",
+        "route",
+        "form",
+        "taken_by",
+    ),
+    *("capacity", "sixteen_in", "copy_filed"),
+]
 _COLUMNS = [
     *("participant_id", "site_id", "consented_on", "signed_on", "form_version", "scopes", "route", "form", "taken_by"),
     *("capacity", "sixteen_in", "copy", "copy_due_on", "reconsent_due_on", "faults", "covers_questionnaires"),
@@ -138,11 +153,10 @@ def derive_consents(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """
     rule = study.fieldwork.consent_rule
     view = events.select(as_of=as_of)
-    every = view.frame(ConsentRecorded).sort_values(["participant_id", "occurred_on", "seq"])
+    every = view.frame(ConsentRecorded, _TOLD).sort_values(["participant_id", "occurred_on", "seq"])
     consents = every.drop_duplicates("participant_id", keep="last").reset_index(drop=True)
     consents["signed_on"] = consents["occurred_on"]
-    firsts = every.groupby("participant_id")["occurred_on"].min()
-    consents["consented_on"] = _look_up(consents["participant_id"], firsts)
+    consents["consented_on"] = every.drop_duplicates("participant_id")["occurred_on"].to_numpy()
     _add_copies(study, rule, view, consents)
     ends = [_find_sixteen_ends(consents), _find_reconsent_days(rule, consents["signed_on"])]
     consents["reconsent_due_on"] = pd.concat(ends, axis="columns").min(axis="columns").astype(DAY)
@@ -164,7 +178,9 @@ def _has_scope(scopes: pd.Series[Any], scope: str | None, without: bool) -> pd.S
     """Whether each list of scopes holds this one; `without`: the answer where the study names none."""
     if scope is None:
         return pd.Series(without, scopes.index, dtype="bool")
-    return (";" + scopes + ";").str.contains(f";{scope};", regex=False).astype("bool")
+    places, different = pd.factorize(scopes)
+    holds = np.array([scope in text.split(";") for text in different], bool)
+    return pd.Series(holds[places], scopes.index)
 
 
 def _join_codes(found: pd.DataFrame) -> pd.Series[Any]:
@@ -278,7 +294,7 @@ def _find_faults(
     refused_people = refused.loc[refused["finding"] == "before_consent", "participant_id"]
     firsts = collected.groupby("participant_id")["occurred_on"].min()
     is_before_consent = _look_up(consents["participant_id"], firsts) < consents["consented_on"]
-    found["collected_before_consent"] = is_before_consent | consents["participant_id"].isin(refused_people)
+    found["collected_before_consent"] = is_before_consent | is_in(consents["participant_id"], refused_people)
     found["capacity_not_assessed"] = (route == "consultee") & (consents["capacity"] != "assessed")
     sixteen_ends = _find_sixteen_ends(consents)
     found["parent_after_sixteen"] = sixteen_ends < signed_on
@@ -319,8 +335,9 @@ def _find_refused(view: Events, collected: pd.DataFrame) -> pd.DataFrame:
     refused = view.frame(ReturnRefused)
     refused = refused[refused["rule"].isin(list(_REFUSED_FOR))]
     refused = refused[~refused["query_id"].isin(view.frame(QueryClosed)["query_id"])]
+    of_them = collected.loc[collected["participant_id"].isin(refused["participant_id"]), RECORD_KEY]
     refused = refused.drop_duplicates([*RECORD_KEY, "rule"]).merge(
-        collected[RECORD_KEY].drop_duplicates(), how="left", on=RECORD_KEY, indicator=True
+        of_them.drop_duplicates(), how="left", on=RECORD_KEY, indicator=True
     )
     refused = refused[refused["_merge"] == "left_only"]
     finding = refused["rule"].map(_REFUSED_FOR).astype("str")
@@ -365,7 +382,7 @@ def reconcile_consent(study: Study, events: Events, as_of: date) -> pd.DataFrame
     view = events.select(as_of=as_of)
     rule = study.fieldwork.consent_rule
     records = _find_collected(view).sort_values("occurred_on", kind="stable").reset_index(drop=True)
-    signed = view.frame(ConsentRecorded).sort_values(["occurred_on", "seq"]).reset_index(drop=True)
+    signed = view.frame(ConsentRecorded, _TOLD).sort_values(["occurred_on", "seq"]).reset_index(drop=True)
     ends = [_find_sixteen_ends(signed), _find_reconsent_days(rule, signed["occurred_on"])]
     signed["ends_on"] = pd.concat(ends, axis="columns").min(axis="columns").astype(DAY)
     signed["signed_on"] = signed["occurred_on"]
@@ -376,7 +393,8 @@ def reconcile_consent(study: Study, events: Events, as_of: date) -> pd.DataFrame
     judged = pd.merge_asof(records, signings, on="occurred_on", by="person")
     collected_on, has_consent = judged["occurred_on"], judged["signed_on"].notna()
     judged["scope"] = _find_missing_scopes(study, judged).where(has_consent, "")
-    finding = pd.Series("", judged.index, dtype="str")
+    finding = np.zeros(len(judged), np.int8)
+    codes = list(FINDINGS)
     for code, is_so in (
         ("scope_missing", judged["scope"] != ""),
         ("consent_ended", judged["ends_on"] < collected_on),
@@ -387,13 +405,14 @@ def reconcile_consent(study: Study, events: Events, as_of: date) -> pd.DataFrame
         ),
         ("before_consent", ~has_consent & judged["participant_id"].isin(signed["participant_id"])),
     ):
-        finding = finding.mask(is_so, code)
-    judged["finding"] = finding
-    judged["scope"] = judged["scope"].where(finding == "scope_missing", "").astype("str")
+        finding[is_so.to_numpy(bool)] = codes.index(code) + 1
+    judged = judged[finding > 0]
+    judged["finding"] = pd.Series(codes, dtype="str").take(finding[finding > 0] - 1).set_axis(judged.index)
+    judged["scope"] = judged["scope"].where(judged["finding"] == "scope_missing", "").astype("str")
     key = ["participant_id", "site_id", "finding", "respondent", "wave", "scope"]
     refused = _find_refused(view, records)
     is_settled = (refused["finding"] == "no_consent") & refused["participant_id"].isin(signed["participant_id"])
-    judged = pd.concat([judged[finding != ""], refused[~is_settled].assign(scope="")], ignore_index=True)
+    judged = pd.concat([judged, refused[~is_settled].assign(scope="")], ignore_index=True)
     found = judged.groupby(key, as_index=False)["occurred_on"].agg(["size", "min", "max"])
     found = found.rename(columns={"size": "n_records", "min": "first_on", "max": "last_on"})
     waiting = derive_consents(study, events, as_of)

@@ -26,14 +26,16 @@ from study.chasing import TOLD, URGENCY
 from study.contacts import OFFICE, STOP_NOTICE_ROLES, WHY_WORDS, Contacts, Found, Gap, Person
 from study.deadlines import describe_place
 from study.events import MessageQueued, ObligationChased
+from study.held_files import derive_held_files, describe_place
 from study.protocol import Study
 from study.state import Events
 
 DIGEST, STOP_NOTICE, CALL = "digest", "stop_notice", "telephone"
 GAP_TEMPLATE, ADDRESS_TEMPLATE, STOP_TEMPLATE = "nobody_to_write_to", "wrong_address", "stop_notice"
 STOPPED_PACKS = "stopped_packs"
+HELD_TEMPLATE = "file_held"
 LETTERS = (DIGEST, STOP_TEMPLATE)
-OWN_PARTS = (GAP_TEMPLATE, ADDRESS_TEMPLATE, STOPPED_PACKS)
+OWN_PARTS = (GAP_TEMPLATE, ADDRESS_TEMPLATE, STOPPED_PACKS, HELD_TEMPLATE)
 """Letters, and parts of letters, that are sent whatever ladders a study has."""
 PART_TEMPLATES = {"told": "told", "open": "still_open"}
 """The wording of what somebody is only told, and of what they were asked for before."""
@@ -149,6 +151,7 @@ def plan_digests(
         else:
             _find_bundle(bundles, contacts, found, row.to).rows.append(row)
     told = set(events.select(as_of=as_of).frame(ObligationChased)["key"])
+    _tell_of_held_files(contacts, finder, bundles, gaps, events.select(as_of=as_of), told, as_of)
     _tell_manager(study, contacts, finder, bundles, [*gaps], told, as_of)
     still_open = written.loc[(written["state"] == "chased") & (written["rests_because"] == "")]
     pending: list[Any] = list(still_open.itertuples(index=False))
@@ -214,6 +217,46 @@ def _find_bundle(bundles: dict[str, _Bundle], contacts: Contacts, found: Found, 
     if found.instead_of and (absent := contacts.find_person(found.instead_of)):
         bundle.instead_of[absent.name] = None
     return bundle
+
+
+# Held files -----------------------------------------------------------------------------------------------------------
+
+_MOST_PLACES = 10
+
+
+def _tell_of_held_files(
+    contacts: Contacts,
+    finder: _Finder,
+    bundles: dict[str, _Bundle],
+    gaps: dict[Gap, None],
+    events: Events,
+    told: Collection[str],
+    as_of: date,
+) -> None:
+    """Add to the digest of each site, once, which of its files were held and where, never what stands there."""
+    held = derive_held_files(events)
+    waiting: list[Any] = list(held.loc[held["state"] == "waiting"].itertuples(index=False))
+    for row in waiting:
+        name = f"chase:file_held:{row.held_id}"
+        if name in told:
+            continue
+        found = next((found for role in STOP_NOTICE_ROLES if (found := finder.find(role, row.site_id)).person), None)
+        if found is None:
+            role = STOP_NOTICE_ROLES[0]
+            gaps[Gap(role, row.site_id, "", finder.find(role, row.site_id).why)] = None
+            continue
+        places = row.places.split(";")
+        lines = [
+            (row.query_id or row.held_id, row.return_id or "not known", *describe_place(place))
+            for place in places[:_MOST_PLACES]
+        ]
+        if row.n_places > len(lines):
+            lines.append((row.query_id or row.held_id, row.return_id or "not known", "and more", "", "see the receipt"))
+        section = Section(HELD_TEMPLATE, TOLD, ("Query", "Return", "Sheet", "Cell", "What was found"), tuple(lines))
+        chase = Chase(name, TOLD, HELD_TEMPLATE, row.site_id, "", as_of)
+        _find_bundle(bundles, contacts, found, found.person.role if found.person else "").extra.append(
+            (section, (chase,))
+        )
 
 
 # The manager's own matters --------------------------------------------------------------------------------------------
@@ -295,16 +338,21 @@ def make_chase(row: Any) -> Chase:
 def _make_sections(
     study: Study, finder: _Finder, rows: Iterable[Any], shows_site: bool, is_open: bool
 ) -> list[Section]:
-    """One section for each thing owed and wording, the most urgent first; rows longest overdue first."""
-    groups: dict[tuple[int, str, str, bool, str], list[Any]] = {}
+    """One section for each thing owed and wording, the most urgent first: of what is owed by its kind, then what is
+    overdue longest. So are the rows of a site; what is not due yet comes by its day."""
+    groups: dict[tuple[str, str, str, bool, str], list[Any]] = {}
     for row in rows:
-        group = (URGENCY.index(row.about), row.template, row.channel, row.is_told, _show_role(row.of_role))
+        group = (row.about, row.template, row.channel, row.is_told, _show_role(row.of_role))
         groups.setdefault(group, []).append(row)
     sections = []
-    for (place, template, channel, is_told, role), members in sorted(groups.items()):
-        about = URGENCY[place]
-        members.sort(key=lambda row: (row.site_id, -row.n_days_overdue, row.subject))
+    for about, template, channel, is_told, role in sorted(
+        groups, key=lambda group: (URGENCY.index(group[0]), -max(row.n_days_overdue for row in groups[group]), group)
+    ):
+        members = groups[about, template, channel, is_told, role]
+        members.sort(key=lambda row: (row.site_id, -row.n_days_overdue, row.owed_on, row.subject))
         titles, lines = _TABLES.get(about, _tabulate_facts)(study, members)
+        if titles[-1] == _DAYS_LATE and not any(row.n_days_overdue for row in members):
+            titles, lines = titles[:-1], [line[:-1] for line in lines]
         if shows_site and about in _TABLES:
             titles = ("Site", *titles)
             lines = [(describe_place(study, row.site_id), *line) for row, line in zip(members, lines, strict=True)]
@@ -324,6 +372,7 @@ def _describe_called(finder: _Finder, row: Any) -> str:
     return f"{person.name}, {person.telephone or 'no number known'}"
 
 
+_DAYS_LATE = "Days late"
 _Lines = list[tuple[str, ...]]
 _Table = tuple[tuple[str, ...], _Lines]
 
@@ -339,12 +388,12 @@ def _tabulate_returns(study: Study, rows: Sequence[Any]) -> _Table:
         )
         for row in rows
     ]
-    return ("Identifier", "Wave", "Who answers", "Due on", "Days late"), lines
+    return ("Identifier", "Wave", "Who answers", "Due on", _DAYS_LATE), lines
 
 
 def _tabulate_copies(study: Study, rows: Sequence[Any]) -> _Table:
     lines: _Lines = [(row.participant_id, row.form_version, *_due(row)) for row in rows]
-    return ("Identifier", "Form version", "To be filed by", "Days late"), lines
+    return ("Identifier", "Form version", "To be filed by", _DAYS_LATE), lines
 
 
 def _tabulate_renewals(study: Study, rows: Sequence[Any]) -> _Table:
@@ -354,13 +403,13 @@ def _tabulate_renewals(study: Study, rows: Sequence[Any]) -> _Table:
 
 def _tabulate_queries(study: Study, rows: Sequence[Any]) -> _Table:
     lines: _Lines = [(row.query_id, row.participant_id or "-", *_due(row)) for row in rows]
-    return ("Query", "Identifier", "To be answered by", "Days late"), lines
+    return ("Query", "Identifier", "To be answered by", _DAYS_LATE), lines
 
 
 def _tabulate_figures(study: Study, rows: Sequence[Any]) -> _Table:
     labels = {figure.id: figure.label for figure in study.fieldwork.figures}
     lines: _Lines = [(labels.get(row.figure, row.figure), row.month, *_due(row)) for row in rows]
-    return ("Figure", "Month", "Due on", "Days late"), lines
+    return ("Figure", "Month", "Due on", _DAYS_LATE), lines
 
 
 def _tabulate_facts(study: Study, rows: Sequence[Any]) -> _Table:

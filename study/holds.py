@@ -58,7 +58,9 @@ def _of_consent(code: str, by: str, is_liftable: bool) -> Hold:
 
 
 HOLDS: dict[str, Hold] = {
-    "no_consent": Hold("No consent is recorded", "Send in the consent log, or have the consent form signed", SITE),
+    "no_consent": Hold(
+        "No consent is recorded", "The site sends in its consent log, or has the consent form signed", SITE
+    ),
     "scope_missing": Hold(
         "The consent does not cover questionnaires",
         "Check the consent log against the form; nothing is sent to somebody who did not agree to it",

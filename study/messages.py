@@ -26,7 +26,7 @@ from study.events import (
     ReplyHandled,
     ReplyReceived,
 )
-from study.state import Events
+from study.state import Events, is_in
 
 QUEUED_COLUMNS = [
     *("message_id", "category", "site_id", "person_id", "role", "channel", "template", "address_code"),
@@ -82,7 +82,7 @@ def derive_messages(events: Events, as_of: date) -> pd.DataFrame:
     last = messages[["message_id", "last_attempt"]].rename(columns={"last_attempt": "attempt"})
     ended = pd.concat([sent, failed, resolved])
     is_last = {
-        name: messages["message_id"].isin(last.merge(frame, on=["message_id", "attempt"])["message_id"])
+        name: is_in(messages["message_id"], last.merge(frame, on=["message_id", "attempt"])["message_id"])
         for name, frame in {
             "claimed": claimed,
             "transmitting": transmitting,
@@ -91,7 +91,7 @@ def derive_messages(events: Events, as_of: date) -> pd.DataFrame:
         }.items()
     }
     came_back = {
-        word: messages["message_id"].isin(bounced.loc[bounced["persistence"] == word, "message_id"])
+        word: is_in(messages["message_id"], bounced.loc[bounced["persistence"] == word, "message_id"])
         for word in ("permanent", "temporary")
     }
     messages["state"] = "queued"

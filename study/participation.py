@@ -31,7 +31,7 @@ from study.events import (
 )
 from study.incidents import RECORD_KEY
 from study.protocol import Study
-from study.state import Events, remembered
+from study.state import Events, is_in, remembered
 
 QUESTIONNAIRES, LINKAGE, POST, TREATMENT, DATA = STOPS = ("questionnaires", "linkage", "post", "treatment", "data")
 """What may stop."""
@@ -103,11 +103,14 @@ def is_stopped(stops: pd.DataFrame, participant_ids: Iterable[str], thing: str) 
     wanted = (
         participant_ids if isinstance(participant_ids, pd.Series) else pd.Series(list(participant_ids), dtype="str")
     )
-    return wanted.isin(stops.loc[stops["stops"] == thing, "participant_id"])
+    return is_in(wanted, stops.loc[stops["stops"] == thing, "participant_id"])
 
 
 # Stop notices -------------------------------------------------------------------------------------------------------
 
+_RELEASED = [
+    *("seq", "site_id", "participant_id", "pack_id", "wave", "respondent", "instruments", "late_until"),
+]
 _NOTICE = [
     *("key", "site_id", "participant_id", "pack_id", "wave", "respondent", "stops", "reason", "kind", "from_on"),
     "known_on",
@@ -128,15 +131,16 @@ def derive_stop_notices(study: Study, events: Events, as_of: date) -> pd.DataFra
     that a later withdrawal is told as well.
     """
     view = events.select(as_of=as_of)
-    released = view.frame(ReturnReleased).drop(columns=["recorded_at"])
-    released = released[released["pack_id"].isin(view.frame(PackDelivered)["pack_id"])]
-    released = released[_is_out(view, released)]
     stops = derive_stops(study, events, as_of)
     leaving = stops[stops["stops"] == QUESTIONNAIRES]
     post = stops[(stops["stops"] == POST) & ~stops["participant_id"].isin(leaving["participant_id"])]
     stops = pd.concat([leaving[leaving["kind"] != "completion"], post])
     stops["known_on"] = stops["recorded_at"].dt.tz_convert(LONDON).dt.tz_localize(None).dt.normalize()
     columns = ["participant_id", "stops", "reason", "kind", "from_on", "known_on"]
+    released = view.frame(ReturnReleased, _RELEASED)
+    released = released[released["participant_id"].isin(stops["participant_id"])]
+    released = released[released["pack_id"].isin(view.frame(PackDelivered)["pack_id"])]
+    released = released[_is_out(view, released)]
     told = released.merge(stops[columns], on="participant_id")
     told = told[told["late_until"] >= told["known_on"]].sort_values(["site_id", "participant_id", "pack_id", "seq"])
     notices = told.drop_duplicates(["participant_id", "pack_id"]).copy()
@@ -146,13 +150,14 @@ def derive_stop_notices(study: Study, events: Events, as_of: date) -> pd.DataFra
         notices[column] = words.to_numpy()
     ending = notices["stops"].map({QUESTIONNAIRES: "", POST: ":post"}).astype("str")
     notices["key"] = ("stop_notice:" + notices["participant_id"] + ":" + notices["pack_id"] + ending).astype("str")
-    notices = notices[~notices["key"].isin(view.frame(ObligationChased)["chase"])]
+    notices = notices[~is_in(notices["key"], view.frame(ObligationChased)["chase"])]
     return notices[_NOTICE].reset_index(drop=True)
 
 
 def _is_out(view: Events, released: pd.DataFrame) -> pd.Series[Any]:
     """Whether something that each released questionnaire asks for is not in."""
-    came = [view.frame(kind)[RECORD_KEY] for kind in (ReturnAccepted, ReturnQuarantined)]
+    every = [view.frame(kind, RECORD_KEY) for kind in (ReturnAccepted, ReturnQuarantined)]
+    came = [records[records["participant_id"].isin(released["participant_id"])] for records in every]
     asked = released[["participant_id", "respondent", "wave"]].assign(instrument=released["instruments"].str.split(";"))
     asked = asked.explode("instrument").reset_index(names="place")
     asked = asked.merge(pd.concat(came).drop_duplicates(), how="left", on=RECORD_KEY, indicator=True)

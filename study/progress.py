@@ -13,7 +13,7 @@ import pandas as pd
 from study.events import ApproachAnswered, ConsentRecorded, ParticipantApproached, ParticipantScreened, ReturnAccepted
 from study.fieldwork import Target
 from study.protocol import Study
-from study.state import Events
+from study.state import Events, remembered
 from study.waves import derive_expected_returns
 
 MATRIX_COLUMNS = [
@@ -63,30 +63,37 @@ def derive_matrix(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     return counts.reset_index()[MATRIX_COLUMNS]
 
 
+@remembered
 def derive_reached(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """Who reached what, once each: measure (one of MEASURES), site_id, participant_id, on (the first day of it).
 
     Approached: by the approach log, or screened where a site keeps none. A follow-up is the first of any wave.
     """
     events = events.select(as_of=as_of)
+    columns = ["site_id", "participant_id", "occurred_on"]
     roles = {wave.id: wave.role for wave in study.waves}
-    returns = events.frame(ReturnAccepted)
+    returns = events.frame(ReturnAccepted, [*columns, "wave"])
     role = returns["wave"].map(roles)
     answered = events.frame(ApproachAnswered)
-    approached = pd.concat([events.frame(ParticipantApproached), events.frame(ParticipantScreened)])
+    approached = pd.concat([events.frame(kind, columns) for kind in (ParticipantApproached, ParticipantScreened)])
     parts = {
         "approached": approached,
         "agreed": answered[answered["outcome"] == "agreed"],
-        "consented": events.frame(ConsentRecorded),
+        "consented": events.frame(ConsentRecorded, columns),
         "baseline": returns[role == "baseline"],
         "follow_up": returns[role == "follow_up"],
     }
-    columns = ["site_id", "participant_id", "occurred_on"]
-    told = [frame[columns].assign(measure=measure) for measure, frame in parts.items() if len(frame)]
+    told = [
+        frame[columns]
+        .sort_values("occurred_on", kind="stable")
+        .drop_duplicates("participant_id")
+        .assign(measure=measure)
+        for measure, frame in parts.items()
+        if len(frame)
+    ]
     if not told:
         return pd.DataFrame(columns=["measure", "site_id", "participant_id", "on"])
     frame = pd.concat(told).rename(columns={"occurred_on": "on"}).sort_values("on", kind="stable")
-    frame = frame.drop_duplicates(["measure", "participant_id"])
     return frame[["measure", "site_id", "participant_id", "on"]].reset_index(drop=True)
 
 

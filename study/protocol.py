@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -357,22 +357,8 @@ class Study(_StudySection):
         The wave's day is the anchor plus the offset, months clipped to the month's end; each date counts from that day
         and then moves as the window says about weekends and bank holidays.
         """
-        window = self.find_window(wave)
-        holidays = find_holidays(self.bank_holidays)
-        target = add_period(anchor_on, wave.offset)
-
-        def compute_day(period: Period) -> date:
-            return move_to_working_day(add_period(target, period), window.weekends, holidays)
-
-        opens_on = compute_day(window.opens)
-        return WindowDates(
-            opens_on=opens_on,
-            optimum_from=None if window.optimum_from is None else compute_day(window.optimum_from),
-            optimum_to=None if window.optimum_to is None else compute_day(window.optimum_to),
-            due_on=compute_day(window.due),
-            closes_on=compute_day(window.closes),
-            late_until=compute_day(window.late_until),
-            is_truncated=opens_on > self.data_collection_ends_on,
+        return _compute_window_dates(
+            self.find_window(wave), wave.offset, anchor_on, self.bank_holidays, self.data_collection_ends_on
         )
 
     @cached_property
@@ -386,6 +372,28 @@ class Study(_StudySection):
     @cached_property
     def _identifier(self) -> re.Pattern[str]:
         return re.compile(self.participant_id_pattern)
+
+
+@lru_cache(maxsize=65_536)
+def _compute_window_dates(
+    window: Window, offset: Period, anchor_on: date, calendar: HolidayCalendar, ends_on: date
+) -> WindowDates:
+    holidays = find_holidays(calendar)
+    target = add_period(anchor_on, offset)
+
+    def compute_day(period: Period) -> date:
+        return move_to_working_day(add_period(target, period), window.weekends, holidays)
+
+    opens_on = compute_day(window.opens)
+    return WindowDates(
+        opens_on=opens_on,
+        optimum_from=None if window.optimum_from is None else compute_day(window.optimum_from),
+        optimum_to=None if window.optimum_to is None else compute_day(window.optimum_to),
+        due_on=compute_day(window.due),
+        closes_on=compute_day(window.closes),
+        late_until=compute_day(window.late_until),
+        is_truncated=opens_on > ends_on,
+    )
 
 
 def _fold(text: str) -> str:

@@ -234,14 +234,17 @@ class Events:
         parts: dict[str, pa.Table] = self._look(("sites", kind.kind), lambda: _divide_by_site(table))
         return parts.get(site_id, table.slice(0, 0))
 
-    def frame(self, kind: type[Event]) -> pd.DataFrame:
+    def frame(self, kind: type[Event], columns: Sequence[str] = ()) -> pd.DataFrame:
         """The standing events of one kind in this view: seq, key, hash, site_id, participant_id, occurred_on,
         recorded_at, requested_by, source_sha256, source_sheet, source_row, then the payload's fields.
 
         Dates are datetime64, NaT where the field may be None; text is "" where the event left it blank; several codes
-        are one text, joined with ";". One row an event, in ledger order, fresh index.
+        are one text, joined with ";". One row an event, in ledger order, fresh index. `columns`: these alone, which of
+        many rows takes a fraction of time and memory.
         """
         _note_reading(kind.kind, Voided.kind)
+        if columns:
+            return derive_frame(self.table(kind).select(list(columns)))
         frame: pd.DataFrame = self._look(("frame", kind.kind), lambda: derive_frame(self.table(kind)))
         return frame.copy(deep=False)
 
@@ -286,6 +289,7 @@ class Events:
             for kind, table in part.items():
                 tables.setdefault(kind, []).append(table)
                 kinds.add(kind)
+        _forget_large(self._folded)
         holding = [(key, folded) for key, folded in self._folded.items() if not folded.kinds & kinds]
         looked_at = {} if Voided.kind in kinds else {k: v for k, v in self._looked_at.items() if k[1] not in kinds}
         joined = {kind: join_tables(several) for kind, several in tables.items()}
@@ -307,6 +311,17 @@ class _Folded(NamedTuple):
     result: Any
     kinds: frozenset[str]
 
+    @property
+    def is_large(self) -> bool:
+        return isinstance(self.result, pd.DataFrame) and len(self.result) > _MANY
+
+
+def _forget_large(folded: "dict[tuple[object, ...], _Folded]", fold: object = None, is_past: bool = True) -> None:
+    """Of one fold (None: of any) forget what is large: of views as known at a moment, or (not `is_past`) of others."""
+    for key, known in list(folded.items()):
+        if known.is_large and (fold is None or key[0] == fold) and (key[-1] is not None) == is_past:
+            folded.pop(key, None)
+
 
 _READING: ContextVar[tuple[set[str], ...]] = ContextVar("_READING", default=())
 """What the folds that are being computed have read so far, the outermost first."""
@@ -319,7 +334,8 @@ def _note_reading(*kinds: str) -> None:
 
 def remembered(fold: "Callable[[Study, Events, date], R]") -> "Callable[[Study, Events, date], R]":
     """A fold that many others begin with is computed once for the same study, rows, view and day, and stands until the
-    ledger has new rows of a kind that it read, or a void.
+    ledger has new rows of a kind that it read, or a void. Of a large result only that of the last view is kept, and
+    beside it that of the last view as known at a moment, until there are new rows.
 
     Each caller gets a frame of its own: what it writes there, nobody else sees. Other results must not be changed.
     """
@@ -336,12 +352,22 @@ def remembered(fold: "Callable[[Study, Events, date], R]") -> "Callable[[Study, 
                 result = fold(study, events, as_of)
             finally:
                 _READING.reset(outer)
-            known = events._folded[key] = _Folded(study, result, frozenset(kinds))
+            known = _Folded(study, result, frozenset(kinds))
+            if known.is_large:
+                _forget_large(events._folded, fold.__qualname__, is_past=view.known_at is not None)
+            events._folded[key] = known
         _note_reading(*known.kinds)
         found: R = known.result
         return cast(R, found.copy(deep=False)) if isinstance(found, pd.DataFrame) else found
 
     return look_up
+
+
+def is_in(texts: "pd.Series[Any]", among: Any) -> "pd.Series[bool]":
+    """`Series.isin` for text. pandas looks at each value of `among` by itself, which of thousands takes long."""
+    values = pa.array(texts, from_pandas=True)
+    found = pc.is_in(values, value_set=pa.array(among, values.type, from_pandas=True))
+    return pd.Series(found.to_numpy(zero_copy_only=False), texts.index)
 
 
 def _divide_by_site(table: pa.Table) -> dict[str, pa.Table]:
@@ -364,7 +390,7 @@ def derive_frame(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _number_groups(table: pa.Table, columns: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def number_groups(table: pa.Table, columns: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """One number per row, equal exactly where the columns are."""
     numbers, n_numbers = np.zeros(len(table), np.int64), 1
     for name in columns:
@@ -378,7 +404,9 @@ def _number_groups(table: pa.Table, columns: Sequence[str]) -> np.ndarray[Any, n
 
 def _find_last(table: pa.Table, by: Sequence[str], order: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """True for the row of each group that comes last in `order` (numbers or dates; the ledger's order breaks ties)."""
-    groups = _number_groups(table, by)
+    groups = number_groups(table, by)
+    if not pd.Series(groups).duplicated().any():
+        return np.ones(len(table), bool)
     ranks = [table[name].to_numpy() for name in reversed(order)]
     ordered = np.lexsort([table["seq"].to_numpy(), *ranks, groups])
     last = np.ones(len(table), bool)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from study.calendar import format_day
-from study.chasing import derive_chasers
+from study.chasing import derive_chasers, find_kind
 from study.events import ActivityReported
 from study.holds import HOLDS
 from study.messages import derive_addresses, derive_messages, derive_replies
@@ -21,6 +21,7 @@ from study.protocol import Study
 from study.releasing import HELD, WAITS, WORDS, find_open_claims, plan_release
 from study.state import Events
 
+_BY = '--by "Your Name"'
 KIND_WORDS = {
     "uncertain": "Message uncertain",
     "undelivered": "Pack not delivered",
@@ -46,26 +47,27 @@ class Work(NamedTuple):
     since: date | None = None
 
 
-def derive_work_list(study: Study, events: Events, as_of: date) -> list[Work]:
-    """Everything that waits for the coordinator on a day, by kind and then by the oldest."""
+def derive_work_list(study: Study, events: Events, as_of: date, name: str = "") -> list[Work]:
+    """Everything that waits for the coordinator on a day, by kind and then by the oldest. `name`: how commands call the
+    study; left out, by its id."""
+    name = name or study.study_id
     order = {kind: place for place, kind in enumerate(KIND_WORDS)}
     entries = [
-        *_list_messages(study, events, as_of),
-        *_list_calls(study, events, as_of),
-        *_list_releases(study, events, as_of),
+        *_list_messages(name, events, as_of),
+        *_list_calls(study, events, as_of, name),
+        *_list_releases(study, events, as_of, name),
         *_list_overdue(study, events, as_of),
         *_list_differing_figures(study, events, as_of),
     ]
     return sorted(entries, key=lambda work: (order[work.kind], work.since or as_of, work.site_id, work.text))
 
 
-def _list_messages(study: Study, events: Events, as_of: date) -> Iterator[Work]:
+def _list_messages(name: str, events: Events, as_of: date) -> Iterator[Work]:
     messages = derive_messages(events, as_of)
     for row in messages[messages["state"] == "uncertain"].itertuples(index=False):
         text = f"It is not known whether the {_name(row.category)} to the {_name(row.role)} went out"
-        action = (
-            f"Look among what was sent, or ask; then `summative messages resolve {study.study_id} {row.message_id}`."
-        )
+        command = f"summative messages resolve {name} {row.message_id} --was-sent {_BY}"
+        action = f"Look among what was sent, or ask; then `{command}`, or the same with `--was-not-sent`."
         yield Work("uncertain", str(row.site_id), text, action, 1, _to_day(row.queued_on))
     claims = find_open_claims(events.select(as_of=as_of))
     for row in claims.itertuples(index=False):
@@ -75,7 +77,7 @@ def _list_messages(study: Study, events: Events, as_of: date) -> Iterator[Work]:
     replies = replies[~replies["is_handled"] & ~replies["is_automatic"]]
     for site_id, own in replies.groupby("site_id", sort=False):
         first = _to_day(own["received_on"].min())
-        action = f"Read in the mailbox; then `summative messages handled {study.study_id} {own['reply_code'].iloc[0]}`."
+        action = f"Read in the mailbox; then `summative messages handled {name} {own['reply_code'].iloc[0]} {_BY}`."
         yield Work("reply", str(site_id), _count(len(own), "reply", "replies"), action, len(own), first)
     addresses = derive_addresses(events)
     stopped = addresses[addresses["state"] == "stopped"].merge(
@@ -88,25 +90,25 @@ def _list_messages(study: Study, events: Events, as_of: date) -> Iterator[Work]:
         yield Work("address", site_id, f"Mail to {role} came back", action, 1, _to_day(row.since))
 
 
-def _list_calls(study: Study, events: Events, as_of: date) -> Iterator[Work]:
+def _list_calls(study: Study, events: Events, as_of: date, name: str) -> Iterator[Work]:
     chasers = derive_chasers(study, events, as_of)
     calls = chasers[(chasers["state"] == "due") & (chasers["channel"] == "telephone")]
     for (site_id, role), own in calls.groupby(["site_id", "to"], sort=False):
         about = _join_counts(own["about"])
-        kinds = ",".join(dict.fromkeys(own["about"]))
-        action = f"Telephone, then log it: `summative chasing call {study.study_id} {site_id} {kinds} reached`."
+        kinds = ",".join(dict.fromkeys(own["about"].map(find_kind)))
+        action = f"Telephone, then log it: `summative chasing call {name} {site_id} {kinds} reached {_BY}`."
         text = f"Call the {_name(role)} about {about}"
         yield Work("call", str(site_id), text, action, len(own), _to_day(own["due_on"].min()))
 
 
-def _list_releases(study: Study, events: Events, as_of: date) -> Iterator[Work]:
+def _list_releases(study: Study, events: Events, as_of: date, name: str) -> Iterator[Work]:
     rows = plan_release(study, events, as_of, is_scheduled=True).rows
     labels = {wave.id: wave.label for wave in study.waves}
     waiting = rows[rows["decision"] == WAITS]
     for (site_id, wave), own in waiting.groupby(["site_id", "wave"], sort=False):
         why = " ".join(WORDS[code] for code in WORDS if own["word"].str.split(";").map(lambda c, x=code: x in c).any())
         text = f"{labels[str(wave)]}: {_count(len(own), 'questionnaire')} can go out. {why}"
-        action = f"See what would go: `summative waves release {study.study_id} --wave {wave} --site {site_id}`."
+        action = f"See what would go: `summative waves release {name} --wave {wave} --site {site_id}`."
         yield Work("release", str(site_id), text, action, len(own), _to_day(own["release_from"].min()))
     held = rows[rows["decision"] == HELD]
     held = held.assign(hold=held["holds"].str.split(";").str[0])
@@ -124,7 +126,11 @@ def _list_overdue(study: Study, events: Events, as_of: date) -> Iterator[Work]:
     owed = chasers[(chasers["about"] == "return") & (chasers["channel"] == "email") & (chasers["state"] == "resting")]
     for (site_id, because), own in owed.groupby(["site_id", "rests_because"], sort=False):
         text = f"{_count(len(own), 'return')} would be chased, but chasing rests: {because}"
-        yield Work("overdue", str(site_id), text, "Nothing, if that is right; else resume.", len(own))
+        action = (
+            "Wait for that day, or call again." if str(because).startswith("Promised") else
+            "Nothing, if that is right; else end the pause."
+        )  # fmt: skip
+        yield Work("overdue", str(site_id), text, action, len(own))
 
 
 def _list_differing_figures(study: Study, events: Events, as_of: date) -> Iterator[Work]:

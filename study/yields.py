@@ -12,7 +12,7 @@ Judgement calls:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ from study.events import (
 )
 from study.fieldwork import OBLIGATIONS
 from study.protocol import Study
-from study.state import Events
+from study.state import Events, number_groups
 
 _YIELD_COLUMNS = ["about", "step", "site_id", "n_chased", "n_answered", "n_late", "n_waiting", "answered_pct"]
 BURDEN_COLUMNS = ["site_id", "work", "n", "minutes"]
@@ -57,7 +57,7 @@ def derive_step_yields(study: Study, events: Events, as_of: date) -> pd.DataFram
     rule = study.fieldwork.chasing_rule
     if rule is None or taken.empty:
         return pd.DataFrame(columns=_YIELD_COLUMNS)
-    answers = _list_answers(events)
+    answers = _list_answers(events, taken["obligation"])
     answers = answers[answers["on"] <= pd.Timestamp(as_of)]
     # Each answer to the last step before it; then each step's first answer.
     met = pd.merge_asof(
@@ -110,18 +110,19 @@ def _list_steps_taken(events: Events) -> pd.DataFrame:
     return taken.reset_index(drop=True).rename_axis("place").reset_index()
 
 
-def _list_answers(events: Events) -> pd.DataFrame:
-    """Everything that answers something a site owed: obligation, on (the London day on which it became known)."""
+def _list_answers(events: Events, owed: pd.Series[Any]) -> pd.DataFrame:
+    """Everything that answers one of these obligations: obligation, on (the London day on which it became known)."""
 
-    def name(kind: type[Event], about: str, parts: Iterable[str], **wanted: str) -> pd.DataFrame:
-        frame = events.frame(kind)
+    def name(kind: type[Event], about: str, parts: tuple[str, ...], **wanted: str) -> pd.DataFrame:
+        frame = events.frame(kind, [*parts, "recorded_at", *wanted])
         for column, value in wanted.items():
             frame = frame[frame[column] == value]
         named = f"chase:{about}"
         obligation = pd.Series(named, index=frame.index, dtype="str")
         for part in parts:
             obligation = obligation + ":" + frame[part]
-        known = frame["recorded_at"].dt.tz_convert(LONDON).dt.tz_localize(None).dt.normalize()
+        obligation = obligation[obligation.isin(owed)]
+        known = frame.loc[obligation.index, "recorded_at"].dt.tz_convert(LONDON).dt.tz_localize(None).dt.normalize()
         return pd.DataFrame({"obligation": obligation.astype("str"), "on": known.astype("datetime64[us]")})
 
     consent = ("participant_id", "form_version")
@@ -150,7 +151,7 @@ class Sending(NamedTuple):
 def summarise_sending(study: Study, events: Events, as_of: date) -> Sending:
     """Counts of everything that went out by a day. `steps`: the rows of `derive_step_yields` over all sites."""
     events = events.select(as_of=as_of)
-    released = events.frame(ReturnReleased)
+    released = events.frame(ReturnReleased, ["pack_id"])
     delivered = events.frame(PackDelivered)
     steps = derive_step_yields(study, events, as_of)
     return Sending(
@@ -179,18 +180,16 @@ def derive_burden(study: Study, events: Events, as_of: date) -> pd.DataFrame:
 
 
 def _count_work(events: Events) -> Mapping[str, pd.Series[int]]:
-    def count(kind: type[Event], distinct: tuple[str, ...] = (), **wanted: str) -> pd.Series[int]:
-        frame = events.frame(kind)
-        for column, value in wanted.items():
-            frame = frame[frame[column] == value]
+    def count(kind: type[Event], distinct: tuple[str, ...] = ()) -> pd.Series[int]:
+        frame = events.frame(kind, ["site_id"])
         if distinct:
-            frame = frame.drop_duplicates(list(distinct))
+            frame = frame[~pd.Series(number_groups(events.table(kind), distinct)).duplicated()]
         return frame.groupby("site_id").size()
 
     sent = set(events.frame(MessageSent)["message_id"])
     queued = events.frame(MessageQueued)
     digests = queued[(queued["category"] == "digest") & queued["message_id"].isin(sent)].groupby("site_id").size()
-    approached = events.frame(ParticipantApproached)["participant_id"]
+    approached = events.frame(ParticipantApproached, ["participant_id"])["participant_id"]
     answered = events.frame(ApproachAnswered)
     # An approach whose first day nobody wrote down was one all the same.
     only_answered = answered[~answered["participant_id"].isin(approached)].groupby("site_id").size()

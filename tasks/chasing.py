@@ -17,7 +17,7 @@ import pandas as pd
 
 from study.calendar import format_day, london_day
 from study.chasing import CALL_SUBJECTS, derive_rungs, find_kind, list_pauses
-from study.contacts import STOP_NOTICE_ROLES, Contacts, Gap
+from study.contacts import STOP_NOTICE_ROLES, WHY_WORDS, Contacts, Gap
 from study.deadlines import describe_place
 from study.digests import (
     STOP_NOTICE,
@@ -38,7 +38,7 @@ from study.state import Events, derive_participants
 from tasks.contacts import load_contacts
 from tasks.letters import render_letter
 from tasks.mail import Transport
-from tasks.outbox import Letter, Outgoing, SendingRefused, is_of_the_world, queue_message, send_waiting
+from tasks.outbox import Letter, Outgoing, SendingRefused, queue_message, send_waiting
 from tasks.workspace import Workspace
 
 ROUNDS = 3
@@ -98,6 +98,15 @@ def draw_up(workspace: Workspace, as_of: date, not_at: Collection[str] = ()) -> 
     return Drawn(events, contacts, notices, tuple(stop_drafts), stops, plan, rungs)
 
 
+def describe_gaps(workspace: Workspace, drawn: Drawn) -> list[str]:
+    """The roles in which somebody is to be written to and nobody can be, in a sentence each."""
+    return [
+        f"Nobody to write to: {gap.role.replace('_', ' ')}, "
+        f"{describe_place(workspace.study, gap.site_id, gap.body_id) or 'the study'}: {WHY_WORDS[gap.why]}."
+        for gap in drawn.plan.gaps
+    ]
+
+
 def word_letter(workspace: Workspace, contacts: Contacts, draft: Draft) -> Letter:
     """The letter of a draft. Raises LetterFault."""
     study, rule = workspace.study, workspace.study.fieldwork.chasing_rule
@@ -114,7 +123,7 @@ def word_letter(workspace: Workspace, contacts: Contacts, draft: Draft) -> Lette
             "sections": draft.sections,
             "instead_of": draft.instead_of,
             "answer_to": coordinator,
-            "is_rehearsal": not is_of_the_world(workspace),
+            "is_rehearsal": not workspace.is_of_the_world,
         },
     )
 
@@ -240,7 +249,7 @@ def _leave_stop_file(workspace: Workspace, drawn: Drawn, site_id: str, as_of: da
             "sections": (section,),
             "instead_of": (),
             "answer_to": None,
-            "is_rehearsal": not is_of_the_world(workspace),
+            "is_rehearsal": not workspace.is_of_the_world,
         },
     )
     workspace.drop_box(site_id).send(find_stop_file_name(chases, as_of), letter.text.encode())
@@ -322,7 +331,7 @@ def pause_chasing(
     until: date | None = None,
 ) -> str:
     """Let chasing rest from a day on; the name of the pause. Raises ChasingRefused for a participant whom nobody knows,
-    a day that is over, and words that no chaser is about."""
+    a day that is over, words that no chaser is about, and a pause that holds already."""
     _refuse_unknown(about)
     if until is not None and until < on:
         raise ChasingRefused(f"{until} is before {on}, the first day of the pause. Give a later day, or none.")
@@ -335,6 +344,12 @@ def pause_chasing(
             raise ChasingRefused("That participant belongs to another site. Leave the site out.")
         site_id = own.iloc[0]
     place = participant_id or site_id or "study"
+    held = list_pauses(workspace.read_events(), on)
+    same = (held["site_id"] == site_id) & (held["participant_id"] == participant_id)
+    same &= held["about"] == ";".join(about)
+    same &= held["until"].isna() if until is None else held["until"] == pd.Timestamp(until)
+    if same.any():
+        raise ChasingRefused(f"That rests already, by the pause {held.loc[same, 'pause'].iloc[0]}.")
     with workspace.ledger.writing() as writing:
         n = 1
         while (name := f"{place}-{on}-{n}") and writing.find_keys([f"chasing_paused:{name}"]):

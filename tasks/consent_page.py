@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from study.calendar import add_period, format_day
 from study.consent import CONSENT_BREACH, FAULTS, FINDINGS, derive_consents, reconcile_consent
 from study.erasure import derive_erased
 from study.incidents import derive_incidents
-from study.participation import QUESTIONNAIRES, STOPS, derive_stops, is_stopped
+from study.participation import LINKAGE, QUESTIONNAIRES, STOPS, derive_stops, is_stopped
 from study.protocol import Study
 from study.state import Events
 from tasks.pages import format_list, format_moment_for_people, render_page, show_day
@@ -37,16 +37,21 @@ KIND_WORDS = {
 }
 _STEPS = {"assess": "to be assessed", "decide": "to be decided", "act": "corrective action", "close": "to be closed"}
 _ASKED_FIRST = [code for code in FINDINGS if code != "no_return"]
+_PEOPLE_SHOWN = 50  # of one site: a page of thousands of people opens slowly, and nobody reads it
+_RECORDS_SHOWN = 50  # of one site
 
 
-def write_consent_page(*, study: Study, events: Events, as_of: date, written_at: datetime, banner: str = "") -> bytes:
+def write_consent_page(
+    *, study: Study, events: Events, as_of: date, written_at: datetime, banner: str = "", name: str = ""
+) -> bytes:
     """The page of a day as one file of HTML, with everything in it that it shows. `banner`: what every reader must know
-    first, such as that the people are invented."""
+    first, such as that the people are invented; `name`: how commands call the study (left out, by its id)."""
     page = _Page(study, events, as_of)
     return render_page(
         "consent.html.jinja",
         title=f"Consent: {study.title}",
         study=study,
+        name=name or study.study_id,
         banner=banner,
         as_of=format_day(as_of),
         written_at=format_moment_for_people(written_at),
@@ -62,11 +67,27 @@ def write_consent_page(*, study: Study, events: Events, as_of: date, written_at:
         stops=page.describe_stops(),
         stops_by_site=page.describe_stops_by_site(),
         reconciled=page.describe_reconciled(),
+        n_not_covered=len(page.not_covered),
         n_waiting=int((page.reconciled["finding"] == "no_return").sum()),
         incidents=page.describe_incidents(),
         people=page.describe_people(),
         n_erased=len(page.erased),
     )
+
+
+class _Counts(NamedTuple):
+    """How many consents of each kind there are; `copies` in the order of COPY_WORDS."""
+
+    n: int
+    n_covered: int
+    n_linkage: int
+    copies: list[int]
+    n_overdue: int
+    n_reconsent: int
+    n_faults: int
+
+
+_NONE = _Counts(0, 0, 0, [0] * len(COPY_WORDS), 0, 0, 0)
 
 
 @dataclass
@@ -79,18 +100,23 @@ class _Page:
 
     @cached_property
     def consents(self) -> pd.DataFrame:
-        """Of each person; is_asked: for questionnaires; copy_is_overdue; reconsent: '', "due" or "overdue"."""
+        """Of each person; is_asked: for questionnaires; may_be_linked; copy_is_overdue; reconsent: '', "due" or
+        "overdue"; is_fine: there is nothing to see to."""
         consents = derive_consents(self.study, self.events, self.as_of)
         today = pd.Timestamp(self.as_of)
         rule = self.study.fieldwork.consent_rule
         notice = pd.Timestamp(add_period(self.as_of, rule.reconsent_notice)) if rule else today
         consents["is_asked"] = ~is_stopped(self.stops, consents["participant_id"], QUESTIONNAIRES)
         consents["copy_is_overdue"] = ~consents["copy"].isin(["held", "seen"]) & (consents["copy_due_on"] < today)
+        consents["may_be_linked"] = consents["covers_linkage"] & ~is_stopped(
+            self.stops, consents["participant_id"], LINKAGE
+        )
         ends_on = consents["reconsent_due_on"]
         soon = (
             pd.Series("", consents.index, dtype="str").mask(ends_on <= notice, "due").mask(ends_on < today, "overdue")
         )
         consents["reconsent"] = soon.where(consents["is_asked"], "")
+        consents["is_fine"] = (consents["faults"] == "") & ~consents["copy_is_overdue"] & (consents["reconsent"] == "")
         return consents
 
     @cached_property
@@ -100,6 +126,10 @@ class _Page:
     @cached_property
     def reconciled(self) -> pd.DataFrame:
         return reconcile_consent(self.study, self.events, self.as_of)
+
+    @cached_property
+    def not_covered(self) -> pd.DataFrame:
+        return self.reconciled[self.reconciled["finding"] != "no_return"]
 
     @cached_property
     def erased(self) -> pd.DataFrame:
@@ -163,33 +193,45 @@ class _Page:
         return {"words": words, "to_do": to_do, "n": len(people), "where": where, "is_grave": is_grave}
 
     def describe_sites(self) -> list[dict[str, Any]]:
-        groups = dict(list(self.consents.groupby("site_id")))
-        empty = self.consents.iloc[:0]
+        consents, incidents = self._count(self.consents["site_id"]), self._count_incidents()
         return [
-            {"name": site.name, "site_id": site.site_id, **self._count(groups.get(site.site_id, empty), site.site_id)}
+            {
+                "name": site.name,
+                "site_id": site.site_id,
+                **consents.get(site.site_id, _NONE)._asdict(),
+                "n_incidents": incidents.get(site.site_id, 0),
+            }
             for site in self.study.sites
         ]
 
     def describe_total(self) -> dict[str, Any]:
-        return self._count(self.consents, None)
+        every = self._count(pd.Series("", self.consents.index, dtype="str"))
+        return {**every.get("", _NONE)._asdict(), "n_incidents": sum(self._count_incidents().values())}
 
-    def _count(self, consents: pd.DataFrame, site_id: str | None) -> dict[str, Any]:
-        incidents = self.incidents if site_id is None else self.incidents[self.incidents["site_id"] == site_id]
-        return {
-            "n": len(consents),
-            "n_covered": int((consents["covers_questionnaires"] & consents["is_asked"]).sum()),
-            "n_linkage": int(
-                (
-                    consents["covers_linkage"]
-                    & ~is_stopped(self.stops, consents["participant_id"], "linkage").astype("bool")
-                ).sum()
-            ),
-            "copies": [int((consents["copy"] == copy).sum()) for copy in COPY_WORDS],
-            "n_overdue": int(consents["copy_is_overdue"].sum()),
-            "n_reconsent": int((consents["reconsent"] != "").sum()),
-            "n_faults": int((consents["faults"] != "").sum()),
-            "n_incidents": int((incidents["state"] != "closed").sum()),
+    def _count(self, by: pd.Series[Any]) -> dict[str, _Counts]:
+        consents = self.consents
+        flags = {
+            "n_covered": consents["covers_questionnaires"] & consents["is_asked"],
+            "n_linkage": consents["may_be_linked"],
+            **{f"copy_{copy}": consents["copy"] == copy for copy in COPY_WORDS},
+            "n_overdue": consents["copy_is_overdue"],
+            "n_reconsent": consents["reconsent"] != "",
+            "n_faults": consents["faults"] != "",
         }
+        groups = pd.DataFrame(flags).groupby(by)
+        sums: dict[Any, dict[Any, Any]] = groups.sum().astype("int64").to_dict("index")
+        n: dict[Any, int] = groups.size().to_dict()
+        return {
+            str(name): _Counts(
+                n[name], own["n_covered"], own["n_linkage"], [own[f"copy_{copy}"] for copy in COPY_WORDS],
+                own["n_overdue"], own["n_reconsent"], own["n_faults"],
+            )
+            for name, own in sums.items()
+        }  # fmt: skip
+
+    def _count_incidents(self) -> dict[str, int]:
+        is_open = self.incidents["state"] != "closed"
+        return {str(site): int(n) for site, n in self.incidents.loc[is_open, "site_id"].value_counts().items()}
 
     def describe_stops(self) -> list[dict[str, Any]]:
         """One row per reason for leaving: how many people it ended each thing for."""
@@ -222,9 +264,10 @@ class _Page:
         ]
 
     def describe_reconciled(self) -> list[dict[str, Any]]:
+        """Of each site the first so many, the gravest first."""
         waves = {wave.id: wave.label for wave in self.study.waves}
         scopes = {scope.id: scope.label for scope in self.study.consent_scopes}
-        found = self.reconciled[self.reconciled["finding"] != "no_return"]
+        shown = self.not_covered.groupby("site_id").head(_RECORDS_SHOWN)
         return [
             {
                 "site": self.name_site(row["site_id"]),
@@ -237,7 +280,7 @@ class _Page:
                 "on": show_day(row["first_on"]),
                 "is_grave": row["finding"] in _GRAVE,
             }
-            for row in found.to_dict("records")
+            for row in shown.to_dict("records")
         ]
 
     def describe_incidents(self) -> list[dict[str, Any]]:
@@ -257,38 +300,55 @@ class _Page:
         ]
 
     def describe_people(self) -> list[dict[str, Any]]:
-        """Each site's people, those with something to see to first."""
+        """Of each site's people the first so many: those with something to see to, the gravest first, then the rest."""
+        order = self._rank()
+        ordered = self.consents.assign(order=order).sort_values(["order", "participant_id"])
+        shown = {str(site): own for site, own in ordered.groupby("site_id").head(_PEOPLE_SHOWN).groupby("site_id")}
+        n = self.consents["site_id"].value_counts().to_dict()
+        n_to_do = self.consents.loc[~self.consents["is_fine"], "site_id"].value_counts().to_dict()
+        return [
+            {
+                "name": site.name,
+                "site_id": site.site_id,
+                "rows": self._describe_consents(shown[site.site_id]) if site.site_id in shown else [],
+                "n": n.get(site.site_id, 0),
+                "n_to_do": n_to_do.get(site.site_id, 0),
+            }
+            for site in self.study.sites
+        ]
+
+    def _rank(self) -> pd.Series[int]:
+        """0 for the gravest fault, the next ones by FAULTS, then forms overdue, consents that run out, and the rest."""
+        consents, places = self.consents, {code: place for place, code in enumerate(FAULTS)}
+        worst = {text: min(places[code] for code in text.split(";")) for text in consents["faults"].unique() if text}
+        rank = pd.Series(len(FAULTS) + 2, consents.index, dtype="int64")
+        rank = rank.mask(consents["reconsent"] != "", len(FAULTS) + 1).mask(consents["copy_is_overdue"], len(FAULTS))
+        return consents["faults"].map(worst).fillna(rank).astype("int64")
+
+    def _describe_consents(self, consents: pd.DataFrame) -> list[dict[str, Any]]:
         scopes = {scope.id: scope.label for scope in self.study.consent_scopes}
+        stops = self.stops[self.stops["participant_id"].isin(consents["participant_id"])]
         stopped: dict[str, list[str]] = {}
-        for row in self.stops.itertuples(index=False):
-            stopped.setdefault(str(row.participant_id), []).append(
-                f"{STOP_WORDS[str(row.stops)]} {show_day(row.from_on)}"
-            )
-        sites = []
-        for site in self.study.sites:
-            own = self.consents[self.consents["site_id"] == site.site_id]
-            own = own.assign(is_fine=(own["faults"] == "") & ~own["copy_is_overdue"] & (own["reconsent"] == ""))
-            rows = [
-                {
-                    "participant": row["participant_id"],
-                    "signed": show_day(row["signed_on"]),
-                    "version": row["form_version"],
-                    "route": ROUTE_WORDS[row["route"]],
-                    "scopes": format_list(scopes.get(scope, scope) for scope in row["scopes"].split(";") if scope),
-                    "place": COPY_WORDS[row["copy"]],
-                    "copy_due": show_day(row["copy_due_on"]) if row["copy"] not in ("held", "seen") else "",
-                    "copy_is_late": row["copy_is_overdue"],
-                    "reconsent": show_day(row["reconsent_due_on"]),
-                    "reconsent_is_late": row["reconsent"] == "overdue",
-                    "faults": [FAULTS[code].words for code in row["faults"].split(";") if code],
-                    "stopped": stopped.get(row["participant_id"], []),
-                }
-                for row in own.sort_values(["is_fine", "participant_id"]).to_dict("records")
-            ]
-            sites.append(
-                {"name": site.name, "site_id": site.site_id, "rows": rows, "n_to_do": int((~own["is_fine"]).sum())}
-            )
-        return sites
+        for row in stops.itertuples(index=False):
+            words = f"{STOP_WORDS[str(row.stops)]} {show_day(row.from_on)}"
+            stopped.setdefault(str(row.participant_id), []).append(words)
+        return [
+            {
+                "participant": row["participant_id"],
+                "signed": show_day(row["signed_on"]),
+                "version": row["form_version"],
+                "route": ROUTE_WORDS[row["route"]],
+                "scopes": format_list(scopes.get(scope, scope) for scope in row["scopes"].split(";") if scope),
+                "place": COPY_WORDS[row["copy"]],
+                "copy_due": show_day(row["copy_due_on"]) if row["copy"] not in ("held", "seen") else "",
+                "copy_is_late": row["copy_is_overdue"],
+                "reconsent": show_day(row["reconsent_due_on"]),
+                "reconsent_is_late": row["reconsent"] == "overdue",
+                "faults": [FAULTS[code].words for code in row["faults"].split(";") if code],
+                "stopped": stopped.get(row["participant_id"], []),
+            }
+            for row in consents.to_dict("records")
+        ]
 
 
 _GRAVE = ("collected_before_consent", "parent_after_sixteen", "after_withdrawal", "before_consent")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from io import IOBase
 from pathlib import Path
 from time import time
-from typing import cast
+from typing import IO, cast
 
 import orjson
 import pyarrow as pa
@@ -23,6 +23,9 @@ import study.state
 from study.state import Events, Head, derive_schema
 
 _log = logging.getLogger(__name__)
+
+# Arrow's own allocator keeps for itself most of what a round has freed; the system's gives it back.
+pa.set_memory_pool(pa.system_memory_pool())
 
 _TAIL = 12  # bytes: the footer's length (8), the checksum of all that is before it (4)
 _STALE_SECONDS = 3600
@@ -52,7 +55,8 @@ def write_cached_events(folder: Path, study_id: str, events: Events) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part:
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
+            part = _Checked(file)
             sink = pa.PythonFile(cast(IOBase, part), mode="w")
             for table in events.tables.values():
                 with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -60,12 +64,27 @@ def write_cached_events(folder: Path, study_id: str, events: Events) -> None:
             about = {"study": study_id, "code": _compute_code_hash(), "seq": events.head.seq, "hash": events.head.hash}
             footer = orjson.dumps({**about, "kinds": list(events.tables)})
             part.write(footer + len(footer).to_bytes(8))
-            part.flush()
-            with pa.memory_map(part.name) as written:
-                part.write(zlib.crc32(written.read_buffer()).to_bytes(4))
-        Path(part.name).replace(_find_path(folder, study_id))
+            file.write(part.checksum.to_bytes(4))
+        Path(file.name).replace(_find_path(folder, study_id))
     except OSError as fault:
         _log.warning("Decoded events could not be cached in %s (%s).", folder, fault.strerror)
+
+
+class _Checked:
+    """A file to write to that keeps the checksum of what is written: mapping it for that would take its size again."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.checksum = 0
+
+    def write(self, data: bytes) -> int:
+        self.checksum = zlib.crc32(data, self.checksum)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _find_path(folder: Path, study_id: str) -> Path:

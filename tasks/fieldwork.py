@@ -9,7 +9,6 @@ from tasks.fieldwork_page import FIELDWORK_PAGE, write_fieldwork_page
 from tasks.workspace import Workspace
 
 CONSENT_PAGE = "pages/consent.html"
-REHEARSAL_BANNER = "A rehearsal or a replay: nothing is sent to anybody."
 
 
 def write_fieldwork_pages(workspace: Workspace, as_of: date) -> None:
@@ -17,7 +16,7 @@ def write_fieldwork_pages(workspace: Workspace, as_of: date) -> None:
     if not workspace.writes_pages:
         return
     study, events, written_at = workspace.study, workspace.read_events(), workspace.clock()
-    banner = "" if workspace.is_live else REHEARSAL_BANNER
-    workspace.area.put(FIELDWORK_PAGE, write_fieldwork_page(study, events, as_of, written_at, banner))
-    page = write_consent_page(study=study, events=events, as_of=as_of, written_at=written_at, banner=banner)
+    banner, name = workspace.banner, workspace.name
+    workspace.area.put(FIELDWORK_PAGE, write_fieldwork_page(study, events, as_of, written_at, banner, name))
+    page = write_consent_page(study=study, events=events, as_of=as_of, written_at=written_at, banner=banner, name=name)
     workspace.area.put(CONSENT_PAGE, page)

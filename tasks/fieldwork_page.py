@@ -48,8 +48,12 @@ _DATE_WORDS = {
 }
 
 
-def write_fieldwork_page(study: Study, events: Events, as_of: date, written_at: datetime, banner: str = "") -> bytes:
-    """The page of a day as one file of HTML, with everything in it that it shows. `banner`: stands above all else."""
+def write_fieldwork_page(
+    study: Study, events: Events, as_of: date, written_at: datetime, banner: str = "", name: str = ""
+) -> bytes:
+    """The page of a day as one file of HTML, with everything in it that it shows. `banner`: stands above all else;
+    `name`: how commands call the study (left out, by its id)."""
+    name = name or study.study_id
     matrix = derive_matrix(study, events, as_of)
     reached = derive_reached(study, events, as_of)
     curves = derive_curves(study, events, as_of)
@@ -59,6 +63,7 @@ def write_fieldwork_page(study: Study, events: Events, as_of: date, written_at: 
         title=f"Fieldwork: {study.title}",
         banner=banner,
         study=study,
+        name=name,
         as_of=format_day(as_of),
         since=format_day(since),
         written_at=format_moment_for_people(written_at),
@@ -73,7 +78,7 @@ def write_fieldwork_page(study: Study, events: Events, as_of: date, written_at: 
             ("of these late", int(matrix["n_late"].sum())),
             ("held", int(matrix["n_held"].sum())),
         ],
-        work=_describe_work(study, events, as_of),
+        work=_describe_work(study, events, as_of, name),
         matrix=_describe_matrix(study, matrix),
         curves=[_draw_curve(study, curve, as_of) for _, curve in curves.groupby(["measure", "site_id"], sort=False)],
         moves=_describe_moves(study, derive_moves(study, events, as_of, since)),
@@ -88,9 +93,9 @@ def _find_site_name(study: Study, site_id: str) -> str:
     return site.name if site else site_id or "All sites"
 
 
-def _describe_work(study: Study, events: Events, as_of: date) -> list[dict[str, Any]]:
+def _describe_work(study: Study, events: Events, as_of: date, name: str) -> list[dict[str, Any]]:
     """The work list by kind: what stands first is shown, the rest folded away."""
-    entries = derive_work_list(study, events, as_of)
+    entries = derive_work_list(study, events, as_of, name)
     groups = []
     for kind, words in KIND_WORDS.items():
         own = [

@@ -34,7 +34,6 @@ from study.contacts import compute_address_code
 from study.events import Event, MessageBounced, ReplyReceived
 from study.messages import OUR_MESSAGE_ID, find_message_codes
 from tasks.orchestration import StepFailed
-from tasks.outbox import is_of_the_world
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -93,7 +92,7 @@ def read_mailbox(workspace: Workspace, as_of: date, requested_by: str) -> Counte
     Nothing is read where no mailbox is set, nor for a replay or a rehearsal: it is the world's mailbox. Raises
     MailboxUnavailable, and StepFailed unless `as_of` is today.
     """
-    if not workspace.settings.imap_url or not is_of_the_world(workspace):
+    if not workspace.settings.imap_url or not workspace.is_of_the_world:
         return Counter()
     today = london_day(workspace.clock())
     if as_of != today:

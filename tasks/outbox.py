@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal, TypeVar
@@ -38,7 +38,7 @@ from study.events import (
     encode_canonical,
 )
 from study.messages import compute_message_code, derive_messages
-from study.state import Events
+from study.state import Events, is_in
 from tasks.contacts import load_contacts
 from tasks.files import ContentDamaged, FileMissing
 from tasks.ledger import SendingBusy, Writing
@@ -140,6 +140,7 @@ class _Waiting:
     steps: tuple[str, ...]
     """Hashes of the row that queued it, and of the rows of the steps that it takes."""
     step_participants: tuple[str, ...]
+    step_sites: tuple[str, ...]
 
 
 def queue_message(workspace: Workspace, outgoing: Outgoing, decided_at: int, as_of: date, requested_by: str) -> bool:
@@ -176,7 +177,8 @@ def queue_message(workspace: Workspace, outgoing: Outgoing, decided_at: int, as_
         events: list[Event] = [queued, *outgoing.obligations]
         people = _find_people(outgoing.participant_ids, (step.participant_id for step in outgoing.obligations))
         with workspace.ledger.writing() as writing:
-            if _has_news(writing, outgoing.site_id, people, decided_at):
+            sites = {outgoing.site_id, *(step.site_id for step in outgoing.obligations)}
+            if _has_news(writing, sites, people, decided_at):
                 return False
             standing = writing.find_keys(event.key for event in events)
             if any(not row.is_voided for row in standing.values()):
@@ -210,8 +212,9 @@ def _find_people(*several: Any) -> list[str]:
     return sorted({person for people in several for person in people if person})
 
 
-def _has_news(writing: Writing, site_id: str, participant_ids: Sequence[str], after: int) -> bool:
-    newest = writing.newest_seq(participant_ids, [site_id, ""], passing_over=STEPS_OF_SENDING, after=after)
+def _has_news(writing: Writing, site_ids: Collection[str], participant_ids: Sequence[str], after: int) -> bool:
+    """Whether anything came in since about these people, these sites or the study; a digest may be about many sites."""
+    newest = writing.newest_seq(participant_ids, {*site_ids, ""}, passing_over=STEPS_OF_SENDING, after=after)
     return newest > after
 
 
@@ -222,16 +225,11 @@ def read_kept(workspace: Workspace, content_sha256: str) -> Kept:
     return Kept(kept["name"], kept["address"], letter, tuple(kept["participant_ids"]))
 
 
-def is_of_the_world(workspace: Workspace) -> bool:
-    """Whether mail of this study goes to people: it does not in a rehearsal, a replay or a slice of one."""
-    return workspace.is_live and workspace.name == workspace.study.study_id
-
-
 def find_transport(workspace: Workspace, *, to_folder: bool = False) -> Transport:
     """How this study's messages go out: by the mail server of the settings; as files where none is set, and always in
     a replay, and where a study is rehearsed. Raises MailUnavailable for a URL that is no mail server.
     """
-    if to_folder or not is_of_the_world(workspace) or not workspace.settings.smtp_url:
+    if to_folder or not workspace.is_of_the_world or not workspace.settings.smtp_url:
         return FolderTransport(workspace.folder / OUTBOX_FOLDER)
     return SmtpTransport(workspace.settings)
 
@@ -356,7 +354,7 @@ class _Round:
             queued = standing.pop(queued_key)
             if queued.is_voided or queued.seq != message.queued_seq or standing:
                 return ""
-            if _has_news(writing, message.site_id, people, message.queued_seq):
+            if _has_news(writing, {message.site_id, *message.step_sites}, people, message.queued_seq):
                 writing.append(self._make_voids(message))
                 return "overtaken"
             writing.append([step])
@@ -423,7 +421,7 @@ def _list_waiting(messages: pd.DataFrame, events: Events) -> list[_Waiting]:
     if messages.empty:
         return []
     steps = events.frame(ObligationChased)
-    steps = steps[steps["message_id"].isin(messages["message_id"])]
+    steps = steps[is_in(steps["message_id"], messages["message_id"])]
     by_message = dict(list(steps.groupby("message_id")))
     waiting = []
     for row in messages.to_dict("records"):
@@ -438,6 +436,7 @@ def _list_waiting(messages: pd.DataFrame, events: Events) -> list[_Waiting]:
                 queued_on=row["queued_on"].date(),
                 steps=(row["queued_hash"], *own["hash"]),
                 step_participants=tuple(own["participant_id"]),
+                step_sites=tuple(own["site_id"]),
             )
         )
     return waiting

@@ -92,11 +92,11 @@ def write_codebook_page(codebook: Mapping[str, Any]) -> bytes:
         "codebook.html.jinja",
         title=f"Codebook: {codebook['title']}",
         codebook=codebook,
-        instruments=[_describe_items(entry) for entry in codebook["instruments"]],
+        instruments=[describe_items(entry) for entry in codebook["instruments"]],
     )
 
 
-def _describe_items(instrument: Mapping[str, Any]) -> dict[str, Any]:
+def describe_items(instrument: Mapping[str, Any]) -> dict[str, Any]:
     """An instrument for its page: what all items have in common is said once, above the table, and not in each row."""
     rows = [
         {

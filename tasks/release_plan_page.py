@@ -26,12 +26,13 @@ _COLUMNS = (
 _DAYS = ("opens_on", "due_on", "closes_on")
 
 
-def write_release_plan_page(plan: ReleasePlan, written_at: datetime) -> bytes:
-    """The plan as one page of HTML. Each person is named by identifier alone."""
+def write_release_plan_page(plan: ReleasePlan, written_at: datetime, banner: str = "") -> bytes:
+    """The plan as one page of HTML. Each person is named by identifier alone. `banner`: stands above all else."""
     counts = plan.rows["decision"].value_counts()
     return render_page(
         "release_plan.html.jinja",
         title=f"What would be sent: {plan.study.title}",
+        banner=banner,
         study=plan.study,
         as_of=format_day(plan.as_of),
         written_at=format_moment_for_people(written_at),

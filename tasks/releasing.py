@@ -127,7 +127,7 @@ def find_plan(workspace: Workspace, as_of: date) -> ReleasePlan:
 
 def write_release_plan(workspace: Workspace, plan: ReleasePlan) -> str:
     """Write the page and the workbook of a plan into the study's files; where they are."""
-    workspace.area.put(PLAN_PAGE, write_release_plan_page(plan, workspace.clock()))
+    workspace.area.put(PLAN_PAGE, write_release_plan_page(plan, workspace.clock(), workspace.banner))
     workspace.area.put(PLAN_WORKBOOK, write_release_plan_workbook(plan))
     return f"{workspace.area.place}/{PLAN_PAGE}"
 

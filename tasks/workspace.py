@@ -65,6 +65,16 @@ class Workspace:
         return self.clock is read_clock
 
     @property
+    def is_of_the_world(self) -> bool:
+        """Whether what this study sends goes to people: it does not in a rehearsal, a replay or a slice of one."""
+        return self.is_live and self.name == self.study.study_id
+
+    @property
+    def banner(self) -> str:
+        """What stands above all else on a page of a study that is not of the world."""
+        return "" if self.is_of_the_world else "A rehearsal or a replay: nothing is sent to anybody."
+
+    @property
     def cache_folder(self) -> Path:
         """Decoded events of the ledger; may be deleted at any time."""
         return self.folder / "cache"
@@ -120,9 +130,12 @@ def _open_live(study_id: str) -> Workspace:
 
 
 def create_workspace(
-    study_id: str, *, settings: Settings, name: str | None = None, clock: Clock = read_clock
+    study_id: str, *, settings: Settings, name: str | None = None, clock: Clock = read_clock, is_synced: bool = True
 ) -> Workspace:
-    """Open, and on first use create, the ledger and the file area of a study."""
+    """Open, and on first use create, the ledger and the file area of a study.
+
+    Without `is_synced` a power cut may take what was written last: of a rehearsal, which can be played again.
+    """
     own = settings.data_folder / (name or study_id) / OWN_DEFINITIONS
     if own.is_dir():
         settings = settings.model_copy(update={"sites_config": own})
@@ -141,8 +154,9 @@ def create_workspace(
             secret_key=settings.s3_secret_key.get_secret_value() or None,
         )
     else:
-        area = FolderArea(folder)
-    return Workspace(name, study, instruments, Ledger.open(url, name, clock), area, settings, folder, clock)
+        area = FolderArea(folder, is_synced=is_synced)
+    ledger = Ledger.open(url, name, clock, is_synced=is_synced)
+    return Workspace(name, study, instruments, ledger, area, settings, folder, clock)
 
 
 def adopt_configuration(workspace: Workspace, as_of: date, requested_by: str) -> list[Event]:

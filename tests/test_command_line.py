@@ -47,7 +47,7 @@ def test_a_query_that_no_return_will_close_is_closed_by_hand_once(study: str) ->
     assert (code, said) == (0, "luton-0001 was closed before; nothing was changed.")
     code, said = run("ledger", study, "--by", "Anna Price")
     assert "query closed" in said
-    assert said.endswith("1 rows.")
+    assert said.endswith("1 row.")
 
 
 def test_a_query_that_does_not_exist_is_not_closed(study: str) -> None:

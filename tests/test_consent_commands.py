@@ -149,11 +149,12 @@ def test_erasing_is_shown_first_and_done_only_when_told(workspace: Workspace) ->
     head = workspace.ledger.head()
     code, said = erase()
     assert code == 0
+    assert "LUT-001 has not left the study: is it the right one?" in said
     assert "LUT-001 (luton): what was given from 1 July 2017 on, 0 records." in said
     assert "Nothing was changed. To do it: the same with --yes" in said
     assert workspace.ledger.head() == head
     said = erase("--yes")[1]
-    assert "Erased." in said
+    assert "No file held anything of it, so nothing was deleted. The decision is on record." in said
     assert workspace.ledger.head().seq == head.seq + 1
     assert "everything" in erase("--beyond-limit")[1]
 

@@ -137,6 +137,22 @@ def test_each_person_has_a_row_and_the_troubled_come_first(full: str) -> None:
     assert by_person["LUT-003"][5] == "not told, due 12 Mar 2018"
 
 
+def test_of_many_people_those_are_shown_who_want_something_most() -> None:
+    fine = [signed("2017-09-01", f"LUT-{n:03d}", copy_filed="yes") for n in range(3)]
+    overdue = [signed("2017-09-01", f"LUT-{n:03d}", copy_filed="no") for n in range(3, 55)]
+    grave = [signed("2017-09-05", "LUT-099", copy_filed="yes"), collected("2017-09-04", person="LUT-099")]
+    uncovered = [collected("2017-09-04", person=f"DEV-{n:03d}") for n in range(53)]
+    page = write_page(make_study(), tell(*fine, *overdue, *grave, *uncovered))
+    people = [row[0] for row in read_tables(page)["Luton: each consent"][1:]]
+    assert people == ["LUT-099", *(f"LUT-{n:03d}" for n in range(3, 52))]
+    assert "56 consents, 53 to see to" in page
+    shown = read_text(page)
+    assert "6 more, 3 of them to see to: summative consent show trial --site luton --all lists them all." in shown
+    records = [row[0] for row in read_tables(page)["Records that no consent covers"][1:]]
+    assert records == ["Devon"] * 50 + ["Luton"]
+    assert "3 more: summative consent reconcile trial lists them all." in shown
+
+
 def test_an_empty_study_says_so(empty: str) -> None:
     text = read_text(empty)
     for sentence in (

@@ -82,6 +82,10 @@ answer_days = 10
 coordinator = "fieldwork_coordinator"
 manager = "project_manager"
 
+[[held_files]]
+keep = "nothing"
+source = "A proposal."
+
 [[figures]]
 id = "care_plans"
 label = "Care plans"

@@ -33,6 +33,7 @@ from tasks.ledger import Ledger, SendingBusy
 from tasks.mail import FolderTransport, MailRefused, MailUnavailable, SmtpTransport
 from tasks.outbox import (
     Letter,
+    Outgoing,
     SendingFailed,
     SendingRefused,
     find_transport,
@@ -626,6 +627,26 @@ def test_a_file_that_was_being_written_is_looked_for(filed: Workspace, has_file:
     (path,) = transport.folder.iterdir()
     assert (path.read_bytes() == b"there") is has_file
     assert filed.ledger.head().seq == before + 3
+
+
+@pytest.mark.parametrize(("about", "outcome"), [("devon", "overtaken"), ("hampshire", "sent")])
+def test_a_digest_about_several_sites_is_overtaken_by_news_of_any_of_them(
+    filed: Workspace, about: str, outcome: str
+) -> None:
+    day = today(filed)
+
+    def make(number: int) -> Outgoing:
+        message_id = f"digest-{day}-{number}"
+        steps = tuple(make_step(message_id, f"{site}-{number}", day, site) for site in ("luton", "devon"))
+        message = make_outgoing(number, day, message_id=message_id, obligations=steps, participant_ids=())
+        return replace(message, site_id="")
+
+    head = filed.ledger.head().seq
+    assert queue_message(filed, make(1), head, day, BY)
+    head = filed.ledger.head().seq
+    tell_news(filed, about)
+    assert queue_message(filed, make(2), head, day, BY) is (outcome == "sent")
+    assert send(filed)[outcome] == (2 if outcome == "sent" else 1)
 
 
 def test_an_overtaken_sender_does_not_hand_over(workspace: Workspace, server: MailServer) -> None:

@@ -15,12 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import tasks.files
 import tasks.releases
 from study.datasets import PARTICIPANTS, ReleaseFault
 from study.events import ReleaseFrozen, ReturnAccepted, Voided
 from study.state import parse_head
-from tasks.files import FileArea, S3Area
+from tasks.files import FileArea, FolderArea, S3Area
 from tasks.releases import Release, encode_csv, encode_parquet, encode_table, freeze_release, read_manifest
 from tasks.workspace import Workspace, adopt_configuration
 from tests.releases import BY, MMSE, enrol, fill_study, move_clock, open_study, send
@@ -323,7 +322,7 @@ def test_a_crash_while_publishing_leaves_no_release(
     stored: Workspace, monkeypatch: pytest.MonkeyPatch, n_written: int
 ) -> None:
     # One file of a release is written by the one on a folder, by the other on S3.
-    owner, name = (S3Area, "put") if isinstance(stored.area, S3Area) else (tasks.files, "_write_synced")
+    owner, name = (S3Area, "put") if isinstance(stored.area, S3Area) else (FolderArea, "_write")
     write, written = getattr(owner, name), 0
 
     def write_some(*arguments: object, **named: object) -> object:

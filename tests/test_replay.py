@@ -426,7 +426,7 @@ def test_a_score_that_differs_from_the_trials_is_found_by_the_command(
         (["rehearse", "--until", "2012-07-08"], 1, "its workbooks are posted from 2012-07-09 to 2015-03-09."),
         (["rehearse", "--until", "2015-03-10"], 1, "its workbooks are posted from 2012-07-09 to 2015-03-09."),
         (["rehearse", "--sites", "702", "--until", "2014-01-01"], 1, "posted from 2013-07-08 to 2013-11-18."),
-        (["rehearse", "--until", "31.1.2013"], 2, "is not a date. Write it as 2013-01-31."),
+        (["rehearse", "--until", "1/31/2013"], 2, "has no month 31"),
         (["rehearse", "--every", "0d"], 2, "is not a rhythm of study days"),
         (["rehearse", "--every", "32"], 2, "is not a rhythm of study days"),
         (["rehearse", "day_centres"], 2, '"day_centres" cannot be rehearsed. What can: cdisc_pilot and ipc.'),

@@ -1,10 +1,12 @@
 """Folding rows into frames: literal ledgers, read as of a date and as known at a moment."""
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from study.approval_entries import foresee
@@ -37,6 +39,7 @@ from study.state import (
     derive_queries,
     derive_returns,
     format_moment,
+    is_in,
     parse_head,
     parse_moment,
     remembered,
@@ -420,3 +423,72 @@ def test_a_remembered_fold_stands_until_what_it_read_changes() -> None:
     assert computed == ["screened", "days", "everything"]
     assert len(list_days(study, events, FIRST_DAY)) == 1
     assert len(list_days(study, events, FIRST_DAY - timedelta(days=1))) == 0
+
+
+def test_of_a_large_result_only_the_last_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("study.state._MANY", 1)
+    computed: list[date] = []
+
+    @remembered
+    def count_twice(study: Any, events: Events, as_of: date) -> pd.DataFrame:
+        computed.append(as_of)
+        return pd.DataFrame({"n": [events.count_rows()] * 2})
+
+    study, events, next_day = cast(Any, object()), Events({}), date(2018, 3, 2)
+    for on in (FIRST_DAY, FIRST_DAY, next_day, next_day, FIRST_DAY):
+        assert len(count_twice(study, events, on)) == 2
+    assert computed == [FIRST_DAY, next_day, FIRST_DAY]
+
+
+def test_rows_of_a_site_are_those_of_the_table_whatever_the_view() -> None:
+    early, late = (datetime(2024, 3, day, 9, tzinfo=UTC) for day in (4, 11))
+    events = tell(
+        (screened("P1", "2024-03-01", site_id="b"), early),
+        (screened("P2", "2024-03-02", site_id="a"), early),
+        (screened("P3", "2024-03-09", site_id="b"), late),
+    )
+    for view in (events, events.select(as_of=date(2024, 3, 5)), events.select(known_at=early)):
+        table = view.table(ParticipantScreened)
+        for site_id in ("a", "b", "c"):
+            own = [row for row in table.to_pylist() if row["site_id"] == site_id]
+            assert view.table_of_site(ParticipantScreened, site_id).to_pylist() == own
+    assert events.table_of_site(ParticipantScreened, "b")["participant_id"].to_pylist() == ["P1", "P3"]
+
+
+def test_what_was_looked_at_is_looked_at_anew_once_there_are_new_rows_or_a_void() -> None:
+    rows = (
+        screened("P1"), screened("P2"), accepted("P1", 1),
+        on("2024-03-02", Voided, voids=name_hash(1), reason="entered_in_error", site_id=""),
+        screened("P3"),
+    )  # fmt: skip
+    whole = tell(*rows)
+    parts = {kind: table.to_pylist() for kind, table in whole.tables.items()}
+
+    def step(events: Events, seq: int) -> Events:
+        new = {
+            kind: table.filter(pc.equal(table["seq"], pa.scalar(seq)))
+            for kind, table in whole.tables.items()
+            if any(row["seq"] == seq for row in parts[kind])
+        }
+        return events.extend([new], Head(seq, name_hash(seq)))
+
+    def list_people(events: Events) -> list[str]:
+        found: list[str] = events.frame(ParticipantScreened)["participant_id"].tolist()
+        assert events.table(ParticipantScreened)["participant_id"].to_pylist() == found
+        assert events.table_of_site(ParticipantScreened, rows[0].site_id)["participant_id"].to_pylist() == found
+        return found
+
+    events, seen = Events({}), []
+    for seq in range(1, len(rows) + 1):
+        events = step(events, seq)
+        seen.append(list_people(events))
+        own = events.frame(ParticipantScreened)
+        own["participant_id"] = "changed"  # a caller's frame is the caller's own
+        assert list_people(events) == seen[-1]
+    assert seen == [["P1"], ["P1", "P2"], ["P1", "P2"], ["P2"], ["P2", "P3"]]
+
+
+def test_membership_of_text_is_that_of_pandas() -> None:
+    texts = pd.Series(["a", "b", None, "a", ""], index=[5, 3, 1, 0, 9], dtype="str")
+    for among in (["a"], [], ["c", ""], pd.Series(["b", "a"], dtype="str"), pd.Series([], dtype="str")):
+        assert is_in(texts, among).equals(texts.isin(among))

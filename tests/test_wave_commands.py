@@ -91,7 +91,7 @@ def test_what_was_told_is_sent_and_nothing_else(workspace: Workspace) -> None:
         (("--send", "--expect", "3", "--by", BY, "--as-of", "2017-07-09"), "today is 10 July 2017"),
         (("--wave", "follow_up_9m"), 'trial has no wave "follow_up_9m". Did you mean'),
         (("--site", "leeds"), 'trial has no site "leeds"'),
-        (("--as-of", "10/07/2017"), "is not a date"),
+        (("--as-of", "07/13/2017"), "has no month 13"),
     ],
 )
 def test_what_is_typed_wrong_is_told_and_nothing_is_sent(
@@ -114,8 +114,9 @@ def test_what_is_held_is_listed_and_written(workspace: Workspace, tmp_path: Path
     assert rows[0][:3] == ("Site", "Participant", "Wave")
     assert len(rows) == 3
     run("held", "--site", "devon", "--to", str(tmp_path / "held.csv"))
+    assert "cannot be written: No such file" in run("held", "--to", str(tmp_path / "no_folder" / "held.csv"))[1]
     assert pd.read_csv(tmp_path / "held.csv")["participant_id"].tolist() == [identify(1, "devon"), identify(2, "devon")]
-    assert "0 questionnaires are held" in run("held", "--site", "luton")[1]
+    assert "Nothing is held" in run("held", "--site", "luton")[1]
     assert "is written as .xlsx or .csv" in run("held", "--to", str(tmp_path / "held.doc"))[1]
 
 
