@@ -76,7 +76,7 @@ def derive_study_codebook(
         "codes": _describe_codes(study),
         "accepts_unscheduled": study.accepts_unscheduled,
         "assumptions": [{"id": entry.id, "text": entry.text} for entry in study.assumptions],
-        "instruments": [_describe_instrument(instruments[name]) for name in study.instruments],
+        "instruments": [describe_instrument(instruments[name]) for name in study.instruments],
         "planned_instruments": [{"id": entry.id, "label": entry.label} for entry in study.planned_instruments],
     }
 
@@ -98,8 +98,9 @@ def _describe_codes(study: Study) -> dict[str, dict[str, str]]:
     }
 
 
-def _describe_instrument(instrument: Instrument) -> dict[str, Any]:
-    """An instrument with its items: in words as `derive_codebook_rows` has them, levels and codes as tables too."""
+def describe_instrument(instrument: Instrument) -> dict[str, Any]:
+    """An instrument with its items: in words as `derive_codebook_rows` has them, levels and codes as tables too; its
+    scales, value sets, unit costs and rules between items."""
     rows = derive_codebook_rows(instrument).drop(columns="instrument").to_dict("records")
     return {
         "id": instrument.id,
@@ -109,6 +110,7 @@ def _describe_instrument(instrument: Instrument) -> dict[str, Any]:
         "licence": instrument.licence,
         "respondents": list(instrument.respondents),
         "forms": list(instrument.forms),
+        "recall": instrument.recall,
         "items": [
             {
                 "item": item.id,
@@ -119,9 +121,34 @@ def _describe_instrument(instrument: Instrument) -> dict[str, Any]:
                 "levels": {str(code): label for code, label in item.levels.items()},
                 "missing_codes": {str(code): reason for code, reason in item.missing_codes.items()},
                 "asked_if": row["asked_if"],
+                "respondents": list(item.respondents),
+                "forms": list(item.forms),
                 "scales": row["scales"].split(),
             }
             for item, row in zip(instrument.items, rows, strict=True)
         ],
-        "scales": derive_scale_rows(instrument).drop(columns="instrument").to_dict("records"),
+        "choice_groups": [group.model_dump(mode="json") for group in instrument.choice_groups],
+        "scales": [
+            {**row, "values": {item: {str(k): v for k, v in of.items()} for item, of in scale.long_values.items()}}
+            for scale, row in zip(
+                instrument.scales,
+                derive_scale_rows(instrument).drop(columns="instrument").to_dict("records"),
+                strict=True,
+            )
+        ],
+        "default_value_set": instrument.default_value_set,
+        "value_sets": [
+            {
+                "id": value_set.id,
+                "label": value_set.label,
+                "country": value_set.country,
+                "citation": value_set.citation,
+                "source": value_set.source,
+                "decimals": value_set.decimals,
+                "covariates": list(value_set.covariates),
+            }
+            for value_set in instrument.value_sets
+        ],
+        "unit_costs": instrument.unit_costs.model_dump(mode="json") if instrument.unit_costs else None,
+        "rules": [{"id": rule.id, "says": rule.says, "severity": rule.severity} for rule in instrument.rules],
     }

@@ -17,7 +17,7 @@ from pandera.errors import SchemaErrors
 
 from study.instruments import MISSING_REASONS, Instrument
 from study.protocol import Study
-from study.scoring import derive_scores
+from study.scoring import derive_people, derive_scores
 from study.validation import derive_response_schema
 
 NOT_ALLOCATED = "not_allocated"
@@ -138,7 +138,8 @@ def derive_scores_table(responses: pd.DataFrame, study: Study, instruments: Mapp
     """One row per scale of every record of `responses`: SCORES; scored by each instrument's own definition.
 
     `responses` must have passed `find_response_faults`. An item of which a record says nothing (the instrument gained
-    it later) is not_returned, so that no rule takes it for one that routing skipped.
+    it later) is not_returned, so that no rule takes it for one that routing skipped. Scores by age and sex take them
+    from the questionnaires among `responses` that tell them.
     """
     parts = [SCORES.shape(pd.DataFrame(columns=SCORES.column_names))]
     for instrument_id, rows in responses.groupby("instrument", sort=True):
@@ -150,8 +151,9 @@ def derive_scores_table(responses: pd.DataFrame, study: Study, instruments: Mapp
         reasons = np.full(values.shape, "not_returned", dtype=object)
         reasons[record, item] = rows["missing_reason"].fillna("")
         wide = pd.DataFrame(values, columns=instrument.item_ids)
-        scores = derive_scores(instrument, wide, pd.DataFrame(reasons, columns=instrument.item_ids))
-        scores["missing_reason"] = scores["missing_reason"].where(scores["missing_reason"] != "")
+        people = derive_people(records, responses, instruments) if instrument.covariates else None
+        scores = derive_scores(instrument, wide, pd.DataFrame(reasons, columns=instrument.item_ids), people)
+        scores["missing_reason"] = scores["missing_reason"].astype("str").where(scores["missing_reason"] != "")
         parts.append(SCORES.shape(scores.join(records)))
     return _sort_by_key(pd.concat(parts, ignore_index=True), study, instruments, "scale")
 

@@ -1,35 +1,36 @@
-"""Instruments as data: what a definition may say, and every fault of a definition found at once.
+"""Instruments as data: what a definition may say, and how that reads in words.
 
-An instrument is a folder with ``definition.toml`` (items, missing codes, scales) and ``worked_examples.csv`` (answers
-with the scores that they must give). This module turns their bytes into a frozen :class:`Instrument`, or raises
-:class:`DefinitionFaults` with one sentence per fault, written for the person who wrote the definition.
+An instrument is a folder with ``definition.toml`` (items, missing codes, scales, rules between items) and
+``worked_examples.csv`` (answers with the scores that they must give); where scores come from a published table, with
+``value_sets/*.csv``; where they are costs, with the ``unit_costs.csv`` that a study supplies. `study.instrument_parser`
+turns their bytes into the frozen :class:`Instrument` of this module.
 
-Three rules of the language are judgement calls:
+Four rules of the language are judgement calls:
 
 - A code is an answer where it is one of the item's levels (or within its range), and a missing code only elsewhere:
   9 may mean "not answered" in one item and nine in another. An item that claims one code for both is a fault.
 - Only ``prorated_sum`` may go without an item. A plain sum over fewer items would silently be a lower score.
 - The stated minimum and maximum of a scale must be what its items can reach: a wrong weight or a forgotten item
   shows there.
+- A scale is taken for one of effects on a common cause (``reflective``) only where the definition says so: agreement
+  among the items of a preference-based or a counting measure means nothing.
 """
 
-import csv
-import io
-import math
-import re
-import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from study.value_sets import VALUE_SETS_FOLDER, ValueSet
+
 MISSING_REASONS = ("not_asked", "not_answered", "refused", "not_applicable", "not_returned", "illegible")
 RESPONDENTS = ("self", "proxy", "carer", "manager")
 FORMS = ("standard", "easy_read")
-METHODS = ("sum", "prorated_sum", "product", "count", "mapping", "weighted")
+METHODS = ("sum", "prorated_sum", "product", "count", "mapping", "weighted", "valued_sum", "value_set", "cost")
+SEVERITIES = ("hard", "soft")
 # What a definition that declares no table of its own means by a negative code.
 DEFAULT_MISSING_CODES: Mapping[int, str] = {
     -9: "not_answered",
@@ -45,16 +46,11 @@ EVIDENCE = ("published_table", "published_rule", "trial_record", "hand_computed"
 
 DEFINITION_FILE = "definition.toml"
 EXAMPLES_FILE = "worked_examples.csv"
+UNIT_COSTS_FILE = "unit_costs.csv"
 
-Method = Literal["sum", "prorated_sum", "product", "count", "mapping", "weighted"]
+Method = Literal["sum", "prorated_sum", "product", "count", "mapping", "weighted", "valued_sum", "value_set", "cost"]
 
-_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,31}")  # 32 characters: what Stata takes as the name of a variable
-_LEVEL_RANGE = re.compile(r"(-?[0-9]{1,5}) to (-?[0-9]{1,5})")
-_CODE = re.compile(r"-?[0-9]{1,5}")  # longer ones could be identifiers, and are never shown in a message
-_LARGEST = 1_000_000_000
-_EXAMPLE_COLUMNS = ("example", "evidence", "source", "decimals")
-_EXPECTED = "expected_"
-_SHEET_TITLE_FORBIDDEN = set("[]:*?/\\")
+_MOST_IN_WORDS = 8  # values of a table that a rule still says in a sentence
 
 
 class DefinitionFaults(ValueError):
@@ -81,7 +77,9 @@ class Item(_Model):
 
     A ``level`` item takes the codes of ``levels``; a ``number`` item anything from ``minimum`` to ``maximum``, both
     included, and only whole numbers if ``whole_numbers``. ``missing_codes`` holds the codes that mean "no answer" in
-    this item: the instrument's, with the item's own put over them, less those that are answers here.
+    this item: the instrument's, with the item's own put over them, less those that are answers here. ``respondents``
+    and ``forms``: who is asked it and on which form, empty for all of the instrument's. ``provides``: what the answer
+    says about the person that scores of other instruments rest on: their age in years on that day, or their sex.
     """
 
     id: str
@@ -93,6 +91,9 @@ class Item(_Model):
     whole_numbers: bool = False
     missing_codes: dict[int, str] = {}
     asked_if: Condition | None = None
+    respondents: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    provides: Literal["", "age", "sex"] = ""
 
     @property
     def lowest(self) -> float:
@@ -120,6 +121,20 @@ class Item(_Model):
         codes = ", ".join(f"{code} {reason.replace('_', ' ')}" for code, reason in self.missing_codes.items())
         return f"{self.answers_in_words}, or {codes}" if codes else self.answers_in_words
 
+    def is_answer(self, value: float) -> bool:
+        """Whether this is one of the item's levels, or within its range."""
+        if self.type == "level":
+            return value in self.levels
+        return self.lowest <= value <= self.highest and (not self.whole_numbers or float(value).is_integer())
+
+    @property
+    def whom_in_words(self) -> str:
+        """Who is asked it and on which form, "" for everybody: "of self or proxy", "on the easy-read form"."""
+        words = [f"of {_either(self.respondents)}"] if self.respondents else []
+        if self.forms:
+            words.append(f"on the {_either(form.replace('_', '-') for form in self.forms)} form")
+        return " ".join(words)
+
 
 class MissingRule(_Model):
     """When a scale may do without an item.
@@ -134,8 +149,70 @@ class MissingRule(_Model):
     not_asked_as: float | None = None
 
 
+class ChoiceGroup(_Model):
+    """A question with several answers: an item for each choice, 1 if it was chosen and 0 if not.
+
+    ``choices``: the words of each item's choice. One of ``exclusive`` ("none of these") cannot stand beside another.
+    """
+
+    id: str
+    label: str
+    items: tuple[str, ...]
+    choices: tuple[str, ...]
+    exclusive: tuple[str, ...] = ()
+
+
+class AnswerTest(_Model):
+    """True of a record in which each of ``items`` is answered as told: with one of ``equals``, with ``at_least`` or
+    ``at_most`` a number, or with more than the item ``above`` is answered. Exactly one of these is given."""
+
+    items: tuple[str, ...]
+    equals: tuple[int, ...] = ()
+    at_least: float | None = None
+    at_most: float | None = None
+    above: str = ""
+
+
+class Rule(_Model):
+    """Answers that cannot (hard) or can hardly (soft) stand beside each other: all tests are true of one record.
+
+    ``says`` is what is wrong then, for the site; the fault is told of the last item named, which no other rule's is.
+    """
+
+    id: str
+    says: str
+    severity: Literal["hard", "soft"]
+    never_together: tuple[AnswerTest, ...]
+
+    @property
+    def last_item(self) -> str:
+        return self.never_together[-1].items[-1]
+
+
+class Caution(_Model):
+    """What a reader of these scores must know where the answers came on one of these forms or from one of these
+    respondents; empty: from all."""
+
+    scales: tuple[str, ...]
+    text: str
+    forms: tuple[str, ...] = ()
+    respondents: tuple[str, ...] = ()
+
+
+class UnitCosts(_Model):
+    """What a contact, an hour or a night costs, from the table that the study supplies: by item, in one price year."""
+
+    costs: dict[str, float]
+    units: dict[str, str]
+    price_year: str
+    editions: tuple[str, ...]
+
+
 class Scale(_Model):
-    """One score of the instrument: how it follows from items or from scales defined before it."""
+    """One score of the instrument: how it follows from items or from scales defined before it.
+
+    ``times`` and ``plus`` are applied last: score x times + plus.
+    """
 
     id: str
     label: str
@@ -145,15 +222,35 @@ class Scale(_Model):
     maximum: float
     missing: MissingRule = MissingRule()
     scale_to: float | None = None  # prorated_sum: the score of somebody with the highest answer everywhere
-    weights: dict[str, float] = {}  # weighted
+    weights: dict[str, float] = {}  # weighted, cost
     counted: tuple[int, ...] = ()  # count: the answers that count
     values: dict[int, float] = {}  # mapping: answer -> score; empty means the answer itself
+    item_values: dict[str, dict[int, float]] = {}  # valued_sum: item -> answer -> value
+    value_set: str = ""  # value_set: the id of the table
+    times: float = 1.0
+    plus: float = 0.0
     zero_if: Condition | None = None  # the score is 0 then, whatever else is missing
+    reflective: bool = False
+    price_year: str = ""  # cost
 
     @property
     def rule_in_words(self) -> str:
         """The scoring rule for a codebook, missing items included."""
-        return f"{_METHOD_WORDS[self.method](self)}; {self._missing_in_words}"
+        return f"{_METHOD_WORDS[self.method](self)}{self._transform_in_words}; {self._missing_in_words}"
+
+    @property
+    def long_values(self) -> dict[str, dict[int, float]]:
+        """What answers are worth, by item, where that takes a table to say; otherwise the rule says it."""
+        tables = list(self.item_values.values())
+        if self.values and len(self.values) > _MOST_IN_WORDS:
+            return {self.items[0]: self.values}
+        return self.item_values if any(table != tables[0] for table in tables) else {}
+
+    @property
+    def _transform_in_words(self) -> str:
+        times = "" if self.times == 1 else f", times {self.times:g}"
+        sign = "minus" if self.plus < 0 else "plus"
+        return times + ("" if self.plus == 0 else f", {sign} {abs(self.plus):g}")
 
     @property
     def _missing_in_words(self) -> str:
@@ -178,16 +275,30 @@ _METHOD_WORDS: Mapping[str, Callable[[Scale], str]] = {
     "product": lambda _: "product of the items",
     "count": lambda scale: f"number of items answered {_either(scale.counted)}",
     "mapping": lambda scale: (
-        "by table: " + ", ".join(f"{k} gives {v:g}" for k, v in scale.values.items())
-        if scale.values
-        else "the answer itself"
+        "the answer itself"
+        if not scale.values
+        else "by its table of values"
+        if scale.long_values
+        else "by table: " + ", ".join(f"{k} gives {v:g}" for k, v in scale.values.items())
     ),
     "weighted": lambda scale: "sum of item x weight: " + ", ".join(f"{k} x {v:g}" for k, v in scale.weights.items()),
+    "valued_sum": lambda scale: (
+        "sum of what each answer is worth by its table of values"
+        if scale.long_values
+        else "sum of what each answer is worth: "
+        + ", ".join(f"{k} gives {v:g}" for k, v in scale.item_values[scale.items[0]].items())
+    ),
+    "value_set": lambda scale: f"by the published table {scale.value_set}",
+    "cost": lambda scale: (
+        f"sum of item x unit cost, at prices of {scale.price_year}: "
+        + ", ".join(f"{k} x {v:g}" for k, v in scale.weights.items())
+    ),
 }
 
 
 class WorkedExample(_Model):
-    """Answers (as text, as they stand in the file) and what each scale must give: a number or a missing reason."""
+    """Answers (as text, as they stand in the file) and what each scale must give: a number or a missing reason.
+    ``person``: age and sex, where scores depend on them."""
 
     example: str
     evidence: str
@@ -195,6 +306,7 @@ class WorkedExample(_Model):
     decimals: int
     answers: dict[str, str]
     expected: dict[str, str]
+    person: dict[str, str] = {}
 
 
 class Instrument(_Model):
@@ -212,6 +324,14 @@ class Instrument(_Model):
     items: tuple[Item, ...]
     scales: tuple[Scale, ...]
     worked_examples: tuple[WorkedExample, ...] = ()
+    recall: str = ""
+    default_value_set: str = ""
+    value_sets: tuple[ValueSet, ...] = ()
+    unit_costs: UnitCosts | None = None
+    choice_groups: tuple[ChoiceGroup, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    cautions: tuple[Caution, ...] = ()
+    has_costs: bool = False
 
     def __hash__(self) -> int:
         """Instruments with equal fields hash alike; plans of checking and scoring are kept by it."""
@@ -231,6 +351,25 @@ class Instrument(_Model):
     def find_scale(self, scale_id: str) -> Scale | None:
         return next((scale for scale in self.scales if scale.id == scale_id), None)
 
+    def find_value_set(self, value_set_id: str) -> ValueSet | None:
+        return next((value_set for value_set in self.value_sets if value_set.id == value_set_id), None)
+
+    @cached_property
+    def covariates(self) -> tuple[str, ...]:
+        """What scores need to know of the person besides the answers: age and sex, or nothing."""
+        used = [value_set.covariates for value_set in self.value_sets]
+        return max(used, key=len, default=())
+
+    def is_default(self, scale: Scale) -> bool:
+        """Whether this is the score by the value set to be used where nothing else is asked for."""
+        return scale.value_set != "" and scale.value_set == self.default_value_set
+
+
+def is_instrument_file(name: str) -> bool:
+    """Whether a file of an instrument's folder, by its path within it, is one that a definition can have."""
+    is_table = name.startswith(f"{VALUE_SETS_FOLDER}/") and name.endswith(".csv")
+    return is_table or name in (DEFINITION_FILE, EXAMPLES_FILE, UNIT_COSTS_FILE)
+
 
 def find_suggestion(word: str, known: Iterable[str]) -> str:
     """' Did you mean "x"?' for the known word nearest to ``word``, or '' when none is near."""
@@ -241,526 +380,6 @@ def find_suggestion(word: str, known: Iterable[str]) -> str:
 def _either(words: Iterable[object]) -> str:
     *rest, last = (str(word) for word in words)
     return f"{', '.join(rest)} or {last}" if rest else last
-
-
-def parse_instrument(folder_name: str, files: Mapping[str, bytes]) -> Instrument:
-    """Parse one folder of instruments/.
-
-    ``files`` maps file names to contents; ``definition.toml`` and ``worked_examples.csv`` are read. Raises
-    :class:`DefinitionFaults` with every fault found, each beginning with ``instruments/<folder_name>``.
-    """
-    parser = _Parser(folder_name)
-    instrument = parser.parse(files)
-    if parser.faults or instrument is None:
-        raise DefinitionFaults(parser.faults)
-    return instrument
-
-
-class _Parser:
-    """Reads one definition and keeps going after a fault: the author is told everything in one go."""
-
-    def __init__(self, folder_name: str) -> None:
-        self.folder_name = folder_name
-        self.faults: list[str] = []
-
-    def fault(self, text: str) -> None:
-        self.faults.append(f"instruments/{self.folder_name}: {text}")
-
-    # Reading one value --------------------------------------------------------------------------------------------
-
-    def refuse_unknown(self, table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-        for key in table:
-            if key not in known:
-                hint = find_suggestion(key, known) or f" Known: {_listed(known)}."
-                self.fault(f'{where}"{key}" is no word of a definition here.{hint}')
-
-    def text(self, table: Mapping[str, Any], key: str, where: str) -> str:
-        value = table.get(key)
-        if value is None:
-            self.fault(f'{where}"{key}" is missing. Add {key} = "...".')
-        elif not isinstance(value, str) or not value.strip():
-            self.fault(f'{where}"{key}" must be text in quotes that is not empty.')
-        else:
-            return value.strip()
-        return ""
-
-    def number(self, table: Mapping[str, Any], key: str, where: str, *, required: bool = True) -> float | None:
-        value = table.get(key)
-        if value is None:
-            if required:
-                self.fault(f'{where}"{key}" is missing. Add {key} = a number.')
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
-            self.fault(f'{where}"{key}" must be a number without quotes, at most {_LARGEST:,}.')
-        else:
-            return float(value)
-        return None
-
-    def words(self, table: Mapping[str, Any], key: str, where: str, known: Sequence[str] | None) -> tuple[str, ...]:
-        """A list of words, without repeats, each one of ``known`` unless that is None; a fault if empty."""
-        value = table.get(key)
-        if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
-            self.fault(f'{where}"{key}" must be a list of words, such as {key} = ["{(known or ("...",))[0]}"].')
-            return ()
-        for word in value:
-            if known is not None and word not in known:
-                hint = find_suggestion(word, known)
-                self.fault(f'{where}{key} names "{word}", which is none of {_listed(known)}.{hint}')
-        for word in sorted({word for word in value if value.count(word) > 1}):
-            self.fault(f'{where}{key} names "{word}" more than once.')
-        return tuple(value)
-
-    def coded(self, table: object, where: str, key: str) -> dict[int, Any]:
-        """A table whose keys are whole numbers."""
-        if not isinstance(table, dict) or not table:
-            self.fault(f'{where}"{key}" must be a table of code = meaning that is not empty.')
-            return {}
-        for code in table:
-            if not _CODE.fullmatch(code):
-                self.fault(f'{where}{key} has the code "{code}", which is no whole number of at most 5 digits.')
-        codes = {int(code): value for code, value in table.items() if _CODE.fullmatch(code)}
-        if len(codes) < sum(bool(_CODE.fullmatch(code)) for code in table):
-            self.fault(f"{where}{key} has the same code twice.")
-        return codes
-
-    def labelled(self, table: object, where: str, key: str) -> dict[int, str]:
-        levels = self.coded(table, where, key)
-        for code, label in levels.items():
-            if not isinstance(label, str) or not label.strip():
-                self.fault(f'{where}{key}: code {code} has no label. Write {code} = "...".')
-        return {code: label for code, label in levels.items() if isinstance(label, str)}
-
-    def missing_codes(self, table: object, where: str) -> dict[int, str]:
-        codes = self.coded(table, where, "missing_codes")
-        for code, reason in codes.items():
-            if reason not in MISSING_REASONS:
-                self.fault(
-                    f'{where}missing code {code} has the reason "{reason}", which is none of '
-                    f"{_listed(MISSING_REASONS)}.{find_suggestion(reason, MISSING_REASONS)}"
-                )
-        return {code: reason for code, reason in codes.items() if reason in MISSING_REASONS}
-
-    def condition(
-        self, table: object, where: str, key: str, items: Mapping[str, Item | None], later: Sequence[str]
-    ) -> Condition | None:
-        """{ item = "...", equals = [..] }: an item defined before, and answers that it can have."""
-        if not isinstance(table, dict):
-            self.fault(f'{where}"{key}" must read {key} = {{ item = "...", equals = [1] }}.')
-            return None
-        self.refuse_unknown(table, ("item", "equals"), f"{where}{key}: ")
-        item_id, equals = table.get("item"), table.get("equals")
-        if not isinstance(equals, list) or not equals or any(type(value) is not int for value in equals):
-            self.fault(f'{where}{key}: "equals" must be a list of answers, such as equals = [1].')
-            return None
-        if not isinstance(item_id, str):
-            self.fault(f'{where}{key}: "item" must be the id of an item in quotes.')
-            return None
-        if item_id in later:
-            self.fault(f'{where}{key} names item "{item_id}", which comes later. It must come before.')
-            return None
-        if item_id not in items:
-            hint = find_suggestion(item_id, items)
-            self.fault(f'{where}{key} names item "{item_id}", which is not defined.{hint}')
-            return None
-        gate = items[item_id]
-        if gate is None:
-            return None
-        for value in equals:
-            if not _is_answer(gate, value):
-                self.fault(f"{where}{key}: {value} is no answer of {gate.id} ({gate.answers_in_words}).")
-        return Condition(item=gate.id, equals=tuple(equals))
-
-    def identifier(self, table: Mapping[str, Any], where: str) -> str:
-        value = self.text(table, "id", where)
-        if value and not _IDENTIFIER.fullmatch(value):
-            self.fault(f'{where}id "{value}" must be small letters, digits and _, begin with a letter, 32 at most.')
-        return value
-
-    # The parts of a definition ------------------------------------------------------------------------------------
-
-    def parse(self, files: Mapping[str, bytes]) -> Instrument | None:
-        if DEFINITION_FILE not in files:
-            self.fault(f"there is no {DEFINITION_FILE}.")
-            return None
-        try:
-            raw = tomllib.loads(files[DEFINITION_FILE].decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            self.fault(f"{DEFINITION_FILE} is not UTF-8 text. Save it as UTF-8.")
-            return None
-        except ValueError as error:  # of TOML, or of Python about a number with thousands of digits
-            self.fault(f"{DEFINITION_FILE} cannot be read as TOML: {error}.")
-            return None
-        known = [name for name in Instrument.model_fields if name != "worked_examples"]
-        self.refuse_unknown(raw, [*known, "level_sets"], "")
-        instrument_id = self.identifier(raw, "")
-        if instrument_id and instrument_id != self.folder_name:
-            self.fault(f'id is "{instrument_id}", but the folder is "{self.folder_name}". They must be the same.')
-        title, sheet_title = self.text(raw, "title", ""), self.text(raw, "sheet_title", "")
-        is_forbidden = _SHEET_TITLE_FORBIDDEN & set(sheet_title) or sheet_title.strip("'") != sheet_title
-        if len(sheet_title) > 31 or is_forbidden or sheet_title.casefold() == "history":
-            self.fault(
-                f'sheet_title "{sheet_title}" is no name for a sheet: at most 31 characters, none of []:*?/\\, '
-                'no apostrophe at either end, and not "History".'
-            )
-        version, citation, licence = (self.text(raw, key, "") for key in ("version", "citation", "licence"))
-        respondents = self.words(raw, "respondents", "", RESPONDENTS)
-        forms = self.words(raw, "forms", "", FORMS)
-        codes = self.missing_codes(raw["missing_codes"], "") if "missing_codes" in raw else dict(DEFAULT_MISSING_CODES)
-        items = self.parse_items(raw, codes)
-        scales = self.parse_scales(raw, items)
-        examples = self.parse_examples(files.get(EXAMPLES_FILE), items, [scale.id for scale in scales])
-        if self.faults:
-            return None
-        return Instrument(
-            id=instrument_id,
-            title=title,
-            sheet_title=sheet_title,
-            version=version,
-            citation=citation,
-            licence=licence,
-            respondents=respondents,
-            forms=forms,
-            missing_codes=codes,
-            items=tuple(item for item in items.values() if item is not None),
-            scales=tuple(scales),
-            worked_examples=tuple(examples),
-        )
-
-    def tables(self, raw: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-        tables = raw.get(key)
-        if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-            self.fault(f"there are no {key}. Write each under a line [[{key}]].")
-            return []
-        return tables
-
-    def parse_items(self, raw: Mapping[str, Any], codes: Mapping[int, str]) -> dict[str, Item | None]:
-        """Every item by its id; None for one whose answers cannot be told, so that others may still name it."""
-        sets = raw.get("level_sets", {})
-        if not isinstance(sets, dict):
-            self.fault("level_sets must be tables, such as [level_sets.yes_no].")
-            sets = {}
-        level_sets = {name: self.labelled(table, f"level set {name}: ", "levels") for name, table in sets.items()}
-        tables = self.tables(raw, "items")
-        order = [str(table.get("id")) for table in tables]
-        items: dict[str, Item | None] = {}
-        for position, table in enumerate(tables, start=1):
-            where = f"item {table.get('id') or f'number {position}'}: "
-            item_id = self.identifier(table, where)
-            if item_id in RECORD_COLUMNS or item_id in _EXAMPLE_COLUMNS or item_id.startswith(_EXPECTED):
-                self.fault(f'{where}id "{item_id}" is the name of another column. Choose another.')
-            if item_id in items:
-                self.fault(f'{where}id "{item_id}" is used twice.')
-            item = self.parse_item(table, item_id, where, codes, level_sets)
-            if "asked_if" in table:
-                asked_if = self.condition(table["asked_if"], where, "asked_if", items, order[position - 1 :])
-                item = item and item.model_copy(update={"asked_if": asked_if})
-            items.setdefault(item_id, item)
-        return items
-
-    def parse_item(
-        self,
-        table: Mapping[str, Any],
-        item_id: str,
-        where: str,
-        codes: Mapping[int, str],
-        level_sets: Mapping[str, dict[int, str]],
-    ) -> Item | None:
-        """An item without its routing."""
-        self.refuse_unknown(table, list(Item.model_fields), where)
-        label = self.text(table, "label", where)
-        kind = table.get("type", "level" if "levels" in table else "number")
-        own = self.missing_codes(table["missing_codes"], where) if "missing_codes" in table else {}
-        if kind == "level":
-            for key in ("minimum", "maximum", "whole_numbers"):
-                if key in table:
-                    self.fault(f'{where}"{key}" belongs to an item of type "number"; a level item has levels.')
-            levels = self.parse_levels(table.get("levels"), where, level_sets)
-            if not levels:
-                return None
-            item = Item(id=item_id, label=label, type="level", levels=levels)
-        elif kind == "number":
-            if "levels" in table:
-                self.fault(f'{where}"levels" belongs to an item of type "level"; a number has minimum and maximum.')
-            whole = table.get("whole_numbers", False)
-            if not isinstance(whole, bool):
-                self.fault(f'{where}"whole_numbers" must be true or false.')
-            lowest, highest = self.number(table, "minimum", where), self.number(table, "maximum", where)
-            if lowest is None or highest is None:
-                return None
-            if lowest >= highest:
-                self.fault(f"{where}minimum {lowest:g} is not below maximum {highest:g}.")
-            item = Item(
-                id=item_id, label=label, type="number", minimum=lowest, maximum=highest, whole_numbers=whole is True
-            )
-        else:
-            hint = find_suggestion(str(kind), ("level", "number"))
-            self.fault(f'{where}type "{kind}" is none of level, number.{hint}')
-            return None
-        for code in own:
-            if _is_answer(item, code):
-                self.fault(f"{where}{code} is both an answer ({item.answers_in_words}) and a missing code.")
-        combined = {code: reason for code, reason in {**codes, **own}.items() if not _is_answer(item, code)}
-        return item.model_copy(update={"missing_codes": combined})
-
-    def parse_levels(self, value: object, where: str, level_sets: Mapping[str, dict[int, str]]) -> dict[int, str]:
-        """Levels as a table, as the name of a level set, or as "0 to 5" for points without labels."""
-        if value is None:
-            self.fault(f'{where}"levels" is missing. Write levels = "0 to 5", the name of a level set, or a table.')
-            return {}
-        if not isinstance(value, str):
-            return self.labelled(value, where, "levels")
-        if match := _LEVEL_RANGE.fullmatch(value.strip()):
-            first, last = int(match[1]), int(match[2])
-            if not 0 < last - first <= 1000:
-                self.fault(f'{where}levels "{value}" must go up, over at most 1,000 steps.')
-                return {}
-            return {code: str(code) for code in range(first, last + 1)}
-        if value not in level_sets:
-            self.fault(
-                f'{where}levels names the level set "{value}", which is not defined.'
-                f"{find_suggestion(value, level_sets)}"
-            )
-        return level_sets.get(value, {})
-
-    def parse_scales(self, raw: Mapping[str, Any], items: Mapping[str, Item | None]) -> list[Scale]:
-        scales: list[Scale] = []
-        ranges = {item.id: (item.lowest, item.highest) for item in items.values() if item is not None}
-        seen: set[str] = set()
-        tables = self.tables(raw, "scales")
-        order = [str(table.get("id")) for table in tables]
-        for position, table in enumerate(tables, start=1):
-            where = f"scale {table.get('id') or f'number {position}'}"
-            n_before = len(self.faults)
-            scale = self.parse_scale(table, f"{where}: ", where, items, ranges, [*items, *seen], order[position - 1 :])
-            if scale is not None and len(self.faults) == n_before:
-                scale = self.check_range(scale, f"{where}: ", ranges)
-            scale_id = str(table.get("id"))
-            if scale_id in seen or scale_id in items:
-                self.fault(f'{where}: id "{scale_id}" is used twice.')
-            seen.add(scale_id)
-            if scale is not None:
-                scales.append(scale)
-                ranges[scale.id] = (scale.minimum, scale.maximum)
-        return scales
-
-    def parse_scale(
-        self,
-        table: Mapping[str, Any],
-        where: str,
-        name: str,
-        items: Mapping[str, Item | None],
-        ranges: Mapping[str, tuple[float, float]],
-        known: Sequence[str],
-        later: Sequence[str],
-    ) -> Scale | None:
-        method = table.get("method")
-        if method not in METHODS:
-            hint = find_suggestion(str(method), METHODS)
-            self.fault(f'{where}method "{method}" is none of {_listed(METHODS)}.{hint}')
-        shared = ("id", "label", "method", "items", "minimum", "maximum", "zero_if", "not_asked_as")
-        own: Mapping[str, tuple[str, ...]] = {
-            "prorated_sum": ("at_most_missing_pct", "leave_out", "scale_to"),
-            "weighted": ("weights",),
-            "count": ("counted",),
-            "mapping": ("values",),
-        }
-        every = {key for keys in own.values() for key in keys}
-        for key in sorted(every & table.keys() - set(own.get(str(method), ()))):
-            belongs = next(other for other, keys in own.items() if key in keys)
-            if method in METHODS:
-                self.fault(f'{where}"{key}" belongs to the method {belongs}, and this scale has the method {method}.')
-        self.refuse_unknown({key: None for key in table if key not in every}, shared, where)
-        scale_id, label = self.identifier(table, where), self.text(table, "label", where)
-        names = self.words(table, "items", where, None)
-        for item_id in names:
-            if item_id in later and item_id not in known:
-                self.fault(f'{name} names scale "{item_id}", which is not defined before it.')
-            elif item_id not in known:
-                self.fault(f'{name} names item "{item_id}", which is not defined.{find_suggestion(item_id, known)}')
-        minimum, maximum = self.number(table, "minimum", where), self.number(table, "maximum", where)
-        pct = self.number(table, "at_most_missing_pct", where, required=method == "prorated_sum") or 0.0
-        if not 0 <= pct < 100:
-            self.fault(f"{where}at_most_missing_pct must be from 0 to less than 100.")
-        leave_out = self.words(table, "leave_out", where, MISSING_REASONS) if "leave_out" in table else ()
-        not_asked_as = self.number(table, "not_asked_as", where, required=False)
-        zero_if = self.condition(table["zero_if"], where, "zero_if", items, ()) if "zero_if" in table else None
-        weights = self.parse_weights(table.get("weights"), where, names) if method == "weighted" else {}
-        counted = table.get("counted", [])
-        if method == "count" and (
-            not isinstance(counted, list) or not counted or any(type(value) is not int for value in counted)
-        ):
-            self.fault(f'{where}"counted" must be the list of answers that count, such as counted = [1].')
-            return None
-        values: dict[int, float] = {}
-        if method == "mapping":
-            if len(names) != 1:
-                self.fault(f"{where}mapping takes one item, not {len(names)}.")
-            values = self.parse_mapping(table, where, items.get(names[0]) if names else None)
-        scale_to = self.number(table, "scale_to", where, required=False)
-        if minimum is None or maximum is None or method not in METHODS or any(item not in ranges for item in names):
-            return None
-        if method == "prorated_sum" and scale_to is None:
-            scale_to = sum(ranges[item][1] for item in names)
-        return Scale(
-            id=scale_id,
-            label=label,
-            method=method,
-            items=names,
-            minimum=minimum,
-            maximum=maximum,
-            missing=MissingRule(at_most_missing_pct=pct, leave_out=leave_out, not_asked_as=not_asked_as),
-            scale_to=scale_to,
-            weights=weights,
-            counted=tuple(counted),
-            values=values,
-            zero_if=zero_if,
-        )
-
-    def parse_weights(self, table: object, where: str, names: Sequence[str]) -> dict[str, float]:
-        if not isinstance(table, dict):
-            self.fault(f'{where}"weights" is missing. Write weights = {{ item = weight, ... }}.')
-            return {}
-        for key in table:
-            if key not in names:
-                self.fault(f'{where}weights names "{key}", which is not among its items.{find_suggestion(key, names)}')
-        weights = {name: self.number(table, name, f"{where}weights: ") for name in names}
-        return {name: weight for name, weight in weights.items() if weight is not None}
-
-    def parse_mapping(self, table: Mapping[str, Any], where: str, item: Item | None) -> dict[int, float]:
-        if "values" not in table or item is None:
-            return {}
-        values = self.coded(table["values"], where, "values")
-        numbers = {
-            code: self.number({"value": value}, "value", f"{where}values: code {code}: ")
-            for code, value in values.items()
-        }
-        if item.type != "level":
-            self.fault(f"{where}a table of values needs a level item, and {item.id} is a number.")
-            return {}
-        for code in sorted(item.levels.keys() - values.keys()):
-            self.fault(f"{where}values says nothing about level {code} of {item.id}.")
-        for code in sorted(values.keys() - item.levels.keys()):
-            self.fault(f"{where}values names {code}, which is no level of {item.id} ({item.answers_in_words}).")
-        return {code: number for code, number in numbers.items() if number is not None}
-
-    def check_range(self, scale: Scale, where: str, ranges: Mapping[str, tuple[float, float]]) -> Scale:
-        lows, highs = [ranges[item][0] for item in scale.items], [ranges[item][1] for item in scale.items]
-        if scale.missing.not_asked_as is not None:
-            lows = [min(low, scale.missing.not_asked_as) for low in lows]
-            highs = [max(high, scale.missing.not_asked_as) for high in highs]
-        if scale.method == "product" and min(lows) < 0:
-            self.fault(f"{where}a product needs items that are never below 0.")
-        if scale.method == "prorated_sum":
-            if any(lows) and len(set(zip(lows, highs, strict=True))) > 1:
-                self.fault(f"{where}prorated_sum needs items that begin at 0, or that all have the same range.")
-            if min(highs) <= 0 or not scale.scale_to or scale.scale_to < 0:
-                self.fault(f"{where}prorated_sum needs items, and scale_to, that reach above 0.")
-                return scale
-        low, high = _compute_reach(scale, lows, highs)
-        if scale.zero_if is not None:
-            low, high = min(low, 0.0), max(high, 0.0)
-        for key, stated, reached in (("minimum", scale.minimum, low), ("maximum", scale.maximum, high)):
-            if not math.isclose(stated, reached, abs_tol=1e-9):
-                self.fault(f"{where}{key} is {stated:g}, but by its items the score can reach {reached:g}.")
-        return scale
-
-    def parse_examples(self, data: bytes | None, items: Collection[str], scales: Sequence[str]) -> list[WorkedExample]:
-        if data is None:
-            self.fault(f"there is no {EXAMPLES_FILE}. Add answers with the scores that they must give.")
-            return []
-        try:
-            rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig")), strict=True))
-        except (UnicodeDecodeError, csv.Error) as error:
-            self.fault(f"{EXAMPLES_FILE} cannot be read as UTF-8 CSV: {error}.")
-            return []
-        header = [name.strip() for name in rows[0]] if rows else []
-        known = [*_EXAMPLE_COLUMNS, *items, *(_EXPECTED + scale for scale in scales)]
-        for name in header:
-            if name not in known:
-                self.fault(
-                    f'{EXAMPLES_FILE}: column "{name}" is no item and no expected score.{find_suggestion(name, known)}'
-                )
-        for name in [*_EXAMPLE_COLUMNS, *(_EXPECTED + scale for scale in scales)]:
-            if name not in header:
-                self.fault(f'{EXAMPLES_FILE}: column "{name}" is missing.')
-        if len(set(header)) < len(header):
-            self.fault(f"{EXAMPLES_FILE}: a column stands there twice.")
-        if self.faults:
-            return []
-        examples = [
-            self.parse_example(dict(zip(header, row, strict=False)), number, len(row) == len(header), items)
-            for number, row in enumerate(rows[1:], start=2)
-            if any(row)
-        ]
-        for scale in scales:
-            if not any(scale in example.expected for example in examples):
-                self.fault(f"{EXAMPLES_FILE}: no example says what {scale} must be.")
-        return examples
-
-    def parse_example(
-        self, row: Mapping[str, str], number: int, is_whole: bool, items: Collection[str]
-    ) -> WorkedExample:
-        where = f"{EXAMPLES_FILE}, line {number}: "
-        cells = {key: value.strip() for key, value in row.items()}
-        if not is_whole:
-            self.fault(f"{where}the number of cells is not the number of columns.")
-        if cells.get("evidence") not in EVIDENCE:
-            self.fault(
-                f'{where}evidence "{cells.get("evidence")}" is none of {_listed(EVIDENCE)}.'
-                f"{find_suggestion(cells.get('evidence', ''), EVIDENCE)}"
-            )
-        for key in ("example", "source"):
-            if not cells.get(key):
-                self.fault(f"{where}{key} is empty.")
-        decimals = cells.get("decimals", "")
-        if not decimals.isdecimal():
-            self.fault(f"{where}decimals must be the number of decimals that the expected scores have.")
-        expected = {
-            key.removeprefix(_EXPECTED): value for key, value in cells.items() if key.startswith(_EXPECTED) and value
-        }
-        for scale, value in expected.items():
-            if value not in MISSING_REASONS and not re.fullmatch(r"-?\d+(\.\d+)?", value):
-                self.fault(
-                    f'{where}expected {scale} must be a number or a missing reason, and is "{value}".'
-                    f"{find_suggestion(value, MISSING_REASONS)}"
-                )
-        return WorkedExample(
-            example=cells.get("example", ""),
-            evidence=cells.get("evidence", ""),
-            source=cells.get("source", ""),
-            decimals=int(decimals) if decimals.isdecimal() else 0,
-            expected=expected,
-            answers={key: value for key, value in cells.items() if key in items},
-        )
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words)
-
-
-def _is_answer(item: Item, value: float) -> bool:
-    if item.type == "level":
-        return value in item.levels
-    return item.lowest <= value <= item.highest and (not item.whole_numbers or float(value).is_integer())
-
-
-def _compute_reach(scale: Scale, lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
-    """The lowest and highest score that the answers allow, by the scale's method."""
-    if scale.method == "sum":
-        return sum(lows), sum(highs)
-    if scale.method == "prorated_sum":
-        factor = (scale.scale_to or 0.0) / sum(highs)
-        return sum(lows) * factor, sum(highs) * factor
-    if scale.method == "product":
-        return math.prod(lows), math.prod(highs)
-    if scale.method == "count":
-        return 0.0, float(len(scale.items))
-    if scale.method == "mapping":
-        return (min(scale.values.values()), max(scale.values.values())) if scale.values else (lows[0], highs[0])
-    ends = [
-        sorted((low * scale.weights[item], high * scale.weights[item]))
-        for item, low, high in zip(scale.items, lows, highs, strict=True)
-    ]
-    return sum(low for low, _ in ends), sum(high for _, high in ends)
 
 
 def derive_codebook_rows(instrument: Instrument) -> pd.DataFrame:
@@ -792,7 +411,10 @@ def derive_codebook_rows(instrument: Instrument) -> pd.DataFrame:
 
 
 def derive_scale_rows(instrument: Instrument) -> pd.DataFrame:
-    """One row per scale for a codebook: instrument, scale, label, method, items, rule (in words), minimum, maximum."""
+    """One row per scale for a codebook: instrument, scale, label, method, items, rule (in words), minimum, maximum,
+    is_default (the value set to be used where nothing else is asked for), reflective, cautions (in words, "" if none).
+    """
+    value_sets = {value_set.id: value_set for value_set in instrument.value_sets}
     rows = [
         {
             "instrument": instrument.id,
@@ -800,10 +422,32 @@ def derive_scale_rows(instrument: Instrument) -> pd.DataFrame:
             "label": scale.label,
             "method": scale.method,
             "items": " ".join(scale.items),
-            "rule": scale.rule_in_words,
+            "rule": scale.rule_in_words + _covariates_in_words(value_sets.get(scale.value_set)),
             "minimum": scale.minimum,
             "maximum": scale.maximum,
+            "is_default": instrument.is_default(scale),
+            "reflective": scale.reflective,
+            "cautions": " ".join(
+                f"{_whom_in_words(caution)}: {caution.text}"
+                for caution in instrument.cautions
+                if scale.id in caution.scales
+            ),
         }
         for scale in instrument.scales
     ]
     return pd.DataFrame(rows)
+
+
+def _covariates_in_words(value_set: ValueSet | None) -> str:
+    if value_set is None or not value_set.covariates:
+        return ""
+    first, last = min(value_set.age_bands)[0], max(value_set.age_bands)[1]
+    return f"; needs the age in years at collection ({first} to {last}) and the sex of the person, else missing"
+
+
+def _whom_in_words(caution: Caution) -> str:
+    """Whose answers a caution is about: "Form easy-read", "Respondent proxy", "All answers"."""
+    words = [f"form {form.replace('_', '-')}" for form in caution.forms]
+    words += [f"respondent {name}" for name in caution.respondents]
+    text = _either(words) if words else "all answers"
+    return text[:1].upper() + text[1:]

@@ -538,7 +538,10 @@ def _instrument_sheet(study: Study, instrument: Instrument, waves: tuple[Choice,
 
 
 def _item(item: Item) -> Column:
-    condition = item.asked_if
+    condition, whom = item.asked_if, item.whom_in_words
+    only = [f"Only {whom}"] if whom else []
+    if condition:
+        only.append(f"Only if {condition.item} is {' or '.join(str(code) for code in condition.equals)}")
     return Column(
         item.id,
         item.label,
@@ -548,11 +551,7 @@ def _item(item: Item) -> Column:
         maximum=item.maximum,
         whole_numbers=item.whole_numbers,
         missing=tuple(Choice(str(code), _words(reason)) for code, reason in item.missing_codes.items()),
-        advice=(
-            f"Only if {condition.item} is {' or '.join(str(code) for code in condition.equals)}; otherwise leave blank."
-            if condition
-            else ""
-        ),
+        advice=f"{'. '.join(only)}; otherwise leave blank." if only else "",
     )
 
 

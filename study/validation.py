@@ -1,9 +1,11 @@
 """Checking the cells of a return against an instrument: every fault found in one pass, located by record and item.
 
 A hard fault stops the record (the site is asked before it is accepted); a soft one is accepted with a query. Hard are
-a level that does not exist, a number out of range, text or a date where a number belongs, and an answer to a question
-that another answer rules out: both cannot be true, and a score would rest on a guess which one is. Soft is an answer to
-a routed question whose gate was left blank: nothing contradicts it.
+a level that does not exist, a number out of range, text or a date where a number belongs, an answer to a question that
+another answer rules out, and a choice that stands alone ("none of these") beside another: both cannot be true, and a
+score would rest on a guess which one is. Soft is an answer to a routed question whose gate was left blank: nothing
+contradicts it. Rules between items are hard or soft as the definition says; they speak of answers only, so that a blank
+or a faulty cell breaks none.
 
 Text that is exactly a plain number ("3", "-9", "7.33") is taken as that number; nothing else is guessed.
 """
@@ -11,7 +13,7 @@ Text that is exactly a plain number ("3", "-9", "7.33") is taken as that number;
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +22,16 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
 
-from study.instruments import MISSING_REASONS, Condition, Instrument, Item
+from study.instruments import MISSING_REASONS, AnswerTest, Condition, Instrument, Item, Rule
 
 if TYPE_CHECKING:
     import pandera.pandas as pa
 
 HARD, SOFT = "hard", "soft"
-RULES = ("level_unknown", "out_of_range", "not_a_number", "unexpected_type", "answered_though_not_asked")
+RULES = (
+    "level_unknown", "out_of_range", "not_a_number", "unexpected_type", "answered_though_not_asked", "choice_not_alone",
+    "answers_disagree",
+)  # fmt: skip
 FAULT_COLUMNS = ("record", "item", "rule", "severity", "expected", "code_shown")
 
 Floats = npt.NDArray[np.float64]
@@ -41,7 +46,10 @@ _NOT_ASKED, _NOT_ANSWERED = REASON_CODES["not_asked"], REASON_CODES["not_answere
 _NOT_APPLICABLE, _ILLEGIBLE = REASON_CODES["not_applicable"], REASON_CODES["illegible"]
 _BLANK, _FAULTY = 126, 127  # while checking only: the reason is still to be found; the cell has a hard fault
 
-_LEVEL_UNKNOWN, _OUT_OF_RANGE, _NOT_A_NUMBER, _UNEXPECTED_TYPE, _NOT_ASKED_RULE = range(len(RULES))
+(
+    _LEVEL_UNKNOWN, _OUT_OF_RANGE, _NOT_A_NUMBER, _UNEXPECTED_TYPE, _NOT_ASKED_RULE, _NOT_ALONE, _DISAGREE,
+) = range(len(RULES))  # fmt: skip
+_ALONE = "this choice and no other, or the others without it"
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _CELLS_AT_ONCE = 262_144  # 2 MB of numbers: a block that stays in the processor's cache
 
@@ -52,8 +60,8 @@ class CheckedRecords:
 
     ``responses``: numbers, NaN where there is no answer. ``reasons``: int8, records x items, 0 where answered, else a
     value of ``REASON_CODES``. ``faults``: columns record, item, rule, severity, expected, code_shown, in the order of
-    records and items. A cell with a hard fault has no response, and counts as illegible; only an answer to a question
-    that was not asked is kept beside its fault.
+    records and items. A cell with a hard fault has no response, and counts as illegible; only answers that do not go
+    with another (a question that was not asked, choices, rules between items) are kept beside their fault.
     """
 
     responses: pd.DataFrame
@@ -91,6 +99,11 @@ class _Plan:
     routing: tuple[_Routing, ...]  # gates before what hangs on them
     expected: Objects
     expected_if_asked: Objects
+    choices: tuple[tuple[Positions, Positions], ...] = ()  # of each question with several answers: alone, others
+    tests: tuple[tuple[Rule, tuple[tuple[AnswerTest, Positions, int], ...]], ...] = ()  # -1: compared with no item
+    # Items that not everybody is asked: place, column of the record, who is not.
+    asked_of: tuple[tuple[int, str, tuple[str, ...]], ...] = ()
+    says: Objects = field(default_factory=lambda: np.empty(0, dtype=object))  # what each rule between items says
 
 
 @lru_cache(maxsize=256)
@@ -126,6 +139,28 @@ def _plan(instrument: Instrument) -> _Plan:
         routing=tuple(routing),
         expected=np.array([item.expected_in_words for item in items], dtype=object),
         expected_if_asked=np.array([_routing_in_words(instrument, item) for item in items], dtype=object),
+        choices=tuple(
+            (_places(place, group.exclusive), _places(place, [n for n in group.items if n not in group.exclusive]))
+            for group in instrument.choice_groups
+            if group.exclusive
+        ),
+        tests=tuple(
+            (
+                rule,
+                tuple((test, _places(place, test.items), place.get(test.above, -1)) for test in rule.never_together),
+            )
+            for rule in instrument.rules
+        ),
+        asked_of=tuple(
+            (number, column, tuple(word for word in every if word not in allowed))
+            for number, item in enumerate(items)
+            for column, every, allowed in (
+                ("respondent", instrument.respondents, item.respondents),
+                ("form", instrument.forms, item.forms),
+            )
+            if allowed
+        ),
+        says=np.array([f"not this: {rule.says}" for rule in instrument.rules], dtype=object),
     )
 
 
@@ -134,12 +169,13 @@ def _places(place: dict[str, int], names: Sequence[str]) -> Positions:
 
 
 def _routing_in_words(instrument: Instrument, item: Item) -> str:
+    only = [item.whom_in_words] if item.whom_in_words else []
     condition = item.asked_if
     gate = instrument.find_item(condition.item) if condition else None
-    if condition is None or gate is None:
-        return ""
-    answers = " or ".join(f"{v} ({gate.levels[v]})" if v in gate.levels else str(v) for v in condition.equals)
-    return f"no answer, because it is asked only if {condition.item} is {answers}"
+    if condition is not None and gate is not None:
+        answers = " or ".join(f"{v} ({gate.levels[v]})" if v in gate.levels else str(v) for v in condition.equals)
+        only.append(f"if {condition.item} is {answers}")
+    return f"no answer, because it is asked only {', and '.join(only)}" if only else ""
 
 
 class _Found:
@@ -172,15 +208,21 @@ class _Found:
             return _NO_FAULTS.copy()
         items, records, rules, is_soft, shown = (np.concatenate(part) for part in zip(*self.parts, strict=True))
         order = np.lexsort((rules, items, records))
-        items, rules = items[order], rules[order]
-        codes, inverse = np.unique(shown[order], return_inverse=True)
+        items, rules, shown = items[order], rules[order], shown[order]
+        expected = np.where(rules == _NOT_ASKED_RULE, plan.expected_if_asked[items], plan.expected[items])
+        expected[rules == _NOT_ALONE] = _ALONE
+        disagree = rules == _DISAGREE
+        if disagree.any():
+            expected[disagree] = plan.says[shown[disagree].astype(np.intp)]
+            shown[disagree] = math.nan
+        codes, inverse = np.unique(shown, return_inverse=True)
         return pd.DataFrame(
             {
                 "record": index.to_numpy()[records[order]],
                 "item": np.array(names, dtype=object)[items],
                 "rule": np.array(RULES, dtype=object)[rules],
                 "severity": np.array([HARD, SOFT], dtype=object)[is_soft[order].astype(np.intp)],
-                "expected": np.where(rules == _NOT_ASKED_RULE, plan.expected_if_asked[items], plan.expected[items]),
+                "expected": expected,
                 "code_shown": np.array([_code_in_words(code) for code in codes.tolist()], dtype=object)[inverse],
             }
         )
@@ -200,12 +242,14 @@ def _code_in_words(value: float) -> str:
 
 
 def check_records(instrument: Instrument, records: pd.DataFrame) -> CheckedRecords:
-    """Check every cell of ``records``: type, level or range, missing code, routing.
+    """Check every cell of ``records``: type, level or range, missing code, who is asked, routing, choices, and the
+    definition's rules between items.
 
     ``records`` has one row per record (any unique index) and columns named by item ids, no name twice, with cells as a
-    workbook reader gives them. Other columns are ignored; an item without a column is not checked, and neither is
-    routing that hangs on it. A blank cell is not_asked where routing says so; where the gate itself has no answer it
-    takes the gate's reason; otherwise it is not_answered.
+    workbook reader gives them. Columns respondent and form, where they are there, tell who was asked which items; other
+    columns are ignored. An item without a column is not checked, and neither is what hangs on it. A blank cell is
+    not_asked where routing says so, or where the item is not for this respondent or form; where the gate itself has no
+    answer it takes the gate's reason; otherwise it is not_answered.
     """
     plan = _plan(instrument)
     names = instrument.item_ids
@@ -219,8 +263,13 @@ def check_records(instrument: Instrument, records: pd.DataFrame) -> CheckedRecor
     for start in range(0, len(present), per_block):
         block = present[start : start + per_block]
         _check_block(plan, records, block, columns[block], values, reasons, found)
+    for number, column, excluded in plan.asked_of:
+        if columns[number] >= 0 and column in records.columns:
+            not_asked = records[column].isin(excluded).to_numpy()
+            _check_asked_of(number, not_asked, values, reasons, found)
     for routing in plan.routing:
         _check_routing(routing, columns >= 0, values, reasons, found)
+    _check_between(plan, columns >= 0, values, found)
     reasons[reasons == _BLANK] = _NOT_ANSWERED
     reasons[reasons == _FAULTY] = _ILLEGIBLE
     if len(present) < len(names):
@@ -279,6 +328,53 @@ def _check_block(
         block_reasons[odd_rows, odd_positions] = _FAULTY
         found.add(block[odd_rows], odd_positions, rules)
     values[block], reasons[block] = cells, block_reasons
+
+
+def _check_asked_of(
+    number: int, not_asked: npt.NDArray[np.bool_], values: Floats, reasons: Codes, found: _Found
+) -> None:
+    """Blanks of an item that these records' respondents or forms do not have, and answers to it all the same."""
+    own = reasons[number]
+    answered = np.flatnonzero(not_asked & (own == 0))
+    found.add(np.full(len(answered), number, dtype=np.intp), answered, _NOT_ASKED_RULE)
+    own[not_asked & (own != 0) & (own != _FAULTY)] = _NOT_ASKED
+
+
+def _check_between(plan: _Plan, is_present: npt.NDArray[np.bool_], values: Floats, found: _Found) -> None:
+    """Choices that stand alone beside others, and answers that the definition's rules forbid together."""
+    for alone, others in plan.choices:
+        alone, others = alone[is_present[alone]], others[is_present[others]]
+        chosen = values[alone] == 1
+        too_many = chosen.sum(axis=0) + (values[others] == 1).sum(axis=0) > 1
+        rows, positions = np.nonzero(chosen & too_many)
+        if len(rows):
+            found.add(alone[rows], positions, _NOT_ALONE)
+    for number, (rule, tests) in enumerate(plan.tests):
+        named = np.concatenate([np.append(items, other) if other >= 0 else items for _, items, other in tests])
+        if not is_present[named].all():
+            continue
+        broken = np.ones(values.shape[1], dtype=np.bool_)
+        for test, items, other in tests:
+            for item in items:
+                broken &= _passes(test, values[item], values[other])
+        positions = np.flatnonzero(broken)
+        if len(positions):
+            last = np.full(len(positions), tests[-1][1][-1], dtype=np.intp)
+            found.add(last, positions, _DISAGREE, is_soft=rule.severity == SOFT, shown=float(number))
+
+
+def _passes(test: AnswerTest, answers: Floats, others: Floats) -> npt.NDArray[np.bool_]:
+    """Whether each answer is as the test tells; never true of a missing one."""
+    if test.equals:
+        passes: npt.NDArray[np.bool_] = answers == test.equals[0]
+        for value in test.equals[1:]:
+            passes |= answers == value
+        return passes
+    if test.above:
+        return answers > others
+    if test.at_least is not None:
+        return answers >= test.at_least
+    return answers <= (math.inf if test.at_most is None else test.at_most)
 
 
 def _check_routing(

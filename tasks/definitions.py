@@ -19,9 +19,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from study.calendar import LONDON, add_months
 from study.configuration import ConfigurationPart, assemble_files, list_parts
-from study.instruments import DefinitionFaults, Instrument, find_suggestion, parse_instrument
+from study.flat_exports import SOURCES_FOLDER
+from study.instrument_parser import parse_instrument
+from study.instruments import UNIT_COSTS_FILE, DefinitionFaults, Instrument, find_suggestion, is_instrument_file
 from study.pack_layout import ABOUT_TITLE, LISTS_TITLE, derive_return_layout, fold_title
 from study.protocol import FIELDWORK_FILE, PATHWAY_FILE, SITES_FOLDER, STUDY_FILE, Study, parse_study
+from study.scoring import find_worked_example_faults
+from study.value_sets import VALUE_SETS_FOLDER
 from tasks.settings import PROJECT, read_settings
 
 NEW_STUDY_FOLDER = PROJECT / "templates" / "new_study"
@@ -35,6 +39,10 @@ _OF_STUDY = (STUDY_FILE, PATHWAY_FILE, FIELDWORK_FILE)
 
 class StudyNotFound(LookupError):
     """No study of this name has a folder."""
+
+
+class InstrumentNotFound(LookupError):
+    """No instrument of this name has a folder."""
 
 
 class StudyExists(FileExistsError):
@@ -98,6 +106,41 @@ def load_instruments(study: Study, instruments: Path | None = None) -> dict[str,
     """The study's instruments by id, in the protocol's order. Raises `DefinitionFaults` with all their faults."""
     folder = _find_instruments(instruments)
     return _parse_instruments({id_: _read_instrument_files(folder / id_) for id_ in study.instruments})
+
+
+def list_instruments(instruments: Path | None = None) -> list[str]:
+    """The ids of instruments that have a folder, sorted; none of it is read."""
+    return [path.name for path in _list_folders(_find_instruments(instruments))]
+
+
+def load_instrument(instrument_id: str, instruments: Path | None = None) -> Instrument:
+    """One instrument from its folder. Raises `InstrumentNotFound`, or `DefinitionFaults` with all its faults."""
+    folder, known = _find_instruments(instruments), list_instruments(instruments)
+    if instrument_id not in known:
+        hint = find_suggestion(instrument_id, known) or f" Known: {', '.join(known) or 'none'}."
+        raise InstrumentNotFound(f'There is no instrument "{instrument_id}" in {folder}.{hint}')
+    return _parse_instruments({instrument_id: _read_instrument_files(folder / instrument_id)})[instrument_id]
+
+
+def check_instrument(instrument_id: str, instruments: Path | None = None) -> Findings:
+    """Everything that is wrong with an instrument's folder, its worked examples scored too, and what to know of it.
+
+    Worked examples can be scored only where the definition has no fault. Raises `InstrumentNotFound`.
+    """
+    try:
+        instrument = load_instrument(instrument_id, instruments)
+    except DefinitionFaults as error:
+        return Findings(tuple(error.faults), ())
+    place, notes = f"instruments/{instrument_id}", []
+    folder = _find_instruments(instruments) / instrument_id
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not _is_clutter(path.name) and not is_instrument_file(name):
+            notes.append(f"{place}/{name}: nothing reads this file.")
+    if instrument.has_costs and instrument.unit_costs is None:
+        notes.append(f"{place}: no {UNIT_COSTS_FILE}, so no costs are computed. A study that wants them adds the file.")
+    notes += [f"{place}: on the form {', '.join(c.forms)}: {c.text}" for c in instrument.cautions if c.forms]
+    return Findings(tuple(find_worked_example_faults(instrument)), tuple(notes))
 
 
 def list_configuration(
@@ -197,8 +240,12 @@ def _read_study_files(folder: Path) -> dict[str, bytes]:
 
 
 def _read_instrument_files(folder: Path) -> dict[str, bytes]:
-    """The files of an instrument's folder; none if there is no such folder."""
-    return _read_files(folder) if folder.is_dir() else {}
+    """The files of an instrument's folder and its value sets, by path within it; none if there is no such folder."""
+    if not folder.is_dir():
+        return {}
+    value_sets = folder / VALUE_SETS_FOLDER
+    tables = _read_files(value_sets) if value_sets.is_dir() else {}
+    return {**_read_files(folder), **{f"{VALUE_SETS_FOLDER}/{name}": data for name, data in tables.items()}}
 
 
 def _parse_instruments(files: Mapping[str, Mapping[str, bytes]]) -> dict[str, Instrument]:
@@ -301,7 +348,7 @@ def _find_stray_files(folder: Path) -> tuple[list[str], list[str]]:
             continue
         name = path.relative_to(folder).as_posix()
         parent = path.parent.relative_to(folder).as_posix()
-        if name in _OF_STUDY or (parent == SITES_FOLDER and path.suffix == ".toml"):
+        if name in _OF_STUDY or (parent in (SITES_FOLDER, SOURCES_FOLDER) and path.suffix == ".toml"):
             continue
         place = f"sites_config/{folder.name}/{name}"
         if path.suffix.lower() == ".toml" or parent == SITES_FOLDER:

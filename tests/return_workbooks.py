@@ -11,7 +11,7 @@ from pathlib import Path
 import openpyxl
 import pandas as pd
 
-from study.instruments import parse_instrument
+from study.instrument_parser import parse_instrument
 from study.pack_layout import Choice, Column, Layout, Sheet, derive_return_layout
 from study.protocol import parse_study
 from tasks.workbooks import write_return_workbook

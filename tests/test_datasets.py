@@ -33,7 +33,8 @@ from study.datasets import (
 )
 from study.instruments import Instrument
 from study.protocol import Study
-from tasks.definitions import load_instruments, load_study
+from study.value_sets import list_profiles
+from tasks.definitions import load_instrument, load_instruments, load_study
 
 DAY = dt.date(2013, 3, 4)
 ADAS = {f"adas{n:02}": 1.0 for n in range(1, 15)}
@@ -182,6 +183,33 @@ def test_scores_follow_the_definition_and_say_why_they_are_missing() -> None:
     assert scores["score"].isna().tolist() == [False, True, True]
     assert scores["missing_reason"].fillna("").tolist() == ["", "refused", "not_returned"]
     assert scores["collected_on"].tolist() == [pd.Timestamp("2012-09-01")] * 3
+
+
+def test_a_score_by_age_and_sex_takes_them_from_who_told_them() -> None:
+    """EQ-5D-5L of a participant at two waves and of a carer; the participant told age and sex once, at the first."""
+    study = load_study("ipc")
+    instruments = load_instruments(study) | {"sociodemographics": load_instrument("sociodemographics")}
+    levels = {"eq5d5l_mo": 5.0, "eq5d5l_sc": 5.0, "eq5d5l_ua": 5.0, "eq5d5l_pd": 4.0, "eq5d5l_ad": 2.0}
+    asked = {"instrument": "sociodemographics", "answers": {"socio_age": 34.0, "socio_sex": 1.0}}
+    eq5d = {"instrument": "eq5d5l", "answers": {**levels, "eq5d5l_vas": 20.0}}
+    responses = make_responses(
+        make_answers("a", **asked, on=dt.date(2016, 12, 1)),
+        make_answers("a", **eq5d, on=dt.date(2016, 12, 1)),
+        make_answers("a", "follow_up_12m", **eq5d, on=dt.date(2017, 12, 5)),
+        make_answers("b", **eq5d),
+    )
+    scores = derive_scores_table(responses, study, instruments)
+    assert find_score_faults(scores, make_people({"participant_id": "a"}, {"participant_id": "b"})) == []
+    mapped = scores[scores["scale"] == "eq5d5l_dsu_uk"].set_index(["participant_id", "wave"])
+    table = load_instrument("eq5d5l").find_value_set("dsu_uk")
+    assert table is not None
+    values = table.values[:, list_profiles(table).index("55542")]
+    assert mapped.loc[("a", "baseline"), "score"] == values[0]  # men from 18 to 34
+    assert mapped.loc[("a", "follow_up_12m"), "score"] == values[2]  # men from 35 to 44
+    assert values[0] != values[2]
+    assert mapped.loc[("b", "baseline"), "missing_reason"] == "not_returned"
+    shuffled = derive_scores_table(responses.iloc[::-1], study, instruments)
+    pd.testing.assert_frame_equal(shuffled, scores)
 
 
 # What a release must be

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from study.instrument_parser import parse_instrument
 from study.instruments import (
     DEFAULT_MISSING_CODES,
     MISSING_REASONS,
@@ -13,7 +14,6 @@ from study.instruments import (
     Instrument,
     derive_codebook_rows,
     derive_scale_rows,
-    parse_instrument,
 )
 
 FOLDERS = sorted(path.parent for path in (Path(__file__).parent.parent / "instruments").glob("*/definition.toml"))
@@ -150,7 +150,8 @@ def find_faults(definition: str = MOOD, examples: str | None = MOOD_EXAMPLES) ->
 
 
 def read_instrument(folder: Path) -> Instrument:
-    return parse_instrument(folder.name, {path.name: path.read_bytes() for path in folder.iterdir()})
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return parse_instrument(folder.name, {name: path.read_bytes() for name, path in files.items()})
 
 
 def test_there_are_instruments():
@@ -279,8 +280,8 @@ def test_scale_rows():
         ('label = "Rest"', 'lable = "Rest"', 'item rest: "lable" is no word of a definition here. Did you mean '
          '"label"?'),
         ('label = "Rest"', "", 'item rest: "label" is missing. Add label = "...".'),
-        ('type = "number"', 'type = "numeric"', 'item worry_days: type "numeric" is none of level, number. Did '
-         'you mean "number"?'),
+        ('type = "number"', 'type = "numeric"', 'item worry_days: type "numeric" is none of level, number, '
+         'choices. Did you mean "number"?'),
         ("maximum = 14", 'maximum = "14"', 'item worry_days: "maximum" must be a number without quotes, '
          "at most 1,000,000,000."),
         ("maximum = 14", "maximum = -1", "item worry_days: minimum 0 is not below maximum -1."),
@@ -302,7 +303,7 @@ def test_scale_rows():
         ('items = ["worry", "rest"]\nminimum = 0\nmaximum = 5', 'items = ["worry", "points"]\nminimum = 0\nmaximum = 2',
          'scale total names scale "points", which is not defined before it.'),
         ('method = "sum"', 'method = "summ"', 'scale total: method "summ" is none of sum, prorated_sum, product, '
-         'count, mapping, weighted. Did you mean "sum"?'),
+         'count, mapping, weighted, valued_sum, value_set, cost. Did you mean "sum"?'),
         ("maximum = 5", "maximum = 6", "scale total: maximum is 6, but by its items the score can reach 5."),
         ("maximum = 56", "maximum = 14", "scale load: maximum is 14, but by its items the score can reach 56."),
         ("minimum = -1", "minimum = 0", "scale burden: minimum is 0, but by its items the score can reach -1."),

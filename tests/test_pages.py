@@ -5,12 +5,16 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from study.instruments import Instrument
+from tasks.definitions import load_instrument
+from tasks.instrument_pages import write_instrument_page, write_sample_form
 from tasks.pages import format_counted, format_list, format_moment_for_people, render_page, write_codebook_page
 from tasks.releases import freeze_release
 from tasks.workspace import Workspace
@@ -149,7 +153,7 @@ def test_items_say_once_what_they_share() -> None:
     more_codes = {**item["missing_codes"], "96": "not_applicable"}
     instrument = {
         "id": "i", "title": "I", "version": "1", "citation": "C.", "licence": "L.", "respondents": ["self"],
-        "forms": ["easy_read"], "scales": [],
+        "forms": ["easy_read"], "scales": [], "value_sets": [],
         "items": [
             {**item, "item": "a", "levels": {"0": "no", "1": "yes"}},
             {**item, "item": "b", "levels": {"0": "0", "1": "1"}, "missing_codes": more_codes},
@@ -276,6 +280,18 @@ def test_everyone_can_use_the_page_and_it_fits_a_phone(
     for width in ("1280", "375"):
         assert judged[width]["violations"] == []
         assert judged[width]["width"] <= int(width)  # no scrolling sideways: wide tables scroll in their own frame
+        assert judged[width]["passes"] > 10
+
+
+@pytest.mark.parametrize("write", [write_instrument_page, write_sample_form])
+@pytest.mark.parametrize("name", ["eq5d5l", "ascs", "sociodemographics", "dad"])
+def test_everyone_can_use_the_pages_of_an_instrument(
+    browser: Path, tmp_path: Path, name: str, write: Callable[[Instrument], bytes]
+) -> None:
+    judged = look_at(browser, write(load_instrument(name)).decode(), tmp_path)
+    for width in ("1280", "375"):
+        assert judged[width]["violations"] == []
+        assert judged[width]["width"] <= int(width)
         assert judged[width]["passes"] > 10
 
 
