@@ -46,7 +46,7 @@ from tasks.releasing import (
     send_blank_pack,
     write_release_plan,
 )
-from tasks.workspace import Workspace
+from tasks.workspace import Workspace, read_study_of
 
 waves_app = typer.Typer(
     help="Waves: what is due, out and in at each site; what is held, and why; packs to the sites.",
@@ -206,7 +206,7 @@ def moved(
     workspace = open_study(study)
     site_id, day = find_site_id(workspace, site), find_day(workspace, as_of)
     begin = parse_day(since) or day - timedelta(days=1)
-    moves = derive_moves(workspace.study, workspace.read_events(), day, begin)
+    moves = derive_moves(workspace.study, workspace.read_events(), day, begin, read_study_of(workspace, begin))
     if site_id:
         moves = moves[moves["site_id"] == site_id]
     table = Table("Site", "Participant", "Wave", "Respondent", "Date", "From", "To", "The pack said", "Why")

@@ -346,16 +346,14 @@ def remembered(fold: "Callable[[Study, Events, date], R]") -> "Callable[[Study, 
         key = (fold.__qualname__, id(study), as_of, *view._view)
         known = events._folded.get(key)
         if known is None or known.study is not study:
+            _forget_large(events._folded, fold.__qualname__, is_past=view.known_at is not None)
             kinds = {Voided.kind}
             outer = _READING.set((*_READING.get(), kinds))
             try:
                 result = fold(study, events, as_of)
             finally:
                 _READING.reset(outer)
-            known = _Folded(study, result, frozenset(kinds))
-            if known.is_large:
-                _forget_large(events._folded, fold.__qualname__, is_past=view.known_at is not None)
-            events._folded[key] = known
+            known = events._folded[key] = _Folded(study, result, frozenset(kinds))
         _note_reading(*known.kinds)
         found: R = known.result
         return cast(R, found.copy(deep=False)) if isinstance(found, pd.DataFrame) else found

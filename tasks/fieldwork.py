@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 from tasks.consent_page import write_consent_page
-from tasks.fieldwork_page import FIELDWORK_PAGE, write_fieldwork_page
-from tasks.workspace import Workspace
+from tasks.fieldwork_page import DAYS_BACK, FIELDWORK_PAGE, write_fieldwork_page
+from tasks.workspace import Workspace, read_study_of
 
 CONSENT_PAGE = "pages/consent.html"
 
@@ -17,6 +17,8 @@ def write_fieldwork_pages(workspace: Workspace, as_of: date) -> None:
         return
     study, events, written_at = workspace.study, workspace.read_events(), workspace.clock()
     banner, name = workspace.banner, workspace.name
-    workspace.area.put(FIELDWORK_PAGE, write_fieldwork_page(study, events, as_of, written_at, banner, name))
+    study_then = read_study_of(workspace, as_of - timedelta(days=DAYS_BACK))
+    page = write_fieldwork_page(study, events, as_of, written_at, banner, name, study_then)
+    workspace.area.put(FIELDWORK_PAGE, page)
     page = write_consent_page(study=study, events=events, as_of=as_of, written_at=written_at, banner=banner, name=name)
     workspace.area.put(CONSENT_PAGE, page)

@@ -49,10 +49,17 @@ _DATE_WORDS = {
 
 
 def write_fieldwork_page(
-    study: Study, events: Events, as_of: date, written_at: datetime, banner: str = "", name: str = ""
+    study: Study,
+    events: Events,
+    as_of: date,
+    written_at: datetime,
+    banner: str = "",
+    name: str = "",
+    study_then: Study | None = None,
 ) -> bytes:
     """The page of a day as one file of HTML, with everything in it that it shows. `banner`: stands above all else;
-    `name`: how commands call the study (left out, by its id)."""
+    `name`: how commands call the study (left out, by its id); `study_then`: the study as it was configured DAYS_BACK
+    before, where that was otherwise."""
     name = name or study.study_id
     matrix = derive_matrix(study, events, as_of)
     reached = derive_reached(study, events, as_of)
@@ -81,7 +88,7 @@ def write_fieldwork_page(
         work=_describe_work(study, events, as_of, name),
         matrix=_describe_matrix(study, matrix),
         curves=[_draw_curve(study, curve, as_of) for _, curve in curves.groupby(["measure", "site_id"], sort=False)],
-        moves=_describe_moves(study, derive_moves(study, events, as_of, since)),
+        moves=_describe_moves(study, derive_moves(study, events, as_of, since, study_then)),
         n_moves_shown=_MOVES_SHOWN,
         steps=_describe_yields(study, derive_step_yields(study, events, as_of)),
         burden=_describe_burden(study, derive_burden(study, events, as_of)),

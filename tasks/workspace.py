@@ -19,7 +19,7 @@ from study.instruments import Instrument
 from study.pack_layout import Layout, derive_return_layout
 from study.protocol import Study
 from study.state import Events
-from tasks.definitions import list_configuration, load_instruments, load_study
+from tasks.definitions import list_configuration, load_instruments, load_study, parse_configuration
 from tasks.files import ContentStore, DropBox, FileArea, FolderArea, open_area
 from tasks.ledger import Ledger
 from tasks.settings import Settings, read_settings
@@ -189,6 +189,19 @@ def adopt_configuration(workspace: Workspace, as_of: date, requested_by: str) ->
     ]
     workspace.ledger.append(adopted)
     return adopted
+
+
+def read_study_of(workspace: Workspace, day: date) -> Study:
+    """The study by the configuration that was in force at the end of a day: the present one where no part was another,
+    or none was adopted yet."""
+    adopted = workspace.read_events().frame(ConfigurationAdopted)
+    columns = ["part", "name", "sha256"]
+    then, now = (
+        set(find_in_force(adopted, on)[columns].itertuples(index=False, name=None)) for on in (day, date.max)
+    )
+    if not then or then == now:
+        return workspace.study
+    return parse_configuration({(part, name): workspace.content.get(sha256) for part, name, sha256 in then})[0]
 
 
 def record_study_day(workspace: Workspace, as_of: date, requested_by: str) -> None:

@@ -18,7 +18,7 @@ from desk.wave_commands import waves_app
 from study.events import HoldLifted, PackClaimed, ReturnReleased
 from study.releasing import plan_release
 from tasks.release_plan_page import write_release_plan_page, write_release_plan_workbook
-from tasks.workspace import Workspace
+from tasks.workspace import Workspace, adopt_configuration
 from tests.approval_histories import tell
 from tests.release_studies import BY, Clock, answer, grant, identify, join, leave, make_study, move_clock, open_trial
 from tests.test_pages import browser, look_at, read_text
@@ -163,6 +163,21 @@ def test_what_moved_is_told_from_to_and_why(workspace: Workspace) -> None:
     workspace.ledger.append(join([9], date(2017, 7, 11)))
     assert "0 dates moved between 2017-07-11 and 2017-07-12" in run("moved")[1]
     assert isinstance(workspace.clock, Clock)
+
+
+def test_what_an_amended_protocol_moved_is_told_too(workspace: Workspace) -> None:
+    protocol = workspace.settings.sites_config / "trial" / "study.toml"
+    adopt_configuration(workspace, JULY_10, BY)
+    text = protocol.read_text(encoding="utf-8")
+    protocol.write_text(
+        text.replace('due = "2 weeks"\ncloses = "4 weeks"', 'due = "3 weeks"\ncloses = "4 weeks"'), "utf-8"
+    )
+    move_clock(workspace, date(2017, 7, 11))
+    adopt_configuration(workspace, date(2017, 7, 11), BY)
+    code, said = run("moved", "--site", "luton")
+    assert code == 0
+    assert f"luton {identify(1)} baseline self due on 2017-07-17 2017-07-24" in said
+    assert "0 dates moved" in run("moved", "--since", "2017-07-11")[1]
 
 
 # The page and the workbook --------------------------------------------------------------------------------------------
