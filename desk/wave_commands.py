@@ -114,12 +114,13 @@ def show(study: StudyArgument, site: SiteOption = "", as_of: AsOfOption = "") ->
     site_id, day = find_site_id(workspace, site), find_day(workspace, as_of)
     events = workspace.read_events()
     matrix = derive_matrix(workspace.study, events, day)
-    matrix = matrix[(matrix["n_expected"] > 0) | (matrix["n_stopped"] > 0)]
+    matrix = matrix[matrix[["n_expected", "n_stopped", "n_truncated"]].any(axis="columns")]
     if site_id:
         matrix = matrix[matrix["site_id"] == site_id]
     counts = ["n_expected", "n_planned", "n_held", "n_out", "n_late", "n_in", "n_partial", "n_missing", "n_stopped"]
+    counts.append("n_truncated")
     table = Table("Site", "Wave", title=None)
-    for label in ("Expected", "Not yet", "Held", "Out", "Of these late", "In", "In part", "Missed", "Left before"):
+    for label in ("Expected", "To come", "Held", "Out", "Of these late", "In", "In part", "Missing", "Left before", "After the end"):
         table.add_column(label, justify="right")
     for row in matrix.to_dict("records"):
         wave = workspace.study.find_wave(row["wave"])

@@ -18,7 +18,7 @@ from study.waves import derive_expected_returns
 
 MATRIX_COLUMNS = [
     *("site_id", "wave", "n_expected", "n_planned", "n_held", "n_out", "n_late", "n_in", "n_partial", "n_missing"),
-    "n_stopped",
+    *("n_stopped", "n_truncated"),
 ]
 MEASURES = ("approached", "agreed", "consented", "baseline", "follow_up")
 MEASURE_WORDS = {
@@ -33,20 +33,21 @@ MEASURE_WORDS = {
 def derive_matrix(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """Site by wave: counts of expected returns (a participant's respondent at a wave), a row for every site and wave.
 
-    Columns: site_id, wave, n_expected (all, less n_stopped), n_planned (their time has not come), n_held, n_out (gone
-    out, not in), n_late (of those, past their due day), n_in, n_partial (some of it in), n_missing (too late for it
-    now), n_stopped (the participant left before). n_planned + n_held + n_out + n_in + n_partial + n_missing =
-    n_expected.
+    Columns: site_id, wave, n_expected (all, less n_stopped and n_truncated), n_planned (their time has not come),
+    n_held, n_out (gone out, not in), n_late (of those, past their due day), n_in, n_partial (some of it in), n_missing
+    (too late for it now), n_stopped (the participant left before), n_truncated (they would open after the end of data
+    collection). n_planned + n_held + n_out + n_in + n_partial + n_missing = n_expected.
     """
     rows = derive_expected_returns(study, events, as_of)
     status = rows["status"]
-    is_out = status == "released"
+    is_out, is_planned = status == "released", status == "planned"
+    is_truncated = is_planned & rows["is_truncated"].astype("bool")
     flags = pd.DataFrame(
         {
             "site_id": rows["site_id"],
             "wave": rows["wave"],
-            "n_expected": status != "stopped",
-            "n_planned": status == "planned",
+            "n_expected": (status != "stopped") & ~is_truncated,
+            "n_planned": is_planned & ~is_truncated,
             "n_held": status == "held",
             "n_out": is_out,
             "n_late": is_out & (rows["due_on"] < pd.Timestamp(as_of)),
@@ -54,6 +55,7 @@ def derive_matrix(study: Study, events: Events, as_of: date) -> pd.DataFrame:
             "n_partial": status == "partial",
             "n_missing": status == "missed",
             "n_stopped": status == "stopped",
+            "n_truncated": is_truncated,
         }
     )
     every = pd.MultiIndex.from_product(

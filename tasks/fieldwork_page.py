@@ -38,6 +38,7 @@ _CELL_WORDS = {
     "n_held": "held",
     "n_missing": "missing",
     "n_planned": "to come",
+    "n_truncated": "after the end",
 }
 _DATE_WORDS = {
     "release_from": "may go out from",
@@ -122,13 +123,13 @@ def _describe_work(study: Study, events: Events, as_of: date, name: str) -> list
 
 def _describe_matrix(study: Study, matrix: pd.DataFrame) -> dict[str, Any]:
     """Waves of which nothing is expected anywhere are left out; so are sites of which nothing is."""
-    by_wave = matrix.groupby("wave")["n_expected"].sum() + matrix.groupby("wave")["n_stopped"].sum()
+    by_wave = matrix.groupby("wave")[["n_expected", "n_stopped", "n_truncated"]].sum().any(axis="columns")
     waves = [wave for wave in study.waves if by_wave[wave.id]]
     cells = {(row.site_id, row.wave): row for row in matrix.itertuples(index=False)}
     rows = []
     for site in study.sites:
         own = [cells[site.site_id, wave.id] for wave in waves]
-        if any(cell.n_expected or cell.n_stopped for cell in own):
+        if any(cell.n_expected or cell.n_stopped or cell.n_truncated for cell in own):
             rows.append({"site": site.name, "cells": [_describe_cell(cell) for cell in own]})
     totals = matrix.drop(columns="site_id").groupby("wave").sum()
     return {

@@ -24,6 +24,7 @@ from tests.test_state import A, tell
 
 ALL = ("eq5d5l", "ascot_sct4", "ons4", "service_use")
 COLUMNS = ["n_expected", "n_planned", "n_held", "n_out", "n_late", "n_in", "n_partial", "n_missing", "n_stopped"]
+COLUMNS.append("n_truncated")
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +84,11 @@ PEOPLE = [
 @pytest.mark.parametrize(
     ("as_of", "baseline"),
     [
-        ("2017-08-28", [4, 0, 1, 1, 0, 1, 1, 0, 1]),
-        ("2017-08-29", [4, 0, 1, 1, 0, 1, 1, 0, 1]),  # the due day itself is not late
-        ("2017-08-30", [4, 0, 1, 1, 1, 1, 1, 0, 1]),
-        ("2017-10-24", [4, 0, 1, 1, 1, 1, 1, 0, 1]),  # the last day on which it is taken
-        ("2017-10-25", [4, 0, 0, 0, 0, 1, 1, 2, 1]),
+        ("2017-08-28", [4, 0, 1, 1, 0, 1, 1, 0, 1, 0]),
+        ("2017-08-29", [4, 0, 1, 1, 0, 1, 1, 0, 1, 0]),  # the due day itself is not late
+        ("2017-08-30", [4, 0, 1, 1, 1, 1, 1, 0, 1, 0]),
+        ("2017-10-24", [4, 0, 1, 1, 1, 1, 1, 0, 1, 0]),  # the last day on which it is taken
+        ("2017-10-25", [4, 0, 0, 0, 0, 1, 1, 2, 1, 0]),
     ],
 )
 def test_the_matrix_adds_up(study: Study, as_of: str, baseline: list[int]) -> None:
@@ -99,6 +100,18 @@ def test_the_matrix_adds_up(study: Study, as_of: str, baseline: list[int]) -> No
     assert (matrix[parts].sum(axis="columns") == matrix["n_expected"]).all()
     others = matrix[matrix["site_id"] != "luton"]
     assert not others[COLUMNS].to_numpy().any()
+
+
+def test_what_would_open_after_the_end_is_not_expected(study: Study) -> None:
+    cut = study.model_copy(update={"data_collection_ends_on": date(2018, 1, 31)})
+    row, then = (
+        derive_matrix(known, tell(*PEOPLE), date(2017, 8, 28)).set_index(["site_id", "wave"]).loc["luton"]
+        for known in (study, cut)
+    )
+    assert row.loc["follow_up_6m", ["n_expected", "n_planned", "n_truncated"]].tolist() == [4, 4, 0]
+    # Two of the four have no baseline yet, so that no day is known.
+    assert then.loc["follow_up_6m", ["n_expected", "n_planned", "n_truncated"]].tolist() == [2, 2, 2]
+    assert then.loc["follow_up_6m", "n_stopped"] == row.loc["follow_up_6m", "n_stopped"]
 
 
 def test_each_person_reaches_each_thing_once(study: Study) -> None:
