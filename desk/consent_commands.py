@@ -88,6 +88,7 @@ def copy(
     role: RoleOption,
     by: ByOption,
     version: Annotated[str, typer.Option("--version", help="Of the form; left out, the one signed last.")] = "",
+    signed: Annotated[str, typer.Option("--signed", help="The form of this day; left out, the one signed last.")] = "",
     seen: Annotated[bool, typer.Option("--seen", help="The form was looked at, and is in order.")] = False,
     missing: Annotated[bool, typer.Option("--missing", help="It was looked for and not found.")] = False,
     faulty: Annotated[bool, typer.Option("--faulty", help="It was found, and something is wrong with it.")] = False,
@@ -112,7 +113,7 @@ def copy(
         )
     except ValidationError as error:
         raise typer.BadParameter(_name_faults(error)) from None
-    if record_copy_check(workspace, told) == "same":
+    if record_copy_check(workspace, told, find_past_day(workspace, signed) if signed else None) == "same":
         out.print("This was recorded before; nothing was changed.")
     else:
         out.print(f"Recorded: the form of {participant} was {_FOUND[findings[0]]}.")

@@ -33,7 +33,7 @@ import pandas as pd
 from study.approval_chasing import derive_approval_rungs
 from study.approval_steps import DAY, ITEM
 from study.calendar import HolidayCalendar, add_period, find_holidays, format_day, is_working_day
-from study.consent import derive_consents
+from study.consent import derive_consents, find_notice_day, name_forms
 from study.events import (
     CallLogged,
     ChasingPaused,
@@ -63,7 +63,7 @@ URGENCY = (
 """What a chaser may be about, the most urgent first."""
 
 _APPROVALS = ("authority", "applicant", "expiry", "review")
-_IDS = ["participant_id", "respondent", "wave", "form_version", "query_id", "figure", "month"]
+_IDS = ["participant_id", "respondent", "wave", "form_version", "renewal", "query_id", "figure", "month"]
 _OWED_COLUMNS = ["about", "obligation", "site_id", "body_id", *_IDS, "owed_on", "had_on", "ends_on", "last_on"]
 COLUMNS = [
     *("key", "chaser", "about", *ITEM, "duty", "incident_id", *_IDS, "to", "channel", "template", "anchor_on"),
@@ -82,14 +82,14 @@ def derive_chasers(study: Study, events: Events, as_of: date) -> pd.DataFrame:
 
     One row per obligation and step, and one per role that is told of a step. Columns: key (`chase` of
     ObligationChased), chaser (the step's id), about (of URGENCY), approval, site_id, body_id, person_id, modification,
-    duty, incident_id, participant_id, respondent, wave, form_version, query_id, figure, month ('' where that does not
-    apply), to (a role), channel ("email", "telephone"), template, anchor_on, due_on (the day on which it is to go),
-    state ("due", "resting": it is due and something forbids it today, "coming"), rests_because (words) and rests_until
-    (its last day; NaT: open), rule (a sentence), n_days_late (since due_on), owed_on (the day by which the thing itself
-    is owed; NaT for some approvals), n_days_overdue (since owed_on), ends_on (of a return the window's last day, of a
-    consent the last day on which it counts), obligation, subject and fact (what is owed, in words), encloses_copy,
-    is_told (it is not chased but told, in a digest whatever the channel) and of_role (who is chased, where `to` is only
-    told). The most urgent first, then by day and key.
+    duty, incident_id, participant_id, respondent, wave, form_version, renewal, query_id, figure, month ('' where that
+    does not apply), to (a role), channel ("email", "telephone"), template, anchor_on, due_on (the day on which it is to
+    go), state ("due", "resting": it is due and something forbids it today, "coming"), rests_because (words) and
+    rests_until (its last day; NaT: open), rule (a sentence), n_days_late (since due_on), owed_on (the day by which the
+    thing itself is owed; NaT for some approvals), n_days_overdue (since owed_on), ends_on (of a return the window's
+    last day, of a consent the last day on which it counts), obligation, subject and fact (what is owed, in words),
+    encloses_copy, is_told (it is not chased but told, in a digest whatever the channel) and of_role (who is chased,
+    where `to` is only told). The most urgent first, then by day and key.
     """
     rungs = derive_rungs(study, events, as_of)
     return rungs.loc[rungs["state"] != "chased"].reset_index(drop=True)
@@ -140,10 +140,10 @@ def derive_owed(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """What sites owe the study at the end of a day and may be asked for: one row an obligation.
 
     Columns: about (of OBLIGATIONS), obligation (how keys name it), site_id, body_id (of the participant; '' unknown),
-    participant_id, respondent, wave, form_version, query_id, figure, month, owed_on (the day by which it is owed),
-    had_on (since when the site can see to it), ends_on (of a return the window's last day, of a consent the last day on
-    which it counts) and last_on (the last day on which anybody is asked for it). What is owed under an approval that is
-    not in force is left out.
+    participant_id, respondent, wave, form_version, renewal (of a form signed anew on its version), query_id, figure,
+    month, owed_on (the day by which it is owed), had_on (since when the site can see to it), ends_on (of a return the
+    window's last day, of a consent the last day on which it counts) and last_on (the last day on which anybody is asked
+    for it). What is owed under an approval that is not in force is left out.
     """
     events = events.select(as_of=as_of)
     stops = derive_stops(study, events, as_of)
@@ -192,7 +192,7 @@ def _derive_owed_consent(study: Study, events: Events, stops: pd.DataFrame, as_o
     if rule is None:
         return []
     consents = derive_consents(study, events, as_of)
-    consents["name"] = consents["participant_id"] + ":" + consents["form_version"]
+    consents["name"] = consents["participant_id"] + ":" + name_forms(consents)
     consents = consents.loc[~is_stopped(stops, consents["participant_id"], DATA)]
     copies = consents.loc[~consents["copy"].isin(["held", "seen"])].assign(about="consent_copy")
     copies["obligation"] = "consent_copy:" + copies["name"]
@@ -200,11 +200,7 @@ def _derive_owed_consent(study: Study, events: Events, stops: pd.DataFrame, as_o
     is_left = is_stopped(stops, consents["participant_id"], QUESTIONNAIRES)
     renewals = consents.loc[consents["reconsent_due_on"].notna() & ~is_left].assign(about="reconsent")
     renewals["obligation"] = "reconsent:" + renewals["name"]
-    notice = rule.reconsent_notice
-    ahead = {
-        day: pd.Timestamp(add_period(day.date(), type(notice)(-notice.months, -notice.days)))
-        for day in renewals["reconsent_due_on"].unique()
-    }
+    ahead = {day: pd.Timestamp(find_notice_day(rule, day.date())) for day in renewals["reconsent_due_on"].unique()}
     renewals["owed_on"] = renewals["reconsent_due_on"].map(ahead)
     renewals["had_on"], renewals["ends_on"] = renewals["signed_on"], renewals["reconsent_due_on"]
     return [copies, renewals]
@@ -375,10 +371,11 @@ def _describe_steps(study: Study, rungs: pd.DataFrame) -> pd.DataFrame:
     )
     about = rungs["about"]
     person = rungs["participant_id"]
+    version, signed = rungs["form_version"], (", signed " + rungs["renewal"]).where(rungs["renewal"] != "", "")
     words = {
         "return": person + ", " + waves + ", " + rungs["respondent"],
-        "consent_copy": "Consent form " + rungs["form_version"] + " of " + person,
-        "reconsent": "Consent of " + person + " (form " + rungs["form_version"] + ")",
+        "consent_copy": "Consent form " + version + " of " + person + signed,
+        "reconsent": "Consent of " + person + " (form " + version + signed + ")",
         "query": "Query " + rungs["query_id"],
         "activity_figures": figures + ", " + rungs["month"],
     }

@@ -7,6 +7,9 @@ Judgement calls:
 
 - The form signed last is the one in force, whatever it is; a form signed by a superseded version is still consent, and
   has a fault that a committee may accept.
+- One version of the form may be signed more than once. Two days of signing are two consents where the first was to be
+  given anew by the second, or somebody else consents: a young person after a parent, a person after a consultee or the
+  other way round. Any other two are one consent, and one of the days is wrong.
 - Which versions might be signed where and when is what the approvals say of the document that `consent_rule.document`
   names. Only while no version of it has been issued at all do the dates of the protocol's own list stand in: a site
   without the approval of a version has not got it because some other list has a date.
@@ -53,6 +56,7 @@ _TOLD = [
         "site_id",
         "occurred_on",
         "form_version",
+        "renewal",
         "scopes",
         "basis",
         "route",
@@ -62,9 +66,9 @@ _TOLD = [
     *("capacity", "sixteen_in", "copy_filed"),
 ]
 _COLUMNS = [
-    *("participant_id", "site_id", "consented_on", "signed_on", "form_version", "scopes", "route", "form", "taken_by"),
-    *("capacity", "sixteen_in", "copy", "copy_due_on", "reconsent_due_on", "faults", "covers_questionnaires"),
-    "covers_linkage",
+    *("participant_id", "site_id", "consented_on", "signed_on", "form_version", "renewal", "scopes", "route", "form"),
+    *("taken_by", "capacity", "sixteen_in", "copy", "copy_due_on", "reconsent_due_on", "faults"),
+    *("covers_questionnaires", "covers_linkage"),
 ]
 
 
@@ -145,11 +149,12 @@ def derive_consents(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """The consent of each person at the end of a day: one row per participant who has signed, by participant_id.
 
     Columns: participant_id, site_id, consented_on (the first signing of all), signed_on (of the form in force, which is
-    the one signed last), form_version, scopes (joined with ";"), route, form, taken_by, capacity, sixteen_in, copy (of
-    COPIES), copy_due_on (by when the form is to be filed; where a filed one was found wanting, as long after that),
-    reconsent_due_on (the last day on which it still counts; NaT: it does not run out), faults (of FAULTS, joined with
-    ";"), covers_questionnaires and covers_linkage (agreed to, and not run out; without a rule for consent every consent
-    covers questionnaires, and none linkage).
+    the one signed last), form_version, renewal (blank unless it was given anew on its version, as `SignedForm` has it),
+    scopes (joined with ";"), route, form, taken_by, capacity, sixteen_in, copy (of COPIES), copy_due_on (by when the
+    form is to be filed; where a filed one was found wanting, as long after that), reconsent_due_on (the last day on
+    which it still counts; NaT: it does not run out), faults (of FAULTS, joined with ";"), covers_questionnaires and
+    covers_linkage (agreed to, and not run out; without a rule for consent every consent covers questionnaires, and none
+    linkage).
     """
     rule = study.fieldwork.consent_rule
     view = events.select(as_of=as_of)
@@ -203,6 +208,42 @@ def _map_days(days: pd.Series[Any], compute: Callable[[date], date]) -> pd.Serie
     return _look_up(days, computed)
 
 
+class Signing(NamedTuple):
+    """A consent as a log tells it: its day, who consented, the month of a child's 16th birthday ('' not told)."""
+
+    day: date
+    route: str = ""
+    sixteen_in: str = ""
+
+
+def is_given_anew(rule: ConsentRule | None, before: Signing, after: Signing) -> bool:
+    """Whether a later signing on one version of the form is a consent of its own, and not the earlier one with another
+    date: the earlier one was to be given anew (from its notice on), or the person consents after a parent or a
+    consultee, or a consultee advises after the person or a parent had consented. `rule`: None where there is none."""
+    if after.day <= before.day:
+        return False
+    if before.route and after.route in ("self", "consultee") and after.route != before.route:
+        return True
+    ends = []
+    if before.route == "parent" and before.sixteen_in:
+        ends.append(pd.Period(before.sixteen_in, "M").end_time.date())
+    if rule is not None and rule.reconsent_after is not None:
+        ends.append(add_period(before.day, rule.reconsent_after))
+    return bool(ends) and after.day >= (find_notice_day(rule, min(ends)) if rule else min(ends))
+
+
+def find_notice_day(rule: ConsentRule, ends_on: date) -> date:
+    """The first day on which a consent that runs out is to be sought anew."""
+    notice = rule.reconsent_notice
+    return add_period(ends_on, Period(-notice.months, -notice.days))
+
+
+def name_forms(forms: pd.DataFrame) -> pd.Series[Any]:
+    """`study.events.name_form` of each row with form_version and renewal."""
+    has_day = forms["renewal"] != ""
+    return forms["form_version"] + (":" + forms["renewal"]).where(has_day, "")
+
+
 def _find_reconsent_days(rule: ConsentRule | None, signed_on: pd.Series[Any]) -> pd.Series[Any]:
     if rule is None or rule.reconsent_after is None:
         return pd.Series(pd.NaT, signed_on.index, dtype=DAY)
@@ -220,13 +261,11 @@ def _find_sixteen_ends(consents: pd.DataFrame) -> pd.Series[Any]:
 
 def _add_copies(study: Study, rule: ConsentRule | None, view: Events, consents: pd.DataFrame) -> None:
     """Adds copy and copy_due_on. What was found last counts, unless the site has told its consent anew since then."""
-    checks = view.frame(ConsentCopyChecked).sort_values(["participant_id", "form_version", "check", "seq"])
-    checks = checks.drop_duplicates(["participant_id", "form_version"], keep="last")
-    checks = checks[["participant_id", "form_version", "finding", "occurred_on", "seq"]]
+    form = ["participant_id", "form_version", "renewal"]
+    checks = view.frame(ConsentCopyChecked).sort_values([*form, "check", "seq"]).drop_duplicates(form, keep="last")
+    checks = checks[[*form, "finding", "occurred_on", "seq"]]
     checks = checks.rename(columns={"occurred_on": "checked_on", "seq": "checked_seq"})
-    told = consents[["participant_id", "form_version", "seq"]].merge(
-        checks, how="left", on=["participant_id", "form_version"]
-    )
+    told = consents[[*form, "seq"]].merge(checks, how="left", on=form)
     told.index = consents.index
     filed = consents["copy_filed"]
     is_refiled = (filed == "yes") & (told["checked_seq"] < told["seq"]) & (told["finding"] != "seen")

@@ -26,7 +26,7 @@ from study.chasing import TOLD, URGENCY
 from study.contacts import OFFICE, STOP_NOTICE_ROLES, WHY_WORDS, Contacts, Found, Gap, Person
 from study.deadlines import describe_place
 from study.events import MessageQueued, ObligationChased
-from study.held_files import derive_held_files, describe_place
+from study.held_files import derive_held_files, describe_finding
 from study.protocol import Study
 from study.state import Events
 
@@ -240,23 +240,21 @@ def _tell_of_held_files(
         name = f"chase:file_held:{row.held_id}"
         if name in told:
             continue
-        found = next((found for role in STOP_NOTICE_ROLES if (found := finder.find(role, row.site_id)).person), None)
-        if found is None:
-            role = STOP_NOTICE_ROLES[0]
-            gaps[Gap(role, row.site_id, "", finder.find(role, row.site_id).why)] = None
+        sought = {role: finder.find(role, row.site_id) for role in STOP_NOTICE_ROLES}
+        role = next((role for role, found in sought.items() if found.person), "")
+        if not role:
+            gaps[Gap(STOP_NOTICE_ROLES[0], row.site_id, "", sought[STOP_NOTICE_ROLES[0]].why)] = None
             continue
         places = row.places.split(";")
         lines = [
-            (row.query_id or row.held_id, row.return_id or "not known", *describe_place(place))
+            (row.query_id or row.held_id, row.return_id or "not known", *describe_finding(place))
             for place in places[:_MOST_PLACES]
         ]
         if row.n_places > len(lines):
             lines.append((row.query_id or row.held_id, row.return_id or "not known", "and more", "", "see the receipt"))
         section = Section(HELD_TEMPLATE, TOLD, ("Query", "Return", "Sheet", "Cell", "What was found"), tuple(lines))
         chase = Chase(name, TOLD, HELD_TEMPLATE, row.site_id, "", as_of)
-        _find_bundle(bundles, contacts, found, found.person.role if found.person else "").extra.append(
-            (section, (chase,))
-        )
+        _find_bundle(bundles, contacts, sought[role], role).extra.append((section, (chase,)))
 
 
 # The manager's own matters --------------------------------------------------------------------------------------------
@@ -391,13 +389,19 @@ def _tabulate_returns(study: Study, rows: Sequence[Any]) -> _Table:
     return ("Identifier", "Wave", "Who answers", "Due on", _DAYS_LATE), lines
 
 
+def _name_form(row: Any) -> str:
+    """The form's version; where it was signed anew on that version, with the day."""
+    day = format_short_day(date.fromisoformat(row.renewal)) if row.renewal else ""
+    return f"{row.form_version}, {day}" if day else str(row.form_version)
+
+
 def _tabulate_copies(study: Study, rows: Sequence[Any]) -> _Table:
-    lines: _Lines = [(row.participant_id, row.form_version, *_due(row)) for row in rows]
+    lines: _Lines = [(row.participant_id, _name_form(row), *_due(row)) for row in rows]
     return ("Identifier", "Form version", "To be filed by", _DAYS_LATE), lines
 
 
 def _tabulate_renewals(study: Study, rows: Sequence[Any]) -> _Table:
-    lines: _Lines = [(row.participant_id, row.form_version, format_short_day(row.ends_on)) for row in rows]
+    lines: _Lines = [(row.participant_id, _name_form(row), format_short_day(row.ends_on)) for row in rows]
     return ("Identifier", "Form version", "Counts until"), lines
 
 

@@ -95,7 +95,12 @@ class Event(BaseModel):
     @property
     def key(self) -> str:
         """The natural key: what makes a second telling of the same thing the same event."""
-        return self.key_form.format_map(vars(self))
+        return self.derive_key(vars(self))
+
+    @classmethod
+    def derive_key(cls, fields: Mapping[str, Any]) -> str:
+        """The key of an event of this kind with these fields."""
+        return cls.key_form.format_map(fields)
 
     def encode_payload(self) -> str:
         """The payload as canonical JSON text."""
@@ -275,7 +280,25 @@ class ApproachAnswered(ParticipantEvent):
     reason: CodeOrBlank = ""
 
 
-class ConsentRecorded(ParticipantEvent):
+def name_form(form_version: str, renewal: str) -> str:
+    """Which of a person's signed forms it is, as keys name it: "1.0", or "1.0:2018-09-10" where it was signed anew."""
+    return f"{form_version}:{renewal}" if renewal else form_version
+
+
+class SignedForm(ParticipantEvent):
+    """About a form that a person signed. `renewal`: blank for the consent on this version that was told first; for each
+    other one, given anew on the same version, its day of signing as it was told."""
+
+    form_version: Code
+    renewal: Annotated[str, StringConstraints(pattern=r"^(\d{4}-\d\d-\d\d)?$")] = ""
+
+    @classmethod
+    def derive_key(cls, fields: Mapping[str, Any]) -> str:
+        named = name_form(fields["form_version"], fields["renewal"])
+        return super().derive_key({**fields, "form_version": named})
+
+
+class ConsentRecorded(SignedForm):
     """Consent to the named scopes; `occurred_on` is the day of signing. Basis "assumed": a replay's declared guess.
 
     `route`: who consented (blank: the log does not say). `taken_by`: a role. `capacity`: whether capacity was assessed,
@@ -284,10 +307,9 @@ class ConsentRecorded(ParticipantEvent):
     """
 
     kind = "consent_recorded"
-    kind_version = 2
+    kind_version = 3
     key_form = "consent:{participant_id}:{form_version}"
 
-    form_version: Code
     scopes: Codes
     basis: Literal["signed", "assumed"]
     route: Literal["self", "consultee", "parent", ""] = ""
@@ -305,13 +327,20 @@ def _add_route(payload: Payload) -> Payload:
     return {**payload, **blank}
 
 
-class ConsentCopyChecked(ParticipantEvent):
+@upcaster("consent_recorded", 2)
+@upcaster("consent_copy_checked", 1)
+def _add_renewal(payload: Payload) -> Payload:
+    """These versions knew one consent on each version of the form."""
+    return {**payload, "renewal": ""}
+
+
+class ConsentCopyChecked(SignedForm):
     """Somebody looked for a filed consent form, the n-th time (`check`): it was seen, is missing, or has a fault."""
 
     kind = "consent_copy_checked"
+    kind_version = 2
     key_form = "consent_copy:{participant_id}:{form_version}:{check}"
 
-    form_version: Code
     check: Ordinal = 1
     finding: Literal["seen", "missing", "faulty"]
     role: CodeOrBlank = ""
@@ -448,6 +477,40 @@ class ActivityReported(SiteEvent):
     reported_to: Literal["evaluation", "nhs_england"]
     version: Ordinal = 1
     count: Count
+
+
+class FileHeld(SiteEvent):
+    """A file was held unread, since something in it may tell who a person is. `sha256`: of the file as it came.
+
+    `kept`: an encrypted copy waits for a person to look at it, or nothing was kept. `identifiers`: the kinds found.
+    `places`: where, and never what ("sheet_4 B7 cell name"), the first of `n_places`. `query_id` asks the site.
+    """
+
+    kind = "file_held"
+    key_form = "file_held:{site_id}:{sha256}"
+
+    held_id: Code
+    sha256: Sha256
+    size_bytes: Count
+    kept: Literal["encrypted", "nothing"]
+    return_id: CodeOrBlank = ""
+    identifiers: Codes
+    places: Codes
+    n_places: Ordinal
+    query_id: CodeOrBlank = ""
+
+
+class HeldFileDecided(SiteEvent):
+    """A person, in a named role, looked at a held file: it is received after all, or it is erased."""
+
+    kind = "held_file_decided"
+    key_form = "held_file:{held_id}"
+
+    held_id: Code
+    decision: Literal["released", "erased"]
+    reason: Literal["not_identifying", "allowed_here", "identifying", "sent_in_error"]
+    role: Code
+    reference: CodeOrBlank = ""
 
 
 class ErasureDecided(ParticipantEvent):

@@ -2,7 +2,8 @@
 
 A log may be cumulative: sent whole each time. What stands already is a repeat. What becomes known later is no
 difference: a blank that is filled in, a form that was not filed and is, an approach that had no answer and has one.
-Everything else that differs from the record is for a correction, or for a query.
+Everything else that differs from the record is for a correction, or for a query. A consent given anew on the same
+version of the form is one more entry, and differs from none.
 
 The workbook asks for no day of an answer to an approach; it is dated with the day of the approach, or, where a person
 was found not eligible without being approached, with the day of screening.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import calendar
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from study.consent import Signing, is_given_anew
 from study.events import (
     ActivityReported,
     ApproachAnswered,
@@ -31,7 +33,7 @@ from study.events import (
     ParticipantScreened,
     QueryAnswered,
 )
-from study.fieldwork import CONSENT_ROUTES, Figure
+from study.fieldwork import CONSENT_ROUTES, ConsentRule, Figure
 from study.identifiers import has_sound_check
 from study.pack_layout import (
     ACTIVITY,
@@ -61,6 +63,10 @@ class LogEntry(NamedTuple):
     return_id: str
     correction: int
     posted: Posted | None = None
+
+    def read_fields(self, kind: type[ParticipantEvent]) -> dict[str, Any]:
+        """What it tells, by field, of its own kind: `occurred_on` and the payload."""
+        return dict(zip(("occurred_on", *kind.payload_types), self.content, strict=True))
 
 
 class Told(NamedTuple):
@@ -232,6 +238,57 @@ def derive_choices(study: Study, site_id: str) -> dict[str, list[str]]:
         "scope": list(reasons),
         **{f"{given}:reason": found for given, found in {**reasons, **of_outcome}.items()},
     }
+
+
+# Consents given anew ------------------------------------------------------------------------------------------------
+
+
+def find_renewals(
+    rule: ConsentRule | None,
+    recorded: Mapping[str, Signing],
+    told: Iterable[Signing],
+    *,
+    corrected: Collection[str] = (),
+    posted_later: Collection[str] = (),
+) -> dict[date, str]:
+    """Which consent of a person on one version of the form each told day of signing is: its `renewal`, by the day.
+
+    `recorded`: what stands, by `renewal`; of that, `corrected` came with the sending that this file corrects, and
+    `posted_later` with a workbook that was posted after this one. A recorded day is that consent. A day that stands in
+    the place of one that was left out corrects it. Any other is a consent of its own where it was given anew after the
+    one before it, and so was the one after it; else it is that one, and differs from it. A first consent that is told
+    after a later one needs that to be told with it, unless this workbook is the older one.
+    """
+    known, days = dict(recorded), dict[date, Signing]()
+    for signing in sorted(told):
+        days[signing.day] = _fill_in(days.get(signing.day, signing), signing)
+    found = {signing.day: renewal for renewal, signing in known.items()}
+    for day in found.keys() & days.keys():
+        known[found[day]] = _fill_in(known[found[day]], days[day])
+    new = {day: signing for day, signing in days.items() if day not in found}
+    left_out = [renewal for renewal in corrected if known[renewal].day not in days]
+    for _, renewal, day in sorted((abs(known[name].day - day), name, day) for name in left_out for day in new):
+        if day in new and renewal in left_out:
+            left_out.remove(renewal)
+            found[day], known[renewal] = renewal, new.pop(day)
+    for day, signing in new.items():
+        earlier = [name for name, entry in known.items() if entry.day < day]
+        later = [name for name, entry in known.items() if entry.day > day]
+        before = max(earlier, key=lambda name: known[name].day, default=None)
+        after = min(later, key=lambda name: known[name].day, default=None)
+        may_be_late = after is None or "" not in known or known[after].day in days or after in posted_later
+        if before is not None and not is_given_anew(rule, known[before], signing):
+            found[day] = before
+        elif after is not None and not (is_given_anew(rule, signing, known[after]) and (earlier or may_be_late)):
+            found[day] = after
+        else:
+            found[day] = "" if before is None and "" not in known else day.isoformat()
+            known.setdefault(found[day], signing)
+    return found
+
+
+def _fill_in(stands: Signing, told: Signing) -> Signing:
+    return Signing(stands.day, stands.route or told.route, stands.sixteen_in or told.sixteen_in)
 
 
 # Rows that say nothing ----------------------------------------------------------------------------------------------

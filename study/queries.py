@@ -12,6 +12,9 @@ import pandas as pd
 
 Severity = Literal["hard", "soft"]
 
+# A file in which something may tell who a person is: held unread.
+IDENTIFIERS_FOUND = "identifiers_found"
+
 # Whole files that nobody may read further: kept as they came, in quarantine.
 FILE_RULES: dict[str, Severity] = {
     "not_a_workbook": "hard",
@@ -31,6 +34,7 @@ FILE_RULES: dict[str, Severity] = {
     "wrong_layout_version": "hard",
     "posted_in_future": "hard",
     "nothing_to_read": "hard",
+    IDENTIFIERS_FOUND: "hard",
 }
 
 # A pack that came back as it was sent. No query: the site knows, and the returns that it asked for are owed as before.

@@ -30,12 +30,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 
+from study.consent import Signing
 from study.events import (
     ActivityReported,
     ApproachAnswered,
     ConsentRecorded,
     DispositionRecorded,
     Event,
+    FileHeld,
+    HeldFileDecided,
     IdentifiersIssued,
     IncidentDecided,
     IncidentOpened,
@@ -52,6 +55,7 @@ from study.events import (
     Voided,
     is_code,
 )
+from study.identifier_scan import Place
 from study.identifiers import has_sound_check, is_issued
 from study.incidents import (
     COLLECTED,
@@ -78,12 +82,21 @@ from study.logs import (
     derive_telling_event,
     drop_unfilled_rows,
     find_month_fault,
+    find_renewals,
     list_logs,
     parse_codes,
 )
 from study.pack_layout import ABOUT, ACTIVITY, ANSWER_WORDS, QUERIES, Problem, Reading, ReadSheet
 from study.protocol import Study
-from study.queries import FILE_RULES, NOTHING_FILLED_IN, ROW_RULES, SHEET_RULES, Severity, derive_query_ids
+from study.queries import (
+    FILE_RULES,
+    IDENTIFIERS_FOUND,
+    NOTHING_FILLED_IN,
+    ROW_RULES,
+    SHEET_RULES,
+    Severity,
+    derive_query_ids,
+)
 from study.state import Events
 from study.validation import REASON_CODES, REASON_NAMES, check_records
 
@@ -195,6 +208,13 @@ class Standing:
     figures: Mapping[tuple[str, ...], Told] = field(default_factory=dict)
     answers: Mapping[tuple[str, ...], Told] = field(default_factory=dict)
     blocks: Mapping[int, int] = field(default_factory=dict)
+
+
+def find_allowed_files(events: Events, site_id: str) -> frozenset[str]:
+    """Files (SHA-256) of a site that a person released after looking at what they were held for."""
+    held, decided = events.frame(FileHeld), events.frame(HeldFileDecided)
+    released = decided.loc[decided["decision"] == "released", "held_id"]
+    return frozenset(held.loc[(held["site_id"] == site_id) & held["held_id"].isin(released), "sha256"])
 
 
 def derive_homes(events: Events) -> dict[str, str]:
@@ -362,6 +382,7 @@ class Decision:
     breaches: tuple[Breach, ...] = ()
     assess_by: date | None = None
     pack_id: str = ""
+    places: tuple[Place, ...] = ()
 
     def count(self, *outcomes: str) -> int:
         """How many records came out so."""
@@ -392,7 +413,12 @@ class Decision:
 
     def find_subject(self, fault: Fault) -> str:
         """What a query is about: the record or log entry where it can be named, else the place in the sending, else the
-        pack or the file. The same fault in a corrected file has the same subject, so it is asked once."""
+        pack or the file. The same fault in a corrected file has the same subject, so it is asked once. Everything that
+        a held file must not hold is one question."""
+        if fault.rule == IDENTIFIERS_FOUND and self.sending:
+            return f"{self.sending.return_id}:file"
+        if fault.rule == IDENTIFIERS_FOUND:
+            return f"file:{self.facts.site_id}:{self.facts.sha256[:16]}"
         if fault.participant_id and fault.respondent and fault.wave and fault.instrument:
             return f"{fault.participant_id}:{fault.respondent}:{fault.wave}:{fault.instrument}"
         if fault.participant_id and fault.sheet:
@@ -475,6 +501,23 @@ def decide_quarantine(
         return Decision(facts, sending, rule)
     faults = [_derive_fault(problem) for problem in problems if _is_of_file(problem)]
     return Decision(facts, sending, rule, faults or [Fault(rule, FILE_RULES[rule], expected=expected)])
+
+
+MOST_TOLD = 200
+"""So many places of a held file are told to its site, and kept in the ledger."""
+
+
+def decide_held(facts: FileFacts, sending: Sending | None, places: Sequence[Place]) -> Decision:
+    """A file in which `places` hold what may tell who a person is: not read, and asked about with its places. Its
+    sending is known where its sheet About says it; nothing else of it is looked at."""
+    faults = [
+        Fault(
+            IDENTIFIERS_FOUND, FILE_RULES[IDENTIFIERS_FOUND], place.sheet, int(re.sub(r"\D", "", place.cell) or 0),
+            cell=place.cell, expected=place.words,
+        )
+        for place in places[:MOST_TOLD]
+    ]  # fmt: skip
+    return Decision(facts, sending, IDENTIFIERS_FOUND, faults, places=tuple(places))
 
 
 def parse_sending(reading: Reading, site_id: str, today: date) -> tuple[Sending | None, str]:
@@ -617,6 +660,10 @@ class _Case:
         """Whether this workbook was posted before another one."""
         return posted is not None and self.sending.posted < posted
 
+    def corrects(self, stands: LogEntry | StandingRecord) -> bool:
+        """Whether an earlier telling of this very sending brought it."""
+        return stands.return_id == self.sending.return_id and stands.correction < self.sending.correction
+
     def find_outcome(self, stands: LogEntry | StandingRecord | None, *, is_same: bool, otherwise: str) -> str:
         """accepted, superseding, repeated, or the rule that keeps what is told from standing.
 
@@ -628,8 +675,7 @@ class _Case:
             return "overtaken_by_correction"
         if stands is None:
             return "accepted"
-        corrects = stands.return_id == self.sending.return_id and stands.correction < self.sending.correction
-        return "superseding" if corrects else otherwise
+        return "superseding" if self.corrects(stands) else otherwise
 
     def find_identity_fault(self, participant_id: str, people: Collection[str], *, introduces: bool = False) -> str:
         """The rule that an identifier breaks, or ''. Only one that is known here goes further, into the ledger or a
@@ -672,7 +718,8 @@ def _decide_logs(case: _Case, people: dict[str, Person]) -> tuple[list[Event], i
         if log.sheet not in case.reading.sheets:
             continue
         rows: list[Any] = case.reading.sheets[log.sheet].frame.to_dict("records")
-        told = [_read_entries(case, log, row, people, choices) for row in rows]
+        renewals = _find_renewals(case, log, rows)
+        told = [_read_entries(case, log, row, people, choices, renewals) for row in rows]
         contents: dict[str, set[tuple[object, ...]]] = defaultdict(set)
         for entry in chain.from_iterable(told):
             contents[entry.key].add(entry.content)
@@ -757,6 +804,7 @@ def _read_entries(
     row: Mapping[str, Any],
     people: Mapping[str, Person],
     choices: Mapping[str, Collection[str]],
+    renewals: Mapping[tuple[str, str, date], str],
 ) -> list[Entry]:
     """What one row of a log tells. Every fault of the row is found, and a faulty row tells nothing."""
     number, participant_id = row["row"], row["participant_id"]
@@ -801,14 +849,45 @@ def _read_entries(
             continue
         if expected := _find_earlier_step(step.kind, day, person):
             fault("dates_out_of_order", dated, expected)
-        key = step.kind.key_form.format_map({"participant_id": participant_id, **payload})
+        if step.kind is ConsentRecorded:
+            payload["renewal"] = renewals[participant_id, payload["form_version"], day]
+        key = step.kind.derive_key({"participant_id": participant_id, **payload})
         stands = case.standing.log.get(key)
         if stands is not None:
-            kept = dict(zip(("", *step.kind.payload_types), stands.content, strict=True))
+            kept = stands.read_fields(step.kind)
             payload |= {name: kept[name] for name in step.may_be_blank if not payload[name]}
         person = person.note(step.kind, key, day, payload)
         entries.append(Entry(step, number, participant_id, day, payload, key))
     return [] if case.findings.is_stopped(log.sheet, number) else entries
+
+
+def _find_renewals(case: _Case, log: Log, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, date], str]:
+    """Which consent on its version of the form each row with a day of signing tells: `renewal` by participant_id,
+    version and day."""
+    told: dict[tuple[str, str], list[Signing]] = defaultdict(list)
+    for step in log.steps:
+        if step.kind is ConsentRecorded:
+            for row in rows:
+                if isinstance(row[step.dated], date):
+                    names = (row["participant_id"], row.get(step.codes["form_version"], ""))
+                    signing = Signing(row[step.dated], row.get("route", ""), row.get("sixteen_in", ""))
+                    told[names].append(signing)
+    found: dict[tuple[str, str, date], str] = {}
+    for (participant_id, version), signings in told.items():
+        recorded: dict[str, Signing] = {}
+        corrected, posted_later = set[str](), set[str]()
+        for key in case.standing.people.get(participant_id, Person()).consents:
+            entry = case.standing.log[key]
+            stands = entry.read_fields(ConsentRecorded)
+            if stands["form_version"] == version:
+                recorded[stands["renewal"]] = Signing(stands["occurred_on"], stands["route"], stands["sixteen_in"])
+                corrected |= {stands["renewal"]} if case.corrects(entry) else set()
+                posted_later |= {stands["renewal"]} if case.is_older_than(entry.posted) else set()
+        apart = find_renewals(
+            case.study.fieldwork.consent_rule, recorded, signings, corrected=corrected, posted_later=posted_later
+        )
+        found |= {(participant_id, version, day): renewal for day, renewal in apart.items()}
+    return found
 
 
 def _find_earlier_step(kind: type[ParticipantEvent], day: date, person: Person) -> str:
@@ -1254,7 +1333,7 @@ def find_mended_queries(decision: Decision, standing: Standing) -> list[str]:
         if key[0] in decision.told_soundly or (decision.pack_id and key[0].startswith(f"pack:{decision.pack_id}:")):
             return True
         is_own = query.return_id == sending.return_id and not decision.is_overtaken
-        if not _is_sheet_of_study(query.sheet):
+        if key[1] == IDENTIFIERS_FOUND or not _is_sheet_of_study(query.sheet):
             return is_own
         rows = decision.rows_read.get(query.sheet)
         return is_own and rows is not None and (not query.row or query.row in rows)

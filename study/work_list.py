@@ -15,6 +15,7 @@ import pandas as pd
 from study.calendar import format_day
 from study.chasing import derive_chasers, find_kind
 from study.events import ActivityReported
+from study.held_files import derive_held_files, describe_kinds
 from study.holds import HOLDS
 from study.messages import derive_addresses, derive_messages, derive_replies
 from study.protocol import Study
@@ -23,6 +24,7 @@ from study.state import Events
 
 _BY = '--by "Your Name"'
 KIND_WORDS = {
+    "file_held": "File held",
     "uncertain": "Message uncertain",
     "undelivered": "Pack not delivered",
     "reply": "Reply waiting",
@@ -53,6 +55,7 @@ def derive_work_list(study: Study, events: Events, as_of: date, name: str = "") 
     name = name or study.study_id
     order = {kind: place for place, kind in enumerate(KIND_WORDS)}
     entries = [
+        *_list_held_files(name, events, as_of),
         *_list_messages(name, events, as_of),
         *_list_calls(study, events, as_of, name),
         *_list_releases(study, events, as_of, name),
@@ -60,6 +63,18 @@ def derive_work_list(study: Study, events: Events, as_of: date, name: str = "") 
         *_list_differing_figures(study, events, as_of),
     ]
     return sorted(entries, key=lambda work: (order[work.kind], work.since or as_of, work.site_id, work.text))
+
+
+def _list_held_files(name: str, events: Events, as_of: date) -> Iterator[Work]:
+    held = derive_held_files(events.select(as_of=as_of))
+    waiting: list[Any] = list(held[held["state"] == "waiting"].itertuples(index=False))
+    for row in waiting:
+        text = f"File {row.held_id} was not read: it may hold {describe_kinds(row.identifiers)}"
+        action = (
+            f"See where: `summative held-files show {name} {row.held_id}`; then `summative held-files release` or "
+            "`summative held-files erase`."
+        )
+        yield Work("file_held", row.site_id, text, action, 1, _to_day(row.held_on))
 
 
 def _list_messages(name: str, events: Events, as_of: date) -> Iterator[Work]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from study.calendar import LONDON
+from study.consent import name_forms
 from study.events import (
     ActivityReported,
     ApproachAnswered,
@@ -103,10 +104,10 @@ def _list_steps_taken(events: Events) -> pd.DataFrame:
     chased = chased[(chased["message_id"] == "") | chased["message_id"].isin(went_out)]
     taken = chased[["about", "step", "site_id"]].copy()
     taken["chased_on"] = chased["occurred_on"].astype("datetime64[us]")
-    # Consent given anew answers for the person, on whatever version of the form.
+    # Consent given anew answers for the person, on whatever form.
     is_of_person = chased["about"] == "reconsent"
     parts = chased["chase"].str.rsplit(":", n=1).str[0]
-    taken["obligation"] = parts.mask(is_of_person, parts.str.rsplit(":", n=1).str[0]).astype("str")
+    taken["obligation"] = parts.mask(is_of_person, parts.str.split(":", n=3).str[:3].str.join(":")).astype("str")
     return taken.reset_index(drop=True).rename_axis("place").reset_index()
 
 
@@ -114,24 +115,25 @@ def _list_answers(events: Events, owed: pd.Series[Any]) -> pd.DataFrame:
     """Everything that answers one of these obligations: obligation, on (the London day on which it became known)."""
 
     def name(kind: type[Event], about: str, parts: tuple[str, ...], **wanted: str) -> pd.DataFrame:
-        frame = events.frame(kind, [*parts, "recorded_at", *wanted])
+        columns = [*parts, "renewal"] if "form_version" in parts else parts
+        frame = events.frame(kind, [*columns, "recorded_at", *wanted])
         for column, value in wanted.items():
             frame = frame[frame[column] == value]
         named = f"chase:{about}"
         obligation = pd.Series(named, index=frame.index, dtype="str")
         for part in parts:
-            obligation = obligation + ":" + frame[part]
+            obligation = obligation + ":" + (name_forms(frame) if part == "form_version" else frame[part])
         obligation = obligation[obligation.isin(owed)]
         known = frame.loc[obligation.index, "recorded_at"].dt.tz_convert(LONDON).dt.tz_localize(None).dt.normalize()
         return pd.DataFrame({"obligation": obligation.astype("str"), "on": known.astype("datetime64[us]")})
 
-    consent = ("participant_id", "form_version")
+    form = ("participant_id", "form_version")
     parts = [
         name(ReturnAccepted, "return", ("participant_id", "respondent", "wave")),
         name(QueryClosed, "query", ("query_id",)),
         name(QueryAnswered, "query", ("query_id",)),
-        name(ConsentRecorded, "consent_copy", consent, copy_filed="yes"),
-        name(ConsentCopyChecked, "consent_copy", consent, finding="seen"),
+        name(ConsentRecorded, "consent_copy", form, copy_filed="yes"),
+        name(ConsentCopyChecked, "consent_copy", form, finding="seen"),
         name(ConsentRecorded, "reconsent", ("participant_id",)),
         name(ActivityReported, "activity_figures", ("site_id", "figure", "month")),
     ]

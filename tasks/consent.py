@@ -10,8 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import date
 
+import pandas as pd
+
 from study.calendar import london_day
-from study.consent import derive_consent_incidents, derive_consents
+from study.consent import derive_consent_incidents
 from study.events import ConsentCopyChecked, ConsentRecorded, Event, IncidentOpened
 from study.incidents import derive_incident_ids
 from study.state import Events
@@ -30,16 +32,17 @@ class ConsentRefused(LedgerRefused):
         super().__init__("\n".join(self.faults))
 
 
-def record_copy_check(workspace: Workspace, told: ConsentCopyChecked) -> Answer:
-    """Record what was found of a signed form. Its number, its site and, where none is given, its version (of the form
-    in force) are found here: `form_version` "latest" asks for that. "same": found so on that day before.
+def record_copy_check(workspace: Workspace, told: ConsentCopyChecked, signed_on: date | None = None) -> Answer:
+    """Record what was found of a signed form: of the one signed last, among those of its version and of the day of
+    signing where these are given (`form_version` "latest": any). Its number and its site are found here. "same": found
+    so on that day before.
 
     Raises ConsentRefused with every reason.
     """
     today = london_day(workspace.clock())
     while True:
         events = workspace.read_events()
-        event, faults = _complete_check(workspace, events, told, today)
+        event, faults = _complete_check(events, told, signed_on, today)
         if faults:
             raise ConsentRefused(faults)
         if event is None:
@@ -51,39 +54,41 @@ def record_copy_check(workspace: Workspace, told: ConsentCopyChecked) -> Answer:
 
 
 def _complete_check(
-    workspace: Workspace, events: Events, told: ConsentCopyChecked, today: date
+    events: Events, told: ConsentCopyChecked, signed_on: date | None, today: date
 ) -> tuple[ConsentCopyChecked | None, list[str]]:
     """The check to append (None: it stands already), or why it can't be."""
-    study, person = workspace.study, told.participant_id
-    consents = derive_consents(study, events, today)
-    own = consents[consents["participant_id"] == person]
+    person, version = told.participant_id, told.form_version
+    every = events.select(as_of=today).frame(ConsentRecorded).sort_values(["occurred_on", "seq"])
+    own = every[every["participant_id"] == person]
     if own.empty:
         return None, [f"no consent of {person} is on record, so there is no form to look for. Correct the identifier."]
-    version = str(own["form_version"].iloc[0]) if told.form_version == LATEST else told.form_version
-    signed = events.frame(ConsentRecorded)
-    signed = signed[signed["participant_id"] == person]
     faults = []
-    of_version = signed[signed["form_version"] == version]
-    if of_version.empty:
-        known = ", ".join(sorted(set(signed["form_version"])))
+    signed = own if version == LATEST else own[own["form_version"] == version]
+    if signed.empty:
+        known = ", ".join(sorted(set(own["form_version"])))
         faults.append(f"{person} has signed no form of version {version}. Signed: {known}. Correct the version.")
+    elif signed_on is not None:
+        known = ", ".join(signed["occurred_on"].dt.strftime("%Y-%m-%d"))
+        signed = signed[signed["occurred_on"] == pd.Timestamp(signed_on)]
+        if signed.empty:
+            faults.append(f"{person} has signed no such form on {signed_on}. Signed: {known}. Correct the day.")
     if told.occurred_on > today:
         faults.append(f"the date {told.occurred_on} is in the future (today is {today}). Correct the date.")
-    if len(of_version) and told.occurred_on < of_version["occurred_on"].iloc[0].date():
-        on = of_version["occurred_on"].iloc[0].date()
+    if len(signed) and told.occurred_on < (on := signed["occurred_on"].iloc[-1].date()):
         faults.append(f"the date {told.occurred_on} is before the form was signed ({on}). Correct the date.")
     if faults:
         return None, faults
+    site_id, version, renewal = (str(signed[name].iloc[-1]) for name in ("site_id", "form_version", "renewal"))
+    form = {"participant_id": person, "form_version": version, "renewal": renewal}
     checks = events.frame(ConsentCopyChecked)
-    checks = checks[(checks["participant_id"] == person) & (checks["form_version"] == version)].sort_values("check")
+    checks = checks[(checks[list(form)] == pd.Series(form)).all(axis="columns")].sort_values("check")
     number = 1
     if len(checks):
         last = checks.iloc[-1]
         if (last["finding"], last["occurred_on"].date()) == (told.finding, told.occurred_on):
             return None, []
         number = int(last["check"]) + 1
-    site_id = str(own["site_id"].iloc[0])
-    return told.model_copy(update={"site_id": site_id, "form_version": version, "check": number}), []
+    return told.model_copy(update={**form, "site_id": site_id, "check": number}), []
 
 
 def watch_consent(workspace: Workspace, as_of: date, requested_by: str) -> Counter[str]:

@@ -336,6 +336,7 @@ class _Page:
             {
                 "participant": row["participant_id"],
                 "signed": show_day(row["signed_on"]),
+                "first_signed": show_day(row["consented_on"]) if row["consented_on"] < row["signed_on"] else "",
                 "version": row["form_version"],
                 "route": ROUTE_WORDS[row["route"]],
                 "scopes": format_list(scopes.get(scope, scope) for scope in row["scopes"].split(";") if scope),

@@ -121,9 +121,11 @@ def signed(on: str, person: str = "LUT-001", **fields: Any) -> ConsentRecorded:
     return ConsentRecorded(**_who(on, person), **{**usual, **fields})
 
 
-def looked(on: str, finding: str, check: int = 1, person: str = "LUT-001", version: str = "1.0") -> ConsentCopyChecked:
-    told = {**_who(on, person), "form_version": version, "check": check, "finding": finding, "role": "coordinator"}
-    return ConsentCopyChecked.model_validate(told)
+def looked(
+    on: str, finding: str, check: int = 1, person: str = "LUT-001", version: str = "1.0", renewal: str = ""
+) -> ConsentCopyChecked:
+    told = {**_who(on, person), "form_version": version, "renewal": renewal, "check": check, "finding": finding}
+    return ConsentCopyChecked.model_validate({**told, "role": "coordinator"})
 
 
 def left(on: str, scope: str, reason: str = "withdrew", person: str = "LUT-001") -> DispositionRecorded:

@@ -223,6 +223,22 @@ def test_consent_to_be_given_anew_is_asked_for_ahead() -> None:
     assert not any(line.startswith("due again") for line in lines)
 
 
+def test_a_form_signed_anew_on_the_same_version_is_asked_for_by_its_own_key() -> None:
+    """The same steps go again for the new form, though they were taken for the old one."""
+    rule = 'copy_within = 10\nreconsent_after = "6 months"\n'
+    study = make_study(NO_FIGURES.replace("copy_within = 10\n", rule))
+    old = [*OPEN, *joined(1, filed=""), *chased(COPY, f"chase:reconsent:{ONE}:1.0:again")]
+    anew = joined(1, on="2017-12-01", filed="", renewal="2017-12-01")[1]
+    rungs = plan("2018-06-04", *old, anew, study=study)
+    assert rungs["key"].tolist() == [
+        f"chase:consent_copy:{ONE}:1.0:2017-12-01:copy", f"chase:reconsent:{ONE}:1.0:2017-12-01:again",
+    ]  # fmt: skip
+    assert rungs["subject"].tolist() == [
+        f"Consent form 1.0 of {ONE}, signed 2017-12-01", f"Consent of {ONE} (form 1.0, signed 2017-12-01)",
+    ]  # fmt: skip
+    assert set(rungs["renewal"]) == {"2017-12-01"}
+
+
 # Queries --------------------------------------------------------------------------------------------------------------
 
 ASKED = [*OPEN, *joined(1), raised(1, "2017-08-23")]

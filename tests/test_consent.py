@@ -1,12 +1,22 @@
 """Consent that sites hold: what each person agreed to, where the form is, what is wrong, and what does not agree."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from study.consent import FAULTS, FINDINGS, derive_consent_incidents, derive_consents, reconcile_consent
+from study.consent import (
+    FAULTS,
+    FINDINGS,
+    Signing,
+    derive_consent_incidents,
+    derive_consents,
+    is_given_anew,
+    reconcile_consent,
+)
 from study.events import DocumentVersionIssued, Event, IncidentOpened, QueryClosed, Voided
 from study.protocol import Study
 from tests.approval_histories import step, tell
@@ -44,10 +54,10 @@ def test_columns_of_consents(study: Study) -> None:
     row = find_consent(study, event)
     assert row == {
         "participant_id": "LUT-001", "site_id": "luton", "consented_on": pd.Timestamp("2017-09-01"),
-        "signed_on": pd.Timestamp("2017-09-01"), "form_version": "1.0", "scopes": "linkage;questionnaires",
-        "route": "self", "form": "standard", "taken_by": "site_researcher", "capacity": "", "sixteen_in": "",
-        "copy": "held", "copy_due_on": pd.Timestamp("2017-09-15"), "reconsent_due_on": pd.NaT, "faults": "",
-        "covers_questionnaires": True, "covers_linkage": True,
+        "signed_on": pd.Timestamp("2017-09-01"), "form_version": "1.0", "renewal": "",
+        "scopes": "linkage;questionnaires", "route": "self", "form": "standard", "taken_by": "site_researcher",
+        "capacity": "", "sixteen_in": "", "copy": "held", "copy_due_on": pd.Timestamp("2017-09-15"),
+        "reconsent_due_on": pd.NaT, "faults": "", "covers_questionnaires": True, "covers_linkage": True,
     }  # fmt: skip
     filled = derive_consents(study, tell(event), DAY)
     assert derive_consents(study, tell(), DAY).dtypes.to_dict() == filled.dtypes.to_dict()
@@ -215,6 +225,54 @@ def test_signing_again_begins_the_time_anew() -> None:
     assert find_consent(make_study(rule), *told, as_of=date(2018, 3, 1))["reconsent_due_on"] == pd.Timestamp(
         "2018-08-20"
     )
+
+
+@given(
+    day=st.dates(date(2017, 7, 1), date(2020, 12, 31)),
+    months=st.integers(0, 14),
+    sixteen_in=st.sampled_from(["", "2017-12", "2018-02", "2020-02", "2021-04"]),
+    route=st.sampled_from(["self", "parent"]),
+)
+@settings(deadline=None, max_examples=60)
+def test_another_day_is_a_consent_given_anew_from_the_notice_on(
+    day: date, months: int, sixteen_in: str, route: str
+) -> None:
+    """The one rule for a single pair of days and the one for all consents give the same day."""
+    lasts = f'copy_within = 10\nreconsent_after = "{months} months"' if months else "copy_within = 10"
+    study = make_study(replace_once(FIELDWORK, "copy_within = 10", lasts))
+    rule = study.fieldwork.consent_rule
+    assert rule is not None
+    (consent,) = derive_consents(study, tell(signed(str(day), route=route, sixteen_in=sixteen_in)), day).itertuples()
+    before, first = Signing(day, route, sixteen_in), day + timedelta(1)
+    if pd.isna(consent.reconsent_due_on):
+        assert not is_given_anew(rule, before, Signing(date(2030, 1, 1), route))
+        return
+    first = max(first, consent.reconsent_due_on.date() - timedelta(28))
+    assert is_given_anew(rule, before, Signing(first, route))
+    assert not is_given_anew(rule, before, Signing(first - timedelta(1), route))
+
+
+def test_consent_given_anew_on_the_same_version_takes_the_place_of_the_first(study: Study) -> None:
+    parents = signed("2017-09-01", route="parent", sixteen_in="2018-02", copy_filed="yes")
+    own = signed("2018-03-15", renewal="2018-03-15")
+    before = find_consent(study, parents, own, as_of=date(2018, 3, 14))
+    assert (before["route"], before["renewal"], before["faults"]) == ("parent", "", "reconsent_overdue")
+    now = find_consent(study, parents, own, as_of=date(2018, 3, 15))
+    assert (now["route"], now["renewal"], now["covers_questionnaires"]) == ("self", "2018-03-15", True)
+    assert (now["consented_on"], now["signed_on"]) == (pd.Timestamp("2017-09-01"), pd.Timestamp("2018-03-15"))
+    # An answer from between the two was given after the first consent, if not always under it.
+    told = [parents, own, collected("2017-09-04"), collected("2018-03-05", wave="follow_up_6m")]
+    assert "collected_before_consent" not in find_faults(study, *told, as_of=date(2018, 4, 1))
+    assert [row[1] for row in find_rows(study, *told, as_of=date(2018, 4, 1))] == ["consent_ended"]
+
+
+def test_a_look_at_the_old_paper_does_not_show_that_the_new_one_is_filed(study: Study) -> None:
+    first, again = signed("2017-09-01", copy_filed="yes"), signed("2017-09-20", renewal="2017-09-20")
+    old = looked("2017-09-25", "seen")
+    assert find_consent(study, first, again, old)["copy"] == ""
+    new = looked("2017-09-25", "faulty", renewal="2017-09-20")
+    row = find_consent(study, first, again, old, new)
+    assert (row["copy"], row["copy_due_on"]) == ("faulty", pd.Timestamp("2017-10-09"))
 
 
 # Dates that do not agree -------------------------------------------------------------------------------------------

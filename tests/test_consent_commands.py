@@ -85,6 +85,23 @@ def test_what_cannot_be_recorded_of_a_form(workspace: Workspace, words: tuple[st
     assert read_checks(workspace) == []
 
 
+def test_the_form_signed_last_is_meant_unless_a_day_is_given(workspace: Workspace) -> None:
+    tell(workspace, signed("2017-09-01"), signed("2017-12-01", renewal="2017-12-01"))
+    assert look(workspace, "--seen", "--on", "2017-11-30")[1] == (
+        "the date 2017-11-30 is before the form was signed (2017-12-01). Correct the date."
+    )
+    look(workspace, "--seen")
+    look(workspace, "--seen", "--version", "1.0", "--signed", "2017-09-01")
+    look(workspace, "--missing", "--signed", "2017-09-01")
+    found = workspace.read_events().frame(ConsentCopyChecked)
+    assert list(zip(found["renewal"], found["finding"], found["check"], strict=True)) == [
+        ("2017-12-01", "seen", 1), ("", "seen", 1), ("", "missing", 2),
+    ]  # fmt: skip
+    assert look(workspace, "--seen", "--signed", "2017-10-01")[1] == (
+        "LUT-001 has signed no such form on 2017-10-01. Signed: 2017-09-01, 2017-12-01. Correct the day."
+    )
+
+
 def test_a_form_of_nobody_is_not_looked_for(workspace: Workspace) -> None:
     code, said = look(workspace, "--seen")
     assert code == 1

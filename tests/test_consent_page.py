@@ -126,6 +126,14 @@ def test_incidents_are_listed_with_what_became_of_them(full: str) -> None:
     ]  # fmt: skip
 
 
+def test_a_form_signed_anew_shows_both_days() -> None:
+    told = [signed("2017-09-01"), signed("2018-02-05", renewal="2018-02-05"), signed("2017-09-01", "LUT-002")]
+    rows = read_tables(write_page(make_study(), tell(*told)))["Luton: each consent"][1:]
+    assert sorted(row[:3] for row in rows) == [
+        ["LUT-001", "5 Feb 2018 (first 1 Sep 2017)", "1.0"], ["LUT-002", "1 Sep 2017", "1.0"],
+    ]  # fmt: skip
+
+
 def test_each_person_has_a_row_and_the_troubled_come_first(full: str) -> None:
     rows = read_tables(full)["Luton: each consent"][1:]
     assert [row[0] for row in rows] == ["LUT-002", "LUT-004", "LUT-005", "LUT-001", "LUT-003"]

@@ -37,7 +37,9 @@ from study.events import (
     DutyDone,
     ErasureDecided,
     Event,
+    FileHeld,
     ForecastRecorded,
+    HeldFileDecided,
     HoldLifted,
     IdentifiersIssued,
     IncidentActionDone,
@@ -125,9 +127,16 @@ EXAMPLES = [
             form="easy_read",
         ),
         "consent:01-701-1015:2.1",
-        2,
-        '{"basis":"signed","capacity":"","copy_filed":"no","form":"easy_read","form_version":"2.1","route":"parent",'
-        '"scopes":["interview","records"],"sixteen_in":"2014-02","taken_by":"site_researcher"}',
+        3,
+        '{"basis":"signed","capacity":"","copy_filed":"no","form":"easy_read","form_version":"2.1","renewal":"",'
+        '"route":"parent","scopes":["interview","records"],"sixteen_in":"2014-02","taken_by":"site_researcher"}',
+    ),
+    (
+        ConsentRecorded(**PERSON, form_version="2.1", scopes=(), basis="signed", renewal="2013-09-02"),
+        "consent:01-701-1015:2.1:2013-09-02",
+        3,
+        '{"basis":"signed","capacity":"","copy_filed":"","form":"","form_version":"2.1","renewal":"2013-09-02",'
+        '"route":"","scopes":[],"sixteen_in":"","taken_by":""}',
     ),
     (ParticipantAllocated(**PERSON, arm="placebo"), "allocated:01-701-1015", 1, '{"arm":"placebo"}'),
     (
@@ -376,8 +385,14 @@ EXAMPLES = [
     (
         ConsentCopyChecked(**PERSON, form_version="2.1", check=2, finding="seen", role="fieldwork_coordinator"),
         "consent_copy:01-701-1015:2.1:2",
-        1,
-        '{"check":2,"finding":"seen","form_version":"2.1","role":"fieldwork_coordinator"}',
+        2,
+        '{"check":2,"finding":"seen","form_version":"2.1","renewal":"","role":"fieldwork_coordinator"}',
+    ),
+    (
+        ConsentCopyChecked(**PERSON, form_version="2.1", renewal="2013-09-02", finding="faulty"),
+        "consent_copy:01-701-1015:2.1:2013-09-02:1",
+        2,
+        '{"check":1,"finding":"faulty","form_version":"2.1","renewal":"2013-09-02","role":""}',
     ),
     (
         QueryAnswered(**SITE, query_id="701-0031", answer_number=2, answer="corrected"),
@@ -390,6 +405,33 @@ EXAMPLES = [
         "activity:701:care_plans:2017-08:nhs_england:2",
         1,
         '{"count":131,"figure":"care_plans","month":"2017-08","reported_to":"nhs_england","version":2}',
+    ),
+    (
+        FileHeld(
+            **SITE,
+            held_id="701-F0001",
+            sha256=A,
+            size_bytes=2048,
+            kept="encrypted",
+            return_id="701-2013-09-02-1",
+            identifiers=("name", "email"),
+            places=("sheet_4 B7 cell name", "file_name email"),
+            n_places=2,
+            query_id="701-0032",
+        ),
+        f"file_held:701:{A}",
+        1,
+        '{"held_id":"701-F0001","identifiers":["email","name"],"kept":"encrypted","n_places":2,'
+        '"places":["file_name email","sheet_4 B7 cell name"],"query_id":"701-0032","return_id":"701-2013-09-02-1",'
+        f'"sha256":"{A}","size_bytes":2048}}',
+    ),
+    (
+        HeldFileDecided(
+            **SITE, held_id="701-F0001", decision="released", reason="not_identifying", role="data_manager"
+        ),
+        "held_file:701-F0001",
+        1,
+        '{"decision":"released","held_id":"701-F0001","reason":"not_identifying","reference":"","role":"data_manager"}',
     ),
     (
         ErasureDecided(**PERSON, given_from=DAY, role="sponsor", reference="SP 12/5"),
@@ -604,9 +646,20 @@ EXAMPLES = [
 def test_a_consent_recorded_before_routes_were_asked_for_has_none() -> None:
     old = '{"basis":"signed","form_version":"1","scopes":["records"]}'
     assert upcast_payload("consent_recorded", 1, old) == (
-        '{"basis":"signed","capacity":"","copy_filed":"","form":"","form_version":"1","route":"","scopes":["records"],'
-        '"sixteen_in":"","taken_by":""}'
+        '{"basis":"signed","capacity":"","copy_filed":"","form":"","form_version":"1","renewal":"","route":"",'
+        '"scopes":["records"],"sixteen_in":"","taken_by":""}'
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "old"),
+    [
+        ("consent_recorded", 2, '{"form_version":"1","route":"self"}'),
+        ("consent_copy_checked", 1, '{"form_version":"1","route":"self"}'),
+    ],
+)
+def test_what_was_recorded_before_consent_could_be_given_anew_is_the_first(kind: str, version: int, old: str) -> None:
+    assert upcast_payload(kind, version, old) == '{"form_version":"1","renewal":"","route":"self"}'
 
 
 @pytest.mark.parametrize("month", ["2018-3", "2018-13", "2018-03-05", "March 2018", "18-03"])

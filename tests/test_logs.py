@@ -5,6 +5,7 @@ Readings are made by hand, as in `test_returns`; the study is IPC's own, with ap
 
 from __future__ import annotations
 
+import itertools
 from datetime import date, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study.calendar import Period
 from study.events import (
     ActivityReported,
     ApproachAnswered,
@@ -139,7 +141,7 @@ def test_a_row_of_the_consent_log_tells_all_of_it():
         "occurred_on": date(2017, 9, 11), "site_id": "luton", "participant_id": ANN, "form_version": VERSION,
         "scopes": ("interview", "linkage", "questionnaires"), "basis": "signed", "route": "parent",
         "taken_by": "site_researcher", "capacity": "assessed", "sixteen_in": "2018-03", "copy_filed": "yes",
-        "form": "easy_read",
+        "form": "easy_read", "renewal": "",
     }  # fmt: skip
 
 
@@ -318,6 +320,177 @@ def test_a_newer_version_of_the_form_is_a_consent_of_its_own():
     assert set(site.stands(ConsentRecorded)["form_version"]) == {VERSION, "9.0"}
 
 
+# Consent given anew on the same version ------------------------------------------------------------------------------
+
+SPRING = date(2018, 4, 23)
+TWICE_A_YEAR = OPEN.model_copy(
+    update={
+        "fieldwork": IPC.fieldwork.model_copy(
+            update={"consent": (IPC.fieldwork.consent[0].model_copy(update={"reconsent_after": Period(months=6)}),)}
+        )
+    }
+)
+CHILD = {"route": "parent", "sixteen_in": "2018-03", "copy_filed": "yes"}
+OWN = {"consented_on": date(2018, 4, 9), "route": "self"}
+
+
+def read_consents(site: Luton) -> list[tuple[str, str, str, str]]:
+    """Those that stand, by day of signing: the day, who consented, whether the form is filed, what tells it apart."""
+    stands = site.stands(ConsentRecorded).sort_values("occurred_on")
+    days = stands["occurred_on"].dt.strftime("%Y-%m-%d")
+    return list(zip(days, stands["route"], stands["copy_filed"], stands["renewal"], strict=True))
+
+
+PARENTS, ANNS = ("2017-09-11", "parent", "yes", ""), ("2018-04-09", "self", "no", "2018-04-09")
+
+
+def begin_child(**cells: Any) -> Luton:
+    """Screened, and a parent consented on 11 September 2017 for a child who turns 16 in March 2018."""
+    site = begin(ANN, consent=False)
+    site.post(on=date(2017, 9, 16), consent=[consented(ANN, **CHILD | cells)])
+    return site
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_own_consent_follows_on_a_parents_on_the_same_form(is_whole):
+    site = begin_child()
+    rows = [consented(ANN, **CHILD), consented(ANN, **OWN)] if is_whole else [consented(ANN, **OWN)]
+    renewed = site.post(on=SPRING, today=SPRING, consent=rows)
+    assert renewed.faults == []
+    assert [event.key for event in renewed.find(ConsentRecorded)] == [f"consent:{ANN}:{VERSION}:2018-04-09"]
+    assert renewed.find(Voided) == []
+    assert read_consents(site) == [PARENTS, ANNS]
+    for number, again in enumerate((rows, rows[::-1], rows[-1:]), 2):
+        repeated = site.post(on=SPRING, today=SPRING, number=number, consent=again)
+        assert (repeated.faults, repeated.decision.log_events) == ([], [])
+    filed = site.post(on=SPRING, today=SPRING, number=5, consent=[consented(ANN, **OWN, copy_filed="yes")])
+    assert (filed.faults, len(filed.find(Voided))) == ([], 1)
+    assert read_consents(site) == [PARENTS, ("2018-04-09", "self", "yes", "2018-04-09")]
+
+
+@pytest.mark.parametrize(
+    ("study", "before", "after", "is_consent_of_its_own"),
+    [
+        (OPEN, CHILD, OWN | {"consented_on": date(2017, 9, 12)}, True),
+        # as a parent's it is to be given anew within four weeks of the end of the month
+        (OPEN, CHILD, CHILD | {"consented_on": date(2018, 3, 2)}, False),
+        (OPEN, CHILD, CHILD | {"consented_on": date(2018, 3, 3)}, True),
+        (OPEN, CHILD, {"consented_on": date(2018, 3, 3), "route": "", "sixteen_in": "2018-03"}, True),
+        (OPEN, CHILD | {"sixteen_in": ""}, CHILD | {"consented_on": date(2018, 4, 9)}, False),
+        (OPEN, {"route": "consultee", "capacity": "assessed"}, OWN, True),
+        (OPEN, {}, OWN | {"route": "consultee", "capacity": "assessed"}, True),
+        (OPEN, CHILD, OWN | {"route": "consultee", "capacity": "assessed"}, True),
+        (OPEN, {}, OWN | CHILD, False),
+        (OPEN, {"route": ""}, OWN, False),
+        (OPEN, {}, OWN, False),
+        # six months are over on 11 March 2018, the notice begins on 11 February
+        (TWICE_A_YEAR, {}, OWN | {"consented_on": date(2018, 2, 10)}, False),
+        (TWICE_A_YEAR, {}, OWN | {"consented_on": date(2018, 2, 11)}, True),
+        (TWICE_A_YEAR, {"route": ""}, OWN | {"route": ""}, True),
+        (TWICE_A_YEAR, {}, {"consented_on": date(2017, 9, 6)}, False),
+    ],
+)
+def test_another_day_of_signing_is_another_consent_or_a_contradiction(study, before, after, is_consent_of_its_own):
+    site = Luton(study)
+    site.post(on=date(2017, 9, 15), screening=[screened(ANN)], consent=[consented(ANN, **before)])
+    received = site.post(on=SPRING, today=SPRING, consent=[consented(ANN, **before | after)])
+    rules = [rule for rule, *_ in received.faults if rule != "sixteenth_month_missing"]
+    assert rules == ([] if is_consent_of_its_own else ["differs_from_record"])
+    assert len(site.stands(ConsentRecorded)) == 1 + is_consent_of_its_own
+    assert derive_standing(site.view, "luton", {}).people[ANN].consented_on == date(2017, 9, 11)
+
+
+def test_what_is_blank_of_a_consent_given_anew_is_not_taken_from_the_old_one():
+    site = begin_child(taken_by="site_lead", form="standard")
+    site.post(on=SPRING, today=SPRING, consent=[consented(ANN, **OWN | {"taken_by": "", "form": "", "copy_filed": ""})])
+    new = site.stands(ConsentRecorded).sort_values("occurred_on").iloc[-1]
+    assert new[["taken_by", "form", "copy_filed", "sixteen_in"]].tolist() == ["", "", "", ""]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_backlog_tells_all_consents_at_once_in_any_order(order):
+    rows = [consented(ANN, **CHILD), consented(ANN, **OWN), consented(ANN, **OWN | {"consented_on": date(2018, 10, 1)})]
+    site = Luton(TWICE_A_YEAR)
+    told = [rows[place] for place in order]
+    received = site.post(on=date(2018, 10, 5), today=date(2018, 10, 5), screening=[screened(ANN)], consent=told)
+    assert received.faults == []
+    assert [line[3] for line in read_consents(site)] == ["", "2018-04-09", "2018-10-01"]
+
+
+def test_two_days_of_one_consent_in_one_file_are_neither():
+    site = begin(ANN, consent=False)
+    received = site.post(consent=[consented(ANN), consented(ANN, consented_on=date(2017, 9, 12))])
+    assert [rule for rule, *_ in received.faults] == ["duplicate_in_file", "duplicate_in_file"]
+    assert read_consents(site) == []
+
+
+def test_an_older_workbook_tells_the_first_consent_after_the_second():
+    site = begin(ANN, consent=False)
+    site.post(on=SPRING, today=SPRING, consent=[consented(ANN, **OWN)])
+    late = site.post(on=date(2017, 9, 16), today=SPRING, consent=[consented(ANN, **CHILD)])
+    assert late.faults == []
+    first, second = read_consents(site)
+    assert (first, second) == (("2017-09-11", "parent", "yes", "2017-09-11"), ("2018-04-09", "self", "no", ""))
+    assert derive_standing(site.view, "luton", {}).people[ANN].consented_on == date(2017, 9, 11)
+
+
+def test_a_newer_workbook_tells_an_earlier_consent_only_beside_the_one_that_is_known():
+    def told() -> Luton:
+        site = begin(ANN, consent=False)
+        site.post(on=date(2018, 4, 20), today=SPRING, consent=[consented(ANN, **OWN)])
+        return site
+
+    alone = told().post(on=SPRING, today=SPRING, consent=[consented(ANN, **CHILD)])
+    assert [rule for rule, *_ in alone.faults] == ["differs_from_record"]
+    site = told()
+    assert site.post(on=SPRING, today=SPRING, consent=[consented(ANN, **OWN), consented(ANN, **CHILD)]).faults == []
+    assert [line[0] for line in read_consents(site)] == ["2017-09-11", "2018-04-09"]
+
+
+def test_its_own_sending_corrects_a_day_and_makes_no_second_consent_of_it():
+    moved = consented(ANN, **CHILD | OWN | {"consented_on": date(2017, 9, 12)})
+    site = begin_child()
+    assert site.post(on=date(2017, 9, 16), correction=1, consent=[moved]).faults == []
+    assert read_consents(site) == [("2017-09-12", "self", "yes", "")]
+    site = begin_child()
+    both = site.post(on=date(2017, 9, 16), correction=1, consent=[consented(ANN, **CHILD), moved])
+    assert both.faults == []
+    assert [line[0] for line in read_consents(site)] == ["2017-09-11", "2017-09-12"]
+
+
+@pytest.mark.parametrize("on", [date(2018, 4, 8), date(2018, 4, 10)])
+def test_a_corrected_day_of_a_consent_given_anew_leaves_the_first_alone(on):
+    site = begin_child()
+    site.post(on=SPRING, today=SPRING, consent=[consented(ANN, **OWN)])
+    moved = [consented(ANN, **CHILD), consented(ANN, **OWN | {"consented_on": on})]
+    asked = site.post(on=SPRING, today=SPRING, number=2, consent=moved)
+    assert [rule for rule, *_ in asked.faults] == ["differs_from_record"]
+    corrected = site.post(on=SPRING, today=SPRING, correction=1, consent=moved[::-1])
+    assert corrected.faults == []
+    assert read_consents(site) == [PARENTS, (on.isoformat(), "self", "no", "2018-04-09")]
+    assert site.list_queries() == []
+    overtaken = site.post(on=SPRING, today=SPRING, sha256="f" * 64, consent=[consented(ANN, **OWN)])
+    assert [rule for rule, *_ in overtaken.faults] == ["overtaken_by_correction"]
+
+
+GROWING = [
+    (date(2017, 9, 16), [CHILD | {"copy_filed": ""}]),
+    (date(2018, 4, 13), [CHILD, OWN]),
+    (date(2018, 4, 20), [CHILD, OWN | {"copy_filed": "yes"}]),
+]
+
+
+@given(order=st.lists(st.integers(0, 2), min_size=3, max_size=6).filter(lambda order: len(set(order)) == 3))
+@settings(max_examples=10, deadline=None)
+def test_a_growing_log_of_consent_ends_the_same_in_whatever_order_it_comes(order):
+    site = begin(ANN, consent=False)
+    for place, n in enumerate(order):
+        on, rows = GROWING[n]
+        told = [consented(ANN, **cells) for cells in rows]
+        assert site.post(on=on, today=SPRING, consent=told, sha256=f"{place:064d}").faults == []
+    assert read_consents(site) == [PARENTS, ("2018-04-09", "self", "yes", "2018-04-09")]
+
+
 # Logs sent whole each time --------------------------------------------------------------------------------------------
 
 
@@ -489,7 +662,7 @@ def test_a_wrong_digit_is_refused_by_its_own_rule_and_never_guessed(sheet, wrong
 
 def test_a_wrong_digit_in_a_questionnaire_is_refused_too():
     key = {"participant_id": ANN[:-1] + "9", "respondent": "self", "form": "standard", "wave": "baseline"}
-    items = {item.id: next(iter(item.levels), item.minimum) for item in INSTRUMENTS["eq5d5l"].items}
+    items = {item.id: next(iter(item.levels), item.maximum) for item in INSTRUMENTS["eq5d5l"].items}
     received = begin(ANN).post(eq5d5l=[key | {"collected_on": date(2017, 9, 12)} | items])
     assert list_faults(received) == [("check_digit_wrong", "A3", "hard")]
 

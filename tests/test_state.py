@@ -141,7 +141,7 @@ def test_frame_has_envelope_and_payload_as_told() -> None:
         "form_version": "NA",
         "scopes": "a;b",
         "basis": "signed",
-        **dict.fromkeys(("route", "taken_by", "capacity", "sixteen_in", "copy_filed", "form"), ""),
+        **dict.fromkeys(("renewal", "route", "taken_by", "capacity", "sixteen_in", "copy_filed", "form"), ""),
     }
 
 

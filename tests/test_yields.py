@@ -128,6 +128,31 @@ def test_steps_of_messages_that_never_went_out_are_no_steps(study: Study) -> Non
             on("2017-09-06", ConsentRecorded, participant_id=PERSON, form_version="2.0", scopes=(), basis="signed"),
         ),
         (
+            f"chase:reconsent:{PERSON}:1.0:2017-03-06",
+            "reconsent_due",
+            on(
+                "2017-09-06",
+                ConsentRecorded,
+                participant_id=PERSON,
+                form_version="1.0",
+                renewal="2017-09-06",
+                scopes=(),
+                basis="signed",
+            ),
+        ),
+        (
+            f"chase:consent_copy:{PERSON}:1.0:2017-09-01",
+            "consent_copy_overdue",
+            on(
+                "2017-09-06",
+                ConsentCopyChecked,
+                participant_id=PERSON,
+                form_version="1.0",
+                renewal="2017-09-01",
+                finding="seen",
+            ),
+        ),
+        (
             "chase:activity_figures:luton:care_plans:2017-08",
             "figures_overdue",
             on(
@@ -149,6 +174,14 @@ def test_a_copy_that_is_missing_is_no_answer(study: Study) -> None:
     owed = f"chase:consent_copy:{PERSON}:1.0"
     rows = [chased("2017-09-04", owed, "consent_copy_overdue"), sent("2017-09-04"), looked]
     assert find_row(study, rows, "2017-09-30", "consent_copy_overdue") == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("owed", "renewal"), [("1.0", "2017-09-01"), ("1.0:2017-09-01", "")])
+def test_another_paper_on_the_same_version_is_no_answer(study: Study, owed: str, renewal: str) -> None:
+    looked = on("2017-09-06", ConsentCopyChecked, participant_id=PERSON, form_version="1.0", renewal=renewal,
+                finding="seen")  # fmt: skip
+    rows = [chased("2017-09-04", f"chase:consent_copy:{PERSON}:{owed}", "consent_copy_overdue"), sent("2017-09-04")]
+    assert find_row(study, [*rows, looked], "2017-09-30", "consent_copy_overdue") == [1, 0, 0, 0]
 
 
 def test_sites_add_up_to_the_row_of_all(study: Study) -> None:
