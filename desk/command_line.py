@@ -23,21 +23,27 @@ from rich.table import Table
 
 from desk import approval_views  # noqa: F401 (adds its commands)
 from desk.approval_commands import approvals_app
-from desk.chasing_commands import chasing_app
+from desk.chasing_commands import chasing_app, tell_of_gaps
 from desk.consent_commands import consent_app, tell_of_erasures
+from desk.exchange_commands import returns_app
+from desk.held_file_commands import app as held_files_app
 from desk.incident_commands import app as incidents_app
+from desk.instrument_commands import instruments_app
 from desk.message_commands import messages_app
 from desk.options import (
     ByOption,
     SitesOption,
     StudyArgument,
     err,
+    find_day,
     find_program,
     find_site_id,
     open_study,
     out,
     parse_day,
     parse_sites,
+    print_table,
+    refuse_sending_from_rehearsal,
     use_prefect,
 )
 from desk.wave_commands import waves_app
@@ -64,12 +70,17 @@ from study.instruments import DefinitionFaults
 from study.queries import find_open_queries
 from study.state import derive_queries
 from tasks.approvals import APPROVALS_CALENDAR, APPROVALS_PAGE
+from tasks.chasing import draw_up
 from tasks.definitions import StudyExists, StudyNotFound, find_faults, list_studies, load_study, scaffold_study
+from tasks.fieldwork import CONSENT_PAGE
+from tasks.fieldwork_page import FIELDWORK_PAGE
 from tasks.files import FileFault, FileMissing
 from tasks.ledger import LedgerRefused
 from tasks.letters import find_letter_faults
 from tasks.orchestration import StepFailed, prepare_prefect
+from tasks.pages import format_counted
 from tasks.participant_letters import find_participant_letter_faults
+from tasks.quarantine import find_key_faults
 from tasks.receipts import find_wording
 from tasks.settings import read_settings
 from tasks.workbooks import write_blank_return
@@ -87,6 +98,9 @@ app.add_typer(chasing_app, name="chasing")
 app.add_typer(consent_app, name="consent")
 app.add_typer(messages_app, name="messages")
 app.add_typer(incidents_app, name="incidents")
+app.add_typer(held_files_app, name="held-files")
+app.add_typer(instruments_app, name="instruments")
+app.add_typer(returns_app, name="returns")
 EXPECTED = (
     DefinitionFaults, FileFault, LedgerRefused, ReleaseFault, ReplayRefused, SourceUnusable, StepFailed,
     StudyExists, StudyNotFound,
@@ -211,7 +225,9 @@ def _print_played(played: PlayedEvaluation) -> None:
     if played.frozen:
         out.print(f"[bold]Frozen:[/bold] release {played.frozen['release']}. Rows: {played.frozen['rows']}.")
         out.print(f"\n  Release   {played.frozen['location']}/", soft_wrap=True)
-    out.print(f"\n  Page      {workspace.area.place}/{APPROVALS_PAGE}", soft_wrap=True)
+    out.print(f"\n  Approvals {workspace.area.place}/{APPROVALS_PAGE}", soft_wrap=True)
+    out.print(f"  Fieldwork {workspace.area.place}/{FIELDWORK_PAGE}", soft_wrap=True)
+    out.print(f"  Consent   {workspace.area.place}/{CONSENT_PAGE}", soft_wrap=True)
     out.print(f"  Calendar  {workspace.area.place}/{APPROVALS_CALENDAR}", soft_wrap=True)
     out.print(f"  Ledger    {escape(find_ledger_place(workspace))}", soft_wrap=True)
     out.print("\nTry next:")
@@ -220,6 +236,8 @@ def _print_played(played: PlayedEvaluation) -> None:
         f"approvals show {workspace.name}{day}": "where every site stands, and what it lacks",
         f"approvals forecasts {workspace.name} --site luton": "how the expected opening moved",
         f"incidents list {workspace.name}": "what may be a breach",
+        f"waves show {workspace.name}": "questionnaires expected, out, late and in, by site and wave",
+        f"chasing list {workspace.name}": "who is to be chased for what, and what rests",
     }
     width = max(map(len, hints))
     for command, meaning in hints.items():
@@ -244,6 +262,7 @@ def _print_replayed(result: Replayed, sites: list[str], until: date | None) -> N
     out.print(f"Rests on {len(load_assumptions())} declared assumptions: rehearsal/assumptions.toml", soft_wrap=True)
     out.print(f"\n  Release  {result.location}/", soft_wrap=True)
     out.print(f"  Report   {result.location}/report.html", soft_wrap=True)
+    out.print(f"  Pages    {workspace.area.place}/{FIELDWORK_PAGE.rpartition('/')[0]}/", soft_wrap=True)
     out.print(f"  Ledger   {escape(find_ledger_place(workspace))}", soft_wrap=True)
     out.print("\nTry next:")
     part = (f" --sites {','.join(sites)}" if sites else "") + (f" --until {until}" if until else "")
@@ -327,10 +346,11 @@ def check(study: Annotated[str, typer.Argument(help="A study; left out, every st
 
 
 def find_wording_faults(study_id: str) -> list[str]:
-    """What is wrong with the letters that a study sends, to sites and, through them, to participants."""
+    """What is wrong with the letters that a study sends, to sites and, through them, to participants, and with the key
+    that it may need."""
     settings = read_settings()
     study = load_study(study_id, settings.sites_config, settings.instruments)
-    return [*find_letter_faults(study), *find_participant_letter_faults(study)]
+    return [*find_letter_faults(study), *find_participant_letter_faults(study), *find_key_faults(study, settings)]
 
 
 @app.command()
@@ -350,12 +370,16 @@ def new(
 
 @app.command(name="round")
 def run_round(study: StudyArgument, by: ByOption) -> None:
-    """Run today's round now: adopt changed definitions, receive what sites have sent."""
+    """Run today's round now: receive what sites have sent, follow approvals and consents, send, chase, write pages."""
+    refuse_sending_from_rehearsal(open_study(study))
     with use_prefect():
         from flows.study_day import study_day
 
         states = study_day(study=study, requested_by=by)
-    _report_states(states)
+    counts = _report_states(states)
+    if counts["unreachable"]:
+        workspace = open_study(study)
+        tell_of_gaps(workspace, draw_up(workspace, find_day(workspace)))
 
 
 @app.command()
@@ -371,7 +395,7 @@ def receive(study: StudyArgument, by: ByOption, sites: SitesOption = "") -> None
     out.print(f"Receipts: {workspace.area.place}/sites/<site>/receipts/", soft_wrap=True, markup=False)
 
 
-def _report_states(states: list[Any]) -> None:
+def _report_states(states: list[Any]) -> Counter[str]:
     for state in states:
         if state.is_failed():
             err.print(f"[red]✗[/red] {escape(str(state.message))}", soft_wrap=True)
@@ -380,6 +404,7 @@ def _report_states(states: list[Any]) -> None:
         raise typer.Exit(1)
     counts = sum((state.result() for state in states if isinstance(state.result(), Counter)), Counter[str]())
     out.print(", ".join(f"{name} {n}" for name, n in counts.items()) or "No site had sent anything.")
+    return counts
 
 
 @app.command()
@@ -453,8 +478,8 @@ def ledger(
             row["kind"].replace("_", " ") + voided, row["site_id"], row["participant_id"],
             _describe_payload(row["payload"]), row["requested_by"], source,
         )  # fmt: skip
-    out.print(table)
-    out.print(f"{len(rows):,} rows.")
+    print_table(table)
+    out.print(f"{format_counted(len(rows), 'row')}.")
 
 
 def _describe_payload(payload: str) -> str:
@@ -487,8 +512,8 @@ def queries(
             row["query_id"], row["site_id"], f"{row['raised_on']:%Y-%m-%d}", row["participant_id"],
             " ".join(filter(None, place)), find_wording(row["rule"], "")[0], state,
         )  # fmt: skip
-    out.print(table)
-    out.print(f"{len(found):,} queries.")
+    print_table(table)
+    out.print(f"{format_counted(len(found), 'query', 'queries')}.")
 
 
 @app.command(name="close-query")

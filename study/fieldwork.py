@@ -166,6 +166,18 @@ class ChasingRule(DefinitionModel):
     manager: Code = Field(description="the role that is told of what is stuck, such as project_manager, in quotes")
 
 
+class HeldFilesRule(DefinitionModel):
+    """What becomes of a file from a site in which something was found that may tell who a person is: an NHS number, a
+    name, a postcode, an e-mail address, a telephone number, a date of birth.
+
+    `keep`: "encrypted" (a copy that only the key of the settings opens, until a person has looked at it) or "nothing"
+    (the file is not kept; the site sends another, or the same again once a person has allowed it).
+    """
+
+    keep: Literal["encrypted", "nothing"] = Field(description='"encrypted" or "nothing"')
+    source: Line = Field(description=_SOURCE_WORDS)
+
+
 class Figure(DefinitionModel):
     """A count that each site reports for every month: to the evaluation, and as it told NHS England, to compare.
 
@@ -213,6 +225,7 @@ class Fieldwork(DefinitionModel):
     ladder: tuple[LadderStep, ...] = ()
     quiet_periods: tuple[QuietPeriod, ...] = ()
     chasing: tuple[ChasingRule, ...] = ()
+    held_files: tuple[HeldFilesRule, ...] = ()
     figures: tuple[Figure, ...] = ()
     targets: tuple[Target, ...] = ()
     burdens: tuple[Burden, ...] = ()
@@ -234,6 +247,11 @@ class Fieldwork(DefinitionModel):
     def chasing_rule(self) -> ChasingRule | None:
         """None: nobody is chased for what sites owe."""
         return next(iter(self.chasing), None)
+
+    @property
+    def keeps_held_files(self) -> bool:
+        """Whether an encrypted copy is kept of a file that was held. Where a study says nothing, nothing is kept."""
+        return any(rule.keep == "encrypted" for rule in self.held_files)
 
     def find_release(self, wave_id: str) -> Release | None:
         """How a wave goes out; None: it is not sent out by the product."""
@@ -268,11 +286,12 @@ FIELDWORK_SECTIONS: dict[str, tuple[type[DefinitionModel], str, bool]] = {
     "ladder": (LadderStep, "id", False),
     "quiet_periods": (QuietPeriod, "id", False),
     "chasing": (ChasingRule, "", False),
+    "held_files": (HeldFilesRule, "", False),
     "figures": (Figure, "id", False),
     "targets": (Target, "", False),
     "burdens": (Burden, "work", False),
 }
-_ONLY_ONE = ("identifiers", "consent", "chasing")
+_ONLY_ONE = ("identifiers", "consent", "chasing", "held_files")
 
 
 def find_fieldwork_faults(

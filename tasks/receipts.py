@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from study.incidents import Breach
 from study.pack_layout import ABOUT, Layout
 from study.queries import GATE_RULES
-from study.returns import Decision, Fault, FileFacts
+from study.returns import MOST_TOLD, Decision, Fault, FileFacts
 from tasks.settings import PROJECT
 from tasks.workbooks import ReceiptRow, ReceiptSummary, write_receipt_workbook
 from tasks.workspace import Workspace
@@ -75,8 +76,24 @@ def write_receipt(
         ),
         notes=(*_find_notes(decision), *((ASSUMPTIONS,) if workspace.study.assumptions else ())),
     )
+    if decision.places:
+        summary = replace(summary, notes=tuple(_find_held_notes(workspace, decision)))
     name = sending.return_id if sending else f"unidentified-{received_on}"
     return f"{name}-receipt-{facts.sha256[:8]}.xlsx", write_receipt_workbook(summary, rows)
+
+
+def _find_held_notes(workspace: Workspace, decision: Decision) -> Iterator[str]:
+    """What becomes of a file that must not be kept as it is."""
+    n_places = len(decision.places)
+    yield f"We found this at {n_places:,} place{'s' * (n_places != 1)}; the sheet To mend says where, and not what."
+    if any(place.spot == "file_name" for place in decision.places):
+        yield "The name of the file is one of them: give it another one, such as the code of your site and the day."
+    if n_places > MOST_TOLD:
+        yield f"Only the first {MOST_TOLD} are listed."
+    if workspace.study.fieldwork.keeps_held_files:
+        yield "We keep an encrypted copy that nobody reads, until a person looks at it and lets it in or erases it."
+    else:
+        yield "We have kept no copy of this file."
 
 
 def _find_notes(decision: Decision) -> Iterator[str]:

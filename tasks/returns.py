@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,22 +17,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.erasure import derive_replacements, find_replacement
-from study.events import IncidentOpened, QueryRaised
+from study.events import FileHeld, IncidentOpened, QueryRaised
+from study.identifier_scan import Place, Scanner
 from study.incidents import RECORD_KEY, SiteGate
 from study.pack_layout import Reading
 from study.protocol import Study
+from study.queries import IDENTIFIERS_FOUND
 from study.returns import (
     RESPONSE_COLUMNS,
     Decision,
     FileFacts,
     RecordKey,
+    Sending,
     Standing,
+    decide_held,
     decide_quarantine,
     decide_return,
     derive_homes,
     derive_responses,
     derive_return_events,
     derive_standing,
+    find_allowed_files,
     find_named_again,
     find_processed_file,
     number_incidents,
@@ -40,8 +46,22 @@ from study.returns import (
 )
 from study.state import Events
 from tasks.files import DropBox, FileFault, FileMissing, FileTooLarge, FolderArea, Inbox, WaitingFile
+from tasks.identifier_search import find_identifiers, make_scanner
+from tasks.quarantine import (
+    derive_held_event,
+    find_held_file,
+    keep_held_file,
+    read_held_file,
+    remove_decided_copies,
+)
 from tasks.receipts import write_receipt, write_repeat_receipt
-from tasks.workbook_inspection import MAX_UNPACKED_BYTES, MEGABYTE, WorkbookUnreadable
+from tasks.workbook_inspection import (
+    MAX_UNPACKED_BYTES,
+    MEGABYTE,
+    Package,
+    WorkbookUnreadable,
+    inspect_package,
+)
 from tasks.workbooks import read_return_workbook
 from tasks.workspace import Workspace
 
@@ -64,6 +84,16 @@ class Received:
     reading: Reading | None
     rule: str = ""
     expected: str = ""
+    held: Held | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """Why a file is not read: `places` that hold what may tell who a person is. `data`: the file as it came."""
+
+    places: tuple[Place, ...]
+    sending: Sending | None
+    data: bytes = field(repr=False)
 
 
 def find_sites_with_files(workspace: Workspace) -> list[str]:
@@ -85,9 +115,11 @@ def find_sites_with_files(workspace: Workspace) -> list[str]:
 
 
 def remove_leftovers(workspace: Workspace) -> int:
-    """Delete what killed runs left half-written in the study's folder more than a day ago; how many. A bucket has none:
-    there a file is written whole or not at all."""
-    return workspace.area.remove_leftovers() if isinstance(workspace.area, FolderArea) else 0
+    """Delete what killed runs left half-written in the study's folder more than a day ago, and copies of held files
+    that nobody waits for any more; how many. A bucket has none of the first: it takes a
+    file whole or not at all."""
+    n_copies = remove_decided_copies(workspace)
+    return n_copies + (workspace.area.remove_leftovers() if isinstance(workspace.area, FolderArea) else 0)
 
 
 def receive_site_returns(workspace: Workspace, site_id: str, as_of: date, requested_by: str) -> Counter[str]:
@@ -106,6 +138,7 @@ def receive_site_returns(workspace: Workspace, site_id: str, as_of: date, reques
         if decision is None:
             counts["files repeated"] += 1
         else:
+            counts["files held"] += bool(decision.places)
             counts["files quarantined"] += bool(decision.quarantine_rule)
             counts["records accepted"] += decision.n_accepted
             counts["records repeated"] += decision.count("repeated")
@@ -125,38 +158,101 @@ def _read_files(
     """The files of an inbox in the order in which they count: by posting date, number and correction, never by
     arrival; what cannot be read comes last, by content. A file that another run took meanwhile is left out."""
     limit = workspace.settings.largest_return_mb * MEGABYTE
+    scanner = make_scanner(workspace.study, as_of)
+    allowed = find_allowed_files(take_snapshot(workspace).events, site_id) if waiting else frozenset[str]()
     ordered = []
     for file in waiting:
         with suppress(FileMissing):
-            received = _read_file(workspace, box, site_id, file, limit)
+            received = _read_file(workspace, box, site_id, file, limit, scanner, allowed)
             sending = parse_sending(received.reading, site_id, as_of)[0] if received.reading else None
+            sending = received.held.sending if received.held else sending
             place = sending[1:] if sending else (date.max, 0, 0)
             ordered.append((place, received.facts.sha256, received))
     return [received for _, _, received in sorted(ordered, key=lambda entry: entry[:2])]
 
 
-def _read_file(workspace: Workspace, box: DropBox, site_id: str, file: WaitingFile, limit: int) -> Received:
-    """Keep a file as it came, then read it. One that is too large is neither kept nor read. Raises FileMissing."""
+def _read_file(
+    workspace: Workspace,
+    box: DropBox,
+    site_id: str,
+    file: WaitingFile,
+    limit: int,
+    scanner: Scanner,
+    allowed: Collection[str],
+) -> Received:
+    """Search a file for what must not be in it, keep it as it came, then read it. One that is too large is neither kept
+    nor read, nor is one in which something was found, unless it is among the `allowed`. Raises FileMissing."""
     try:
         data = box.take(file.name, limit)
     except FileTooLarge:
         facts = FileFacts(box.compute_sha256(file.name), file.size, site_id)
         return Received(file.name, facts, None, "file_too_large", f"at most {limit // MEGABYTE} MB")
-    facts = FileFacts(workspace.content.put(data), len(data), site_id)
+    facts = FileFacts(hashlib.sha256(data).hexdigest(), len(data), site_id)
+    package, rule = _inspect(data, limit)
+    if facts.sha256 not in allowed:
+        places = find_identifiers(data, package, file.name, workspace.layout, scanner)
+        if places:
+            sending = _find_sending(workspace, package, site_id, scanner.today)
+            return Received(file.name, facts, None, IDENTIFIERS_FOUND, held=Held(places, sending, data))
+    return _keep_and_read(workspace, file.name, facts, data, package, rule)
+
+
+def _inspect(data: bytes, limit: int) -> tuple[Package | None, str]:
+    """The package of a workbook, or the rule by which it is none."""
     try:
-        return Received(
-            file.name, facts, read_return_workbook(data, workspace.layout, site_id=site_id, max_bytes=limit)
-        )
+        return inspect_package(data, max_bytes=limit), ""
     except WorkbookUnreadable as unreadable:
-        expected = f"at most {MAX_UNPACKED_BYTES // MEGABYTE} MB" if unreadable.rule == "zip_bomb" else ""
-        return Received(file.name, facts, None, unreadable.rule, expected)
+        return None, unreadable.rule
+
+
+def _find_sending(workspace: Workspace, package: Package | None, site_id: str, today: date) -> Sending | None:
+    """Which sending a held file is: a day and two numbers. Nothing else of it is looked at."""
+    if package is None:
+        return None
+    try:
+        return parse_sending(read_return_workbook(package, workspace.layout, site_id=site_id), site_id, today)[0]
+    except WorkbookUnreadable:
+        return None
+
+
+def _keep_and_read(
+    workspace: Workspace, name: str, facts: FileFacts, data: bytes, package: Package | None, rule: str
+) -> Received:
+    workspace.content.put(data)
+    if package is not None:
+        try:
+            return Received(name, facts, read_return_workbook(package, workspace.layout, site_id=facts.site_id))
+        except WorkbookUnreadable as unreadable:
+            rule = unreadable.rule
+    expected = f"at most {MAX_UNPACKED_BYTES // MEGABYTE} MB" if rule == "zip_bomb" else ""
+    return Received(name, facts, None, rule, expected)
+
+
+def receive_released_file(workspace: Workspace, held_id: str, as_of: date, requested_by: str) -> Decision | None:
+    """Receive the copy of a held file that a person released, as if it had come now; then the copy goes.
+
+    None where it was received before, or where no copy was kept: then the site sends it again, and it is taken. Raises
+    QuarantineUnusable.
+    """
+    held, events = find_held_file(workspace, held_id), workspace.read_events()
+    decision = None
+    if held["kept"] == "encrypted" and find_processed_file(events, held["site_id"], held["sha256"]) is None:
+        data = read_held_file(workspace, held["site_id"], held["sha256"])
+        facts = FileFacts(held["sha256"], len(data), held["site_id"])
+        package, rule = _inspect(data, workspace.settings.largest_return_mb * MEGABYTE)
+        take_snapshot(workspace, afresh=True)
+        decision = record_return(
+            workspace, _keep_and_read(workspace, "", facts, data, package, rule), as_of, requested_by
+        )
+    remove_decided_copies(workspace)
+    return decision
 
 
 def _clear(box: DropBox, received: Received) -> None:
     """Take a file out of the inbox; two runs may do so at once."""
     if received.rule == "file_too_large":
         with suppress(FileMissing):
-            box.set_aside(received.name, received.facts.sha256)
+            box.set_aside(received.name, received.facts.sha256, as_name="too-large")
     else:
         box.clear(received.name, received.facts.sha256)
 
@@ -197,13 +293,17 @@ def record_return(workspace: Workspace, received: Received, as_of: date, request
             if newest <= snapshot.events.head.seq:
                 query_ids = number_queries(decision, standing, writing.count(QueryRaised.kind, site_id))
                 incident_ids = number_incidents(decision, writing.count(IncidentOpened.kind, site_id))
-                kept = [derive_responses(decision, quarantined=quarantined) for quarantined in (False, True)]
+                parts = [derive_responses(decision, quarantined=quarantined) for quarantined in (False, True)]
                 accepted, quarantined = (
-                    workspace.content.put(encode_responses(part)) if len(part) else "" for part in kept
+                    workspace.content.put(encode_responses(part)) if len(part) else "" for part in parts
                 )
                 events = derive_return_events(
                     decision, standing, query_ids, accepted, as_of, requested_by, incident_ids, quarantined
                 )
+                if received.held:
+                    kept = keep_held_file(workspace, site_id, received.held.data)
+                    n_held = writing.count(FileHeld.kind, site_id)
+                    events.append(derive_held_event(decision, kept, n_held, query_ids[0], as_of, requested_by))
                 for appended in writing.append(events):
                     if appended.answer == "conflict":
                         raise DecisionRefused(
@@ -221,6 +321,8 @@ def _decide(
     workspace: Workspace, received: Received, standing: Standing, gate: SiteGate, requested_by: str
 ) -> Decision:
     study, instruments = workspace.study, workspace.instruments
+    if received.held:
+        return decide_held(received.facts, received.held.sending, received.held.places)
     if received.reading is None:
         return decide_quarantine(received.facts, received.rule, expected=received.expected)
     named = find_named_again(received.reading, study, instruments, standing)

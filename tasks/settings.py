@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     mail_folder: str = Field(default="INBOX", description="Folder of the mailbox that is read.")
     sites_config: Path = Field(default=PROJECT / "sites_config", description="Folder of studies.")
     instruments: Path = Field(default=PROJECT / "instruments", description="Folder of instruments.")
+    quarantine_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key that held files are encrypted with, as `summative held-files new-key` makes one; keep it "
+        "apart from the data. Several, with commas between: the first encrypts, all decrypt.",
+    )
     settle_seconds: int = Field(
         default=10, ge=0, description="A file in a drop-box that is no complete workbook is left alone this long."
     )

@@ -67,11 +67,13 @@ class WorkbookUnreadable(ValueError):
 
 @dataclass(frozen=True)
 class SheetPart:
-    """A worksheet of the package. ``head`` is the whole XML of a small sheet, the beginning of a large one."""
+    """A worksheet of the package. ``head`` is the whole XML of a small sheet, the beginning of a large one; ``name`` is
+    that of its part."""
 
     title: str
     head: bytes
     is_whole: bool
+    name: str
     _entry: zipfile.ZipInfo
     _data: bytes
 
@@ -81,12 +83,20 @@ class SheetPart:
 
 @dataclass(frozen=True)
 class Package:
-    """The inspected parts that matter: worksheets in the order of their tabs, shared strings, styles, the epoch."""
+    """The inspected parts that matter: worksheets in the order of their tabs, shared strings, styles, the epoch.
+
+    ``parts``: every part of XML by its folded name, sheets that are large left out; no parser is given the others.
+    """
 
     sheets: tuple[SheetPart, ...]
     shared_strings: bytes
     styles: bytes
     is_1904: bool
+    parts: Mapping[str, bytes]
+
+    def list_targets(self, owner: str) -> list[tuple[str, str]]:
+        """(kind, name of the part) of what a part refers to inside the package; kinds in small letters."""
+        return [(kind, target) for kind, _, target in _list_relations(self.parts, owner)]
 
 
 @dataclass(frozen=True)
@@ -268,7 +278,7 @@ def _find_sheets(
             raise WorkbookUnreadable("damaged_workbook")
         is_whole = target in parts
         head = parts[target] if is_whole else heads[target][:_HEAD_BYTES]
-        sheets.append(SheetPart(attributes.get("name", ""), head, is_whole, entries[target], data))
+        sheets.append(SheetPart(attributes.get("name", ""), head, is_whole, target, entries[target], data))
     if not sheets:
         raise WorkbookUnreadable("empty_workbook")
     if len(sheets) > MAX_SHEETS:
@@ -279,6 +289,7 @@ def _find_sheets(
         shared_strings=parts.get(by_kind.get("sharedstrings", ""), b""),
         styles=parts.get(by_kind.get("styles", ""), b""),
         is_1904=is_1904,
+        parts=parts,
     )
 
 

@@ -679,7 +679,7 @@ class _Problems:
 
 
 def read_return_workbook(
-    data: bytes, layout: Layout, *, site_id: str | None = None, max_bytes: int = MAX_FILE_BYTES
+    data: bytes | Package, layout: Layout, *, site_id: str | None = None, max_bytes: int = MAX_FILE_BYTES
 ) -> Reading:
     """Read a return, with every fault of its form found at once.
 
@@ -687,9 +687,9 @@ def read_return_workbook(
     or by label where the row of codes was deleted, so they may be reordered. Blank rows are passed over. Raises
     `WorkbookUnreadable` for a file that is not read at all. Without a usable "About", or if that names another study,
     site (where ``site_id`` is given) or layout version, a problem of the file says so and the sheets are read all the
-    same.
+    same. A file that was inspected already is given as its package.
     """
-    package = inspect_package(data, max_bytes=max_bytes)
+    package = inspect_package(data, max_bytes=max_bytes) if isinstance(data, bytes) else data
     found, problems = _identify_sheets(package, layout)
     about, about_problems = _read_about(found, layout, site_id, package)
     problems = about_problems + problems

@@ -186,7 +186,7 @@ def set_cell(sheet: str, cell: str, value: object) -> Callable[[Workbook], objec
 
 # Rows and cells -------------------------------------------------------------------------------------------------------
 
-STRANGE = "Mrs Jones of 3 High Street"
+STRANGE = "who lives behind a green door"
 
 # what is sent, what is changed in it, the cell that is named, words of the receipt
 CELLS = [
@@ -215,7 +215,7 @@ def test_one_bad_cell_stops_its_row_alone(post, cell, value, words):
     assert post.receipt.says("Part of this workbook was accepted")
     assert post.list_inbox() == []
     ledger = read_ledger(post.workspace)
-    for stranger in ("9999", "706", "Jones", "77", "2+2", "TODAY", "next week"):
+    for stranger in ("9999", "706", "green door", "77", "2+2", "TODAY", "next week"):
         assert stranger not in ledger
         assert not post.receipt.says(stranger)
 
@@ -237,7 +237,7 @@ def test_the_whole_table_of_a_bad_file_in_one_receipt(post):
         ("sheet 3", "", "Please check"),
     ]
     assert post.count() == {"accepted": 1, "refused": 2, "open": 4, "quarantined": 0}
-    assert "Jones" not in read_ledger(post.workspace)
+    assert "green door" not in read_ledger(post.workspace)
 
 
 def test_a_missing_column_stops_its_sheet_and_no_other(post):
@@ -257,8 +257,8 @@ def test_an_unknown_sheet_is_told_and_harms_nothing(post):
     assert post.count() == {"accepted": 3, "refused": 0, "open": 1, "quarantined": 0}
     assert post.receipt.says("not one of the study's")
     assert post.receipt.says("Everything in this workbook was accepted")
-    assert not post.receipt.says("Jones")
-    assert "Jones" not in read_ledger(post.workspace)
+    assert not post.receipt.says("green door")
+    assert "green door" not in read_ledger(post.workspace)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_a_bad_file_is_kept_and_answered_and_the_run_goes_on(post, make, words):
         assert post.workspace.content.get(held["sha256"]) == bad
     receipts = post.read_receipts().values()
     assert sum(receipt.says(words) and receipt.says("put aside unread") for receipt in receipts) == 1
-    assert "Jones" not in read_ledger(post.workspace)
+    assert "green door" not in read_ledger(post.workspace)
 
 
 def test_two_hundred_megabytes_are_refused_unread(tmp_path):
@@ -422,7 +422,7 @@ def test_a_file_still_being_written_is_left_and_told_of(tmp_path, caplog):
     assert counts == Counter({"files unfinished": 1, "files ignored": 1})
     assert len(post.list_inbox()) == 2
     assert "1 still being written" in caplog.text
-    assert "Jones" not in caplog.text
+    assert "green door" not in caplog.text
     post.put(data, f"{STRANGE}.xlsx")
     assert receive_site_returns(post.workspace, SITE, TODAY, "Mary")["log entries"] == 2
     assert post.list_inbox() == ["inbox/.DS_Store"]
@@ -647,7 +647,7 @@ def test_names_and_wrong_digits_in_logs_reach_neither_ledger_nor_receipt(luton):
     assert receipt.says("Never type a date of birth")
     assert receipt.says("Expected is no reason here, unless the person declined or is not eligible.")
     ledger = read_ledger(luton.workspace)
-    for typed in ("Jones", "2002", "LUT-P00036", "LUT-P00021"):
+    for typed in ("green door", "2002", "LUT-P00036", "LUT-P00021"):
         assert typed not in ledger
         assert not receipt.says(typed)
 

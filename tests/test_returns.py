@@ -344,11 +344,12 @@ def test_answers_count_from_the_day_of_consent_to_today(collected_on, n_refused)
     assert received.file.n_refused == n_refused
 
 
-def test_a_renewed_consent_does_not_move_the_day_from_which_answers_count():
+@pytest.mark.parametrize("form", [{"form_version": "2"}, {"form_version": "1", "renewal": "2013-02-20"}])
+def test_a_renewed_consent_does_not_move_the_day_from_which_answers_count(form):
     site = start(ANN)
     renewed = ConsentRecorded(
-        occurred_on=date(2013, 2, 20), requested_by="Mary", site_id="702", participant_id=ANN, form_version="2",
-        scopes=("treatment",), basis="signed",
+        occurred_on=date(2013, 2, 20), requested_by="Mary", site_id="702", participant_id=ANN, scopes=("treatment",),
+        basis="signed", **form,
     )  # fmt: skip
     site.events.append(renewed)
     assert site.send({"mmse": [mmse(ANN, collected_on=date(2013, 2, 10))]}).counts == (1, 0, 0, 0)
@@ -887,6 +888,7 @@ def test_the_tables_above_reach_every_rule_of_a_row_and_of_a_place():
     elsewhere = {
         "consent_not_recorded", "differs_from_record", "duplicate_in_file", "conflicts_with_accepted",
         "overtaken_by_correction", "left_out_of_correction", "out_of_range", "answered_though_not_asked",
+        "choice_not_alone", "answers_disagree",
     }  # fmt: skip
     assert reached | of_logs | elsewhere == {*PLACE_RULES, *ROW_RULES, *RULES}
     assert PLACE_RULES.keys() >= SHEET_RULES
