@@ -29,6 +29,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any, Literal, NamedTuple
 
@@ -716,16 +717,29 @@ class Forecast:
 
     `items`: each item that is not in force and that an opening waits for, in the order of the pathway: site_id,
     body_id, approval, median_on, p80_on.
+
+    The last three are worked out when they are first asked for.
     """
 
     as_of: date
     activity: str
     n_draws: int
     sites: pd.DataFrame
-    critical: pd.DataFrame
-    levers: pd.DataFrame
-    items: pd.DataFrame
     openings: Openings = field(repr=False)
+    _walk: Walk = field(repr=False)
+    _in_force: Mapping[int, Days] = field(repr=False)
+
+    @cached_property
+    def critical(self) -> pd.DataFrame:
+        return self._walk.derive_critical(self._in_force)
+
+    @cached_property
+    def levers(self) -> pd.DataFrame:
+        return self._walk.derive_levers(self._in_force)
+
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        return self._walk.derive_items(self._in_force)
 
     def find_probability(self, site_id: str, by: date) -> float:
         """The share of draws in which a site is open by a day (at most HORIZON_DAYS off). KeyError for no site."""
@@ -790,10 +804,9 @@ def forecast_openings(
         activity=activity,
         n_draws=n_draws,
         sites=sites,
-        critical=walk.derive_critical(in_force),
-        levers=walk.derive_levers(in_force),
-        items=walk.derive_items(in_force),
         openings=drawn,
+        _walk=walk,
+        _in_force=in_force,
     )
 
 
