@@ -64,6 +64,7 @@ ROOT = Path(__file__).resolve().parent.parent
 JOINED, DAY = date(2017, 7, 3), date(2017, 7, 10)
 AUTOMATIC = FIELDWORK.replace('mode = "on_request"', 'mode = "automatic"').replace("at_once = 5", "at_once = 1000")
 N_SITES, N_KILLS = 500, 200
+LEDGERS = ("SQLite", "PostgreSQL")
 SPAN = 3.0  # seconds of work within which a round is killed
 DELAY = 0.03  # seconds that the mail server thinks about a message, so that kills fall into that too
 _CODE = re.compile(r"<summative\.([0-9a-f]+)\.")
@@ -330,6 +331,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=N_KILLS)
     parser.add_argument("--sites", type=int, default=N_SITES)
     parser.add_argument("--seed", type=int, default=20170710)
+    parser.add_argument("--ledger", choices=LEDGERS, action="append", help="only this one; both share the kills")
     options = parser.parse_args()
     if options.fork:
         fork_rounds()
@@ -339,12 +341,13 @@ def main() -> None:
     with ExitStack() as stack:
         server, s3 = stack.enter_context(run_smtp()), stack.enter_context(run_s3())
         databases = stack.enter_context(run_postgresql())
-        for ledger in ("SQLite", "PostgreSQL"):
+        ledgers = options.ledger or LEDGERS
+        for ledger in ledgers:
             fresh = partial(open_places, s3, databases if ledger == "PostgreSQL" else None)
             started = perf_counter()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             outcome = run_faults(
-                folder, server, fresh, n_sites=options.sites, n_messages=1, n_kills=options.kills // 2,
+                folder, server, fresh, n_sites=options.sites, n_messages=1, n_kills=options.kills // len(ledgers),
                 seed=options.seed,
             )  # fmt: skip
             table.add_row(
@@ -355,7 +358,7 @@ def main() -> None:
             for fault in outcome.faults[:20]:
                 Console().print(f"{ledger}: {fault}", highlight=False)
             is_sound = is_sound and not outcome.faults
-    Console().print(table)
+    Console(width=120).print(table)
     if not is_sound:
         raise SystemExit(1)
 

@@ -1,0 +1,78 @@
+"""Exports of other tools, put into the inboxes of their sites as the workbooks that a site would send."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from study.approval_entries import EntryFault
+from study.flat_exports import (
+    SOURCES_FOLDER,
+    SiteSheets,
+    SourceMap,
+    compute_correction,
+    derive_site_sheets,
+    parse_source,
+)
+from study.instruments import find_suggestion
+from tasks.exchange import read_csv
+from tasks.workbooks import write_return_workbook
+from tasks.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class SitePosting:
+    """What of an export goes into one site's inbox. `n_rows`: by sheet."""
+
+    site_id: str
+    file_name: str
+    workbook: bytes
+    n_rows: Mapping[str, int]
+
+
+def list_sources(workspace: Workspace) -> list[str]:
+    """The names of a study's sources, sorted."""
+    folder = workspace.settings.sites_config / workspace.study.study_id / SOURCES_FOLDER
+    return sorted(path.stem for path in folder.glob("*.toml")) if folder.is_dir() else []
+
+
+def load_source(workspace: Workspace, name: str) -> SourceMap:
+    """The map of one source of a study. Raises EntryFault where there is none, DefinitionFaults where it is wrong."""
+    known = list_sources(workspace)
+    place = f"sites_config/{workspace.study.study_id}/{SOURCES_FOLDER}"
+    if name not in known:
+        hint = find_suggestion(name, known) or f" Known: {', '.join(known) or 'none'}."
+        raise EntryFault(f'There is no map {place}/{name}.toml for the source "{name}". Write one.{hint}')
+    path = workspace.settings.sites_config / workspace.study.study_id / SOURCES_FOLDER / f"{name}.toml"
+    return parse_source(path.read_bytes(), f"{place}/{name}.toml", workspace.study, workspace.layout)
+
+
+def read_export(
+    workspace: Workspace, source: SourceMap, data: bytes, exported_on: date
+) -> tuple[list[SitePosting], SiteSheets]:
+    """An export as a workbook for each site, and what a person should know. Nothing of it is kept or posted.
+
+    Raises EntryFault or DefinitionFaults where it cannot be taken as a whole.
+    """
+    correction = compute_correction(source, exported_on)
+    header, *lines = read_csv(data)
+    found = derive_site_sheets(source, header, lines, workspace.study, workspace.layout, workspace.instruments)
+    postings = []
+    for site_id, sheets in sorted(found.sheets.items()):
+        about = {
+            "site": site_id,
+            "posted_on": source.posted_on,
+            "sending_number": source.sending_number,
+            "correction": correction,
+        }
+        name = f"{workspace.study.study_id}_{site_id}_{source.sending_number}_{correction}.xlsx"
+        n_rows = {code: len(frame) for code, frame in sheets.items()}
+        postings.append(SitePosting(site_id, name, write_return_workbook(workspace.layout, about, sheets), n_rows))
+    return postings, found
+
+
+def post_export(workspace: Workspace, postings: list[SitePosting]) -> None:
+    """Put each workbook into its site's inbox, where the next round finds it. Twice is harmless."""
+    for posting in postings:
+        workspace.drop_box(posting.site_id).post(posting.file_name, posting.workbook)
