@@ -117,10 +117,13 @@ def show(study: StudyArgument, site: SiteOption = "", as_of: AsOfOption = "") ->
     matrix = matrix[matrix[["n_expected", "n_stopped", "n_truncated"]].any(axis="columns")]
     if site_id:
         matrix = matrix[matrix["site_id"] == site_id]
-    counts = ["n_expected", "n_planned", "n_held", "n_out", "n_late", "n_in", "n_partial", "n_missing", "n_stopped"]
-    counts.append("n_truncated")
+    counts = {
+        "n_expected": "Expected", "n_planned": "To come", "n_held": "Held", "n_out": "Out", "n_late": "Of these late",
+        "n_in": "In", "n_partial": "In part", "n_missing": "Missing", "n_stopped": "Left before",
+        "n_truncated": "After the end",
+    }  # fmt: skip
     table = Table("Site", "Wave", title=None)
-    for label in ("Expected", "To come", "Held", "Out", "Of these late", "In", "In part", "Missing", "Left before", "After the end"):
+    for label in counts.values():
         table.add_column(label, justify="right")
     for row in matrix.to_dict("records"):
         wave = workspace.study.find_wave(row["wave"])

@@ -196,9 +196,7 @@ def read_study_of(workspace: Workspace, day: date) -> Study:
     or none was adopted yet."""
     adopted = workspace.read_events().frame(ConfigurationAdopted)
     columns = ["part", "name", "sha256"]
-    then, now = (
-        set(find_in_force(adopted, on)[columns].itertuples(index=False, name=None)) for on in (day, date.max)
-    )
+    then, now = (set(find_in_force(adopted, on)[columns].itertuples(index=False, name=None)) for on in (day, date.max))
     if not then or then == now:
         return workspace.study
     return parse_configuration({(part, name): workspace.content.get(sha256) for part, name, sha256 in then})[0]
