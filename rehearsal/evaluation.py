@@ -78,6 +78,9 @@ from tasks.workspace import Workspace, create_workspace, use_workspace
 
 COORDINATOR, SPONSOR = "rehearsed coordinator", "sponsor"
 NOTE = "rehearsal.json"
+_FOR_SMALL_FRAMES = "python"
+"""How pandas keeps text while the rehearsal is played: Arrow's way pays from some ten thousand rows on, and takes an
+eighth longer below."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def play_evaluation(
         player = _Player(workspace, assumptions)
         to_do = [day for day in days if day > done]
         before, n_posted = done, 0
-        with use_workspace(workspace), many_runs():
+        with use_workspace(workspace), many_runs(), pd.option_context("mode.string_storage", _FOR_SMALL_FRAMES):
             if to_do and done in days:
                 player.give_word(done)  # what an interrupted rehearsal may have left undone
             for n, day in enumerate(to_do, start=len(days) - len(to_do) + 1):
@@ -149,8 +152,9 @@ def play_evaluation(
                 before = day
                 on_progress(Progress(n, len(days), day, n_posted))
             write_pages(workspace, last)
-            frozen = {}
-            if last == study.ends_on:
+        frozen = {}
+        if last == study.ends_on:
+            with use_workspace(workspace), many_runs():
                 frozen = freeze_dataset(study=STUDY, as_of=last, requested_by=REQUESTED_BY)
     n_recorded = sum(entry.known_on <= last for entry in player.told)
     flow = count_flow(study, workspace.read_events(), last)

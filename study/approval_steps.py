@@ -287,14 +287,15 @@ def _number_renewals(steps: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFram
     return renewals.merge(places, on=[*ITEM, "attempt"])
 
 
-def derive_spells(steps: pd.DataFrame) -> pd.DataFrame:
+def derive_spells(steps: pd.DataFrame, attempts: pd.DataFrame | None = None) -> pd.DataFrame:
     """When each item was in force, from `derive_steps`: one row per unbroken statement of a letter.
 
     Columns: approval, site_id, body_id, person_id, attempt, from_on, until_on (the last day; the end of 2200 if none is
     stated), is_latest (of the item's latest attempt). A renewal's own last day counts from its start; a withdrawal and
-    a later attempt end what was before them. Ordered by item, attempt and day.
+    a later attempt end what was before them. Ordered by item, attempt and day. `attempts`: `derive_attempts` of these
+    steps, where they are at hand.
     """
-    attempts = derive_attempts(steps)
+    attempts = derive_attempts(steps) if attempts is None else attempts
     granted = attempts.loc[attempts["in_force_from"].notna()]
     first = granted[["in_force_from", "expires_on"]].assign(attempt_id=granted.index, number=0)
     renewals = _number_renewals(steps, attempts)
