@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
@@ -413,15 +413,9 @@ class Writing:
 
     def find_keys(self, keys: Iterable[str]) -> dict[str, Standing]:
         """The newest revision of those of these keys that the ledger has."""
-        void = TABLE.alias()
-        is_voided = sa.exists().where(
-            void.c.study == _row.study, void.c.voids == _row.hash, void.c.voids != sa.literal_column("''")
-        )
-        columns = [_row[name] for name in Standing._fields[:-1]]
-        query = sa.select(*columns, is_voided).where(_row.study == self._study).order_by(_row.revision)
         found = {}
         for part in _divide(keys):
-            for row in self._connection.execute(query.where(_row.key.in_(part))):
+            for row in self._connection.execute(_ask_for_keys(), {"study": self._study, "keys": part}):
                 found[row.key] = Standing._make(row)
         return found
 
@@ -447,17 +441,14 @@ class Writing:
         the kinds in `passing_over` do not count, nor do voids of such rows. `after`: only rows later than this one are
         looked at, which costs the same however long the ledger is.
         """
-        counts = _is_none_of(sorted(passing_over)) if passing_over else sa.true()
-        newest = 0
-        for column, wanted in (
-            (_row.participant_id, participant_ids),
-            (_row.site_id, site_ids),
-            (_row.kind, kinds),
-        ):
+        if self.head.seq <= after:
+            return 0
+        newest, passed = 0, tuple(sorted(passing_over))
+        for name, wanted in (("participant_id", participant_ids), ("site_id", site_ids), ("kind", kinds)):
+            query = _ask_for_newest(name, passed)
             for part in _divide(wanted):
-                query = sa.select(sa.func.max(_row.seq)).where(_row.study == self._study, column.in_(part), counts)
-                later = query.where(_row.seq > after) if after else query
-                newest = max(newest, self._connection.execute(later).scalar() or 0)
+                about = {"study": self._study, "wanted": part, "after": after}
+                newest = max(newest, self._connection.execute(query, about).scalar() or 0)
         return newest
 
     def _find_targets(self, hashes: Iterable[str]) -> dict[str, "_Target"]:
@@ -478,6 +469,32 @@ class Writing:
         occurred_on, site_id, participant_id, payload = self._connection.execute(query).one()
         payload = upcast_payload(stands.kind, stands.kind_version, payload)
         return compute_content_hash(event.kind, event.kind_version, occurred_on, site_id, participant_id, payload)
+
+
+# The questions that are asked for every message and pack: put together once.
+
+
+@lru_cache(maxsize=1)
+def _ask_for_keys() -> sa.Select[Any]:
+    """The rows of these `keys`, a key's newest revision last, and whether each is voided."""
+    void = TABLE.alias()
+    is_voided = sa.exists().where(
+        void.c.study == _row.study, void.c.voids == _row.hash, void.c.voids != sa.literal_column("''")
+    )
+    columns = [_row[name] for name in Standing._fields[:-1]]
+    is_asked_for = _row.key.in_(sa.bindparam("keys", expanding=True))
+    return (
+        sa.select(*columns, is_voided).where(_row.study == sa.bindparam("study"), is_asked_for).order_by(_row.revision)
+    )
+
+
+@lru_cache(maxsize=32)
+def _ask_for_newest(name: str, passing_over: tuple[str, ...]) -> sa.Select[Any]:
+    """The last row later than `after` whose column holds one of `wanted` and whose kind is not passed over."""
+    counts = _is_none_of(passing_over) if passing_over else sa.true()
+    is_wanted = _row[name].in_(sa.bindparam("wanted", expanding=True))
+    query = sa.select(sa.func.max(_row.seq)).where(_row.study == sa.bindparam("study"), is_wanted, counts)
+    return query.where(_row.seq > sa.bindparam("after"))
 
 
 def _start_of(digest: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
