@@ -8,6 +8,7 @@ A person's letters are asked for where the activity names them; nobody named is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -21,7 +22,7 @@ from study.approvals import derive_approvals
 from study.instruments import find_suggestion
 from study.pathway import ACTIVITIES
 from study.protocol import Study
-from study.state import Events
+from study.state import Events, remembered
 
 
 class Reason(NamedTuple):
@@ -98,8 +99,8 @@ def derive_open_days(study: Study, events: Events, questions: pd.DataFrame, firs
     columns = ["activity", "site_id", "body_id", "person_id"]
     required = [_find_required(study, *row) for row in questions[columns].itertuples(index=False, name=None)]
     in_force: dict[Item, np.ndarray[Any, np.dtype[np.bool_]]] = {}
-    if any(items for items, _ in required):  # an activity that needs nothing asks for no fold
-        in_force = _find_days_in_force(study, events, days)
+    if wanted := {item for items, _ in required for item in items}:  # an activity that needs nothing asks for no fold
+        in_force = _find_days_in_force(_list_spells(study, events, last), wanted, days)
     never = np.zeros(len(days), bool)
     answers = np.ones((len(questions), len(days)), bool)
     for answer, (items, reasons) in zip(answers, required, strict=True):
@@ -116,20 +117,27 @@ def find_run_start(answers: Any, first: date) -> date:
     return first + timedelta(days=int(closed[-1]) + 1 if len(closed) else 0)
 
 
-def _find_days_in_force(
-    study: Study, events: Events, days: pd.DatetimeIndex
-) -> dict[Item, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Of each item that was ever in force: on which of these days."""
-    spells = derive_known_spells(study, events, days[-1].date())
-    in_force: dict[Item, np.ndarray[Any, np.dtype[np.bool_]]] = {}
-    keys = spells[ITEM].itertuples(index=False, name=None)
+@remembered
+def _list_spells(study: Study, events: Events, as_of: date) -> dict[Item, list[tuple[Any, Any]]]:
+    """The first and the last day of each spell that an item was in force, by item."""
+    spells = derive_known_spells(study, events, as_of)
     bounds = zip(spells["from_on"].to_numpy(), spells["until_on"].to_numpy(), strict=True)
+    found: dict[Item, list[tuple[Any, Any]]] = {}
+    for key, bound in zip(spells[ITEM].itertuples(index=False, name=None), bounds, strict=True):
+        found.setdefault(Item(*key), []).append(bound)
+    return found
+
+
+def _find_days_in_force(
+    spells: Mapping[Item, list[tuple[Any, Any]]], items: Iterable[Item], days: pd.DatetimeIndex
+) -> dict[Item, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Of each of these items that was ever in force: on which of these days."""
     stamps = days.to_numpy()
-    for key, (from_on, until_on) in zip(keys, bounds, strict=True):
-        within = (stamps >= from_on) & (stamps <= until_on)
-        item = Item(*key)
-        in_force[item] = in_force[item] | within if item in in_force else within
-    return in_force
+    return {
+        item: np.logical_or.reduce([(stamps >= from_on) & (stamps <= until_on) for from_on, until_on in spells[item]])
+        for item in items
+        if item in spells
+    }
 
 
 def _find_required(
