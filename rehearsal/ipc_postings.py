@@ -34,6 +34,7 @@ from study.protocol import Study
 NO_ANSWER_AFTER = pd.Timedelta(days=60)
 RECEIPT_AFTER = pd.Timedelta(days=4)  # from a Friday's posting to the Tuesday's round
 NOT_YET = pd.Timestamp(2200, 1, 1)
+_POSTED = ["posted_on", "site_id"]
 
 
 class Posting(NamedTuple):
@@ -110,21 +111,28 @@ class Sites:
 
         told = {code: cut(frame) for code, frame in sheets.items()}
         told |= {str(code): cut(rows) for code, rows in records.groupby("instrument", sort=False)}
-        days = pd.concat([frame[["posted_on", "site_id"]] for frame in told.values()]).drop_duplicates()
+        filled = {code: self._write(code, frame) for code, frame in told.items() if len(frame)}
+        if not filled:
+            return
+        days = pd.concat([frame[_POSTED] for frame in filled.values()]).drop_duplicates()
         for day, site_id in days.sort_values(["posted_on", "site_id"]).itertuples(index=False, name=None):
             own = {
-                code: frame[(frame["posted_on"] == day) & (frame["site_id"] == site_id)] for code, frame in told.items()
+                code: frame[(frame["posted_on"] == day) & (frame["site_id"] == site_id)]
+                for code, frame in filled.items()
             }
-            filled = {code: self._write(code, rows) for code, rows in own.items() if len(rows)}
+            posted = {
+                code: rows.drop(columns=_POSTED).reset_index(drop=True) for code, rows in own.items() if len(rows)
+            }
             packs = there.packs[(there.packs["site_id"] == site_id) & (there.packs["had_on"] <= day)]
             pack_id = str(packs["pack_id"].iloc[-1]) if len(packs) else ""
-            yield Posting(day.date(), str(site_id), pack_id, filled)
+            yield Posting(day.date(), str(site_id), pack_id, posted)
 
     def _write(self, code: str, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a sheet as sites fill it in, each beside its day and site."""
         if code not in self.instruments:
-            return rows.drop(columns=["posted_on", "site_id"]).reset_index(drop=True)
+            return rows
         parts = [
-            write_records(self.instruments[code], own, self.assumptions, with_mistakes=not is_mended)
+            write_records(self.instruments[code], own, self.assumptions, with_mistakes=not is_mended, beside=_POSTED)
             for is_mended, own in rows.groupby("is_mended", sort=True)
         ]
         return pd.concat(parts, ignore_index=True)

@@ -59,12 +59,18 @@ def list_posting_days(site_id: str, first: date, last: date, assumptions: Assump
 
 
 def write_records(
-    instrument: Instrument, rows: pd.DataFrame, assumptions: Assumptions, *, with_mistakes: bool
+    instrument: Instrument,
+    rows: pd.DataFrame,
+    assumptions: Assumptions,
+    *,
+    with_mistakes: bool,
+    beside: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The sheet of one instrument as a site fills it in.
 
     In: participant_id, respondent, form, wave, collected_on, is_partly, mistake (one of MISTAKES_OF_RECORDS, or ''),
-    one row per record. Out: the columns of the sheet, in the order of the rows; a doubled row stands there twice.
+    one row per record. Out: the columns of the sheet and those `beside`, in the order of the rows; a doubled row stands
+    there twice.
     """
     seed = assumptions.seed
     names = (rows["participant_id"] + ":" + rows["wave"] + ":" + rows["respondent"] + ":" + instrument.id).tolist()
@@ -80,9 +86,9 @@ def write_records(
             compute_shares(names, f"blank:{item.id}", seed) < assumptions["partly"]["items"]
         )
         answers[item.id] = np.where(blank & ~np.isnan(values) & (item.asked_if is None), NOT_ANSWERED, values)
-    keys = rows[list(RECORD_KEYS)].astype({"collected_on": object}).reset_index(drop=True)
+    keys = rows[[*RECORD_KEYS, *beside]].astype({"collected_on": object}).reset_index(drop=True)
     frame: pd.DataFrame = keys.assign(**answers)
-    if with_mistakes:
+    if with_mistakes and (rows["mistake"] != "").any():
         frame = _make_mistakes(instrument, frame, rows["mistake"].to_numpy(str))
     return frame
 
