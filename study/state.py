@@ -292,7 +292,7 @@ class Events:
         _forget_large(self._folded)
         holding = [(key, folded) for key, folded in self._folded.items() if not folded.kinds & kinds]
         looked_at = {} if Voided.kind in kinds else {k: v for k, v in self._looked_at.items() if k[1] not in kinds}
-        joined = {kind: join_tables(several) for kind, several in tables.items()}
+        joined = {kind: join_tables(several) if kind in kinds else several[0] for kind, several in tables.items()}
         return Events(
             joined, head, _folded=dict(holding[-_MOST_KEPT:]), _looked_at=dict([*looked_at.items()][-_MOST_KEPT:])
         )
