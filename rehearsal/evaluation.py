@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -328,13 +328,15 @@ class _Player:
             own = due[due["site_id"] == site_id]
             answered, promised = compute_shares([f"{site_id}:{day}:{n}" for n in (1, 2)], "call", seed)
             about = sorted(set(own["about"].map(find_kind)))
+            outcome: Literal["not_reached", "reached", "promised"] = "promised"
             if answered >= value["reached"]:
-                log_call(self.workspace, str(site_id), about, "not_reached", COORDINATOR, on=day)
+                outcome = "not_reached"
             elif promised >= value["promised"]:
-                log_call(self.workspace, str(site_id), about, "reached", COORDINATOR, on=day)
-            else:
-                by = day + timedelta(days=value["days"])
-                log_call(self.workspace, str(site_id), about, "promised", COORDINATOR, on=day, promised_on=by)
+                outcome = "reached"
+            by = day + timedelta(days=value["days"]) if outcome == "promised" else None
+            log_call(
+                self.workspace, str(site_id), about, outcome, COORDINATOR, on=day, promised_on=by, rungs=chasers
+            )  # fmt: skip
 
     def decide_incidents(self, day: date) -> None:
         """The sponsor assesses and decides what was found so many weeks ago."""
@@ -366,7 +368,7 @@ def _join(frames: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
 
 def _find_chased(events: Events) -> pd.DataFrame:
     """When a site was first chased for each questionnaire: participant_id, respondent, wave, chased_on."""
-    steps = events.frame(ObligationChased)
+    steps = events.frame(ObligationChased, ["about", "chase", "occurred_on"])
     steps = steps[steps["about"] == "return"]
     parts = steps["chase"].str.extract(r"return:(?P<participant_id>[^:]+):(?P<respondent>[^:]+):(?P<wave>[^:]+)")
     chased = parts.assign(chased_on=steps["occurred_on"]).dropna()

@@ -114,15 +114,11 @@ class Sites:
         filled = {code: self._write(code, frame) for code, frame in told.items() if len(frame)}
         if not filled:
             return
-        days = pd.concat([frame[_POSTED] for frame in filled.values()]).drop_duplicates()
-        for day, site_id in days.sort_values(["posted_on", "site_id"]).itertuples(index=False, name=None):
-            own = {
-                code: frame[(frame["posted_on"] == day) & (frame["site_id"] == site_id)]
-                for code, frame in filled.items()
-            }
-            posted = {
-                code: rows.drop(columns=_POSTED).reset_index(drop=True) for code, rows in own.items() if len(rows)
-            }
+        own: dict[Any, dict[str, pd.DataFrame]] = {}
+        for code, frame in filled.items():
+            for key, rows in frame.groupby(_POSTED):
+                own.setdefault(key, {})[code] = rows.drop(columns=_POSTED).reset_index(drop=True)
+        for (day, site_id), posted in sorted(own.items(), key=lambda item: item[0]):
             packs = there.packs[(there.packs["site_id"] == site_id) & (there.packs["had_on"] <= day)]
             pack_id = str(packs["pack_id"].iloc[-1]) if len(packs) else ""
             yield Posting(day.date(), str(site_id), pack_id, posted)

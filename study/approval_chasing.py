@@ -90,7 +90,7 @@ def derive_approval_chasers(study: Study, events: Events, as_of: date) -> pd.Dat
 
 def derive_approval_rungs(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """The rungs of `derive_approval_chasers`, and of each ladder the highest that was taken (state "chased")."""
-    taken = set(events.select(as_of=as_of).frame(ObligationChased)["key"])
+    taken = set(events.select(as_of=as_of).frame(ObligationChased, ["key"])["key"])
     rows = [
         _describe_rung(rung, state, as_of)
         for rungs in _list_ladders(study, events, as_of)

@@ -15,6 +15,8 @@ from datetime import date
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute
 
 from study.calendar import add_days, find_holidays
 from study.events import (
@@ -35,7 +37,9 @@ from study.events import (
 )
 from study.pathway import Approval, Clock, Pathway, Route
 from study.protocol import Site, Study
-from study.state import Events, remembered
+from study.state import Events, derive_frame, remembered, remembered_by_content
+
+pc: Any = pyarrow.compute
 
 STEPS: dict[type[ApprovalEvent], str] = {
     ApprovalSubmitted: "submitted",
@@ -127,26 +131,28 @@ def derive_steps(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     follows from others: sent in with a modification's supply, or granted by silence).
     """
     events = events.select(as_of=as_of)
-    frames = []
-    for kind, step in STEPS.items():
-        told = events.frame(kind)
-        frame = told[[*ITEM, "attempt"]].copy()
-        frame["step"] = step
-        number = {"requested": "request", "answered": "request", "renewed": "renewal"}.get(step)
-        frame["number"] = told[number] if number else 0
-        for text in ("condition", "conditions", "route", "letter", "key"):
-            frame[text] = told.get(text, "")
-        for day in ("occurred_on", "in_force_from", "expires_on"):
-            frame[day] = told[day].astype(DAY) if day in told else pd.Series(pd.NaT, told.index, dtype=DAY)
-        frames.append(frame.astype({"attempt": "int64", "number": "int64", "step": "str"}))
-    steps = pd.concat(frames, ignore_index=True)
+    steps = derive_frame(pa.concat_tables(_lay_out(events.table(kind), step) for kind, step in STEPS.items()))
     if len(introduced := events.frame(ModificationIntroduced)):
         supplied = _derive_supplied(study, introduced, events.frame(ModificationSupplied), steps)
         steps = pd.concat([steps, supplied], ignore_index=True)
         steps = _add_silent_grants(study, steps, as_of)
-    text_columns = [*ITEM, "step", "condition", "conditions", "route", "letter", "key"]
-    steps[text_columns] = steps[text_columns].astype("str")
     return steps.sort_values([*ITEM, "attempt", "occurred_on", "key"], ignore_index=True)
+
+
+def _lay_out(told: pa.Table, step: str) -> pa.Table:
+    """Events of one kind in the columns of `derive_steps`; what the kind does not state is '', 0 or missing."""
+    n = len(told)
+    number = {"requested": "request", "answered": "request", "renewed": "renewal"}.get(step)
+    columns: dict[str, Any] = {name: told[name] for name in (*ITEM, "attempt")}
+    columns["step"] = pa.repeat(step, n)
+    columns["number"] = told[number] if number else pa.repeat(0, n)
+    for name in ("condition", "conditions", "route", "letter", "key"):
+        columns[name] = told[name] if name in told.column_names else pa.repeat("", n)
+    for name in ("occurred_on", "in_force_from", "expires_on"):
+        columns[name] = told[name] if name in told.column_names else pa.nulls(n, told["occurred_on"].type)
+    if pa.types.is_list(columns["conditions"].type):
+        columns["conditions"] = pc.binary_join(columns["conditions"], ";")
+    return pa.table(columns)
 
 
 def find_category(events: Events, modification: str) -> tuple[str, bool]:
@@ -206,7 +212,9 @@ def _add_silent_grants(study: Study, steps: pd.DataFrame, as_of: date) -> pd.Dat
     """Grant what nobody objected to in time; what comes later than that is no decision any more but an end."""
     attempt = [*ITEM, "attempt"]
     sent = steps.loc[(steps["step"] == "submitted") & (steps["modification"] != "")]
-    days = [find_silent_grant(study, row["route"], row["occurred_on"].date()) for row in sent.to_dict("records")]
+    days = [
+        find_silent_grant(study, route, on.date()) for route, on in zip(sent["route"], sent["occurred_on"], strict=True)
+    ]
     sent = sent[attempt].assign(occurred_on=pd.Series(days, sent.index, dtype=DAY))
     closing = steps.loc[steps["step"].isin((*DECISIONS, "withdrawn"))]
     closed_on = closing.groupby(attempt)["occurred_on"].min().rename("closed_on")
@@ -250,6 +258,7 @@ def find_clock(pathway: Pathway, route: str, submitted_on: date | None, valid_on
     return found
 
 
+@remembered_by_content
 def derive_attempts(steps: pd.DataFrame) -> pd.DataFrame:
     """One row per item and attempt, in that order: what became of it. `attempt_id` is the row's place."""
     groups = steps.groupby([*ITEM, "attempt"], sort=True)
@@ -287,15 +296,15 @@ def _number_renewals(steps: pd.DataFrame, attempts: pd.DataFrame) -> pd.DataFram
     return renewals.merge(places, on=[*ITEM, "attempt"])
 
 
-def derive_spells(steps: pd.DataFrame, attempts: pd.DataFrame | None = None) -> pd.DataFrame:
+@remembered_by_content
+def derive_spells(steps: pd.DataFrame) -> pd.DataFrame:
     """When each item was in force, from `derive_steps`: one row per unbroken statement of a letter.
 
     Columns: approval, site_id, body_id, person_id, attempt, from_on, until_on (the last day; the end of 2200 if none is
     stated), is_latest (of the item's latest attempt). A renewal's own last day counts from its start; a withdrawal and
-    a later attempt end what was before them. Ordered by item, attempt and day. `attempts`: `derive_attempts` of these
-    steps, where they are at hand.
+    a later attempt end what was before them. Ordered by item, attempt and day.
     """
-    attempts = derive_attempts(steps) if attempts is None else attempts
+    attempts = derive_attempts(steps)
     granted = attempts.loc[attempts["in_force_from"].notna()]
     first = granted[["in_force_from", "expires_on"]].assign(attempt_id=granted.index, number=0)
     renewals = _number_renewals(steps, attempts)

@@ -115,7 +115,7 @@ def derive_standing(study: Study, steps: pd.DataFrame, items: pd.DataFrame, as_o
     approvals["route"] = approvals["route"].fillna("").astype("str")
     approvals["decision"] = approvals["decision"].fillna("").astype("str")
     day = pd.Timestamp(as_of)
-    spells = derive_spells(steps, attempts)
+    spells = derive_spells(steps)
     spells = spells.loc[spells["is_latest"], [*ITEM, "from_on", "until_on"]]
     begun = spells.loc[spells["from_on"] <= day].drop_duplicates(ITEM, keep="last")
     coming = spells.loc[spells["from_on"] > day].drop_duplicates(ITEM)

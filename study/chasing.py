@@ -100,7 +100,7 @@ def derive_rungs(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """The chasers of `derive_chasers`, and of each thing that is still owed the highest step that was taken (state
     "chased"; "resting" things that were chased among them, with their reason)."""
     events = events.select(as_of=as_of)
-    taken = events.frame(ObligationChased)[["key", "step"]]
+    taken = events.frame(ObligationChased, ["key"])["key"]
     of_approvals = derive_approval_rungs(study, events, as_of)
     of_approvals["owed_on"] = of_approvals["anchor_on"].where(of_approvals["about"].isin(["expiry", "review", "duty"]))
     parts = [of_approvals.reindex(columns=COLUMNS)]
@@ -108,7 +108,7 @@ def derive_rungs(study: Study, events: Events, as_of: date) -> pd.DataFrame:
         parts.append(_derive_steps(study, events, taken, as_of).reindex(columns=COLUMNS))
     rungs = _complete(pd.concat([part for part in parts if len(part)] or parts, ignore_index=True), as_of)
     told = _derive_told(study, rungs)
-    rungs = pd.concat([rungs, told.loc[~is_in(told["key"], taken["key"])]], ignore_index=True)
+    rungs = pd.concat([rungs, told.loc[~is_in(told["key"], taken)]], ignore_index=True)
     rungs = _rest(study, events, rungs, as_of)
     order = {about: place for place, about in enumerate(URGENCY)}
     states = {state: place for place, state in enumerate(CHASER_STATES)}
@@ -135,6 +135,24 @@ def _complete(rungs: pd.DataFrame, as_of: date) -> pd.DataFrame:
 # What is owed ---------------------------------------------------------------------------------------------------------
 
 
+def derive_second_copies(study: Study, events: Events, as_of: date) -> pd.DataFrame:
+    """Questionnaires of which a step that is due on a day encloses a second copy: participant_id, respondent, wave.
+
+    Those of `derive_rungs`, without what else is owed and in what words.
+    """
+    events = events.select(as_of=as_of)
+    stops = derive_stops(study, events, as_of)
+    returns = _list_owed_returns(derive_expected_returns(study, events, as_of), stops)
+    steps = _place_steps(study, _settle_owed(study, events, [returns], as_of), as_of)
+    if len(steps) and study.fieldwork.chasing_rule is not None and as_of <= study.ends_on:
+        steps = _choose_steps(steps, events.frame(ObligationChased, ["key"])["key"], as_of)
+        steps = _rest(study, events, steps[steps["encloses_copy"]].copy(), as_of)
+        returns = steps[steps["state"] == "due"]
+    else:
+        returns = returns.iloc[:0]
+    return returns[["participant_id", "respondent", "wave"]].drop_duplicates(ignore_index=True)
+
+
 @remembered
 def derive_owed(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """What sites owe the study at the end of a day and may be asked for: one row an obligation.
@@ -147,17 +165,22 @@ def derive_owed(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """
     events = events.select(as_of=as_of)
     stops = derive_stops(study, events, as_of)
-    expected = derive_expected_returns(study, events, as_of)
-    bodies = expected.drop_duplicates("participant_id").set_index("participant_id")["body_id"]
-    screened = events.frame(ParticipantScreened).set_index("participant_id")["body_id"]
-    bodies = pd.concat([bodies, screened])
-    bodies = bodies[~bodies.index.duplicated()]
     parts = [
-        _derive_owed_returns(expected, stops),
+        _list_owed_returns(derive_expected_returns(study, events, as_of), stops),
         *_derive_owed_consent(study, events, stops, as_of),
         _derive_owed_queries(study, events, stops),
         _derive_owed_figures(study, events, as_of),
     ]
+    return _settle_owed(study, events, parts, as_of)
+
+
+def _settle_owed(study: Study, events: Events, parts: list[pd.DataFrame], as_of: date) -> pd.DataFrame:
+    """The rows that anybody may be asked for today, in the columns of `derive_owed`."""
+    expected = derive_expected_returns(study, events, as_of)
+    bodies = expected.drop_duplicates("participant_id").set_index("participant_id")["body_id"]
+    screened = events.select(as_of=as_of).frame(ParticipantScreened).set_index("participant_id")["body_id"]
+    bodies = pd.concat([bodies, screened])
+    bodies = bodies[~bodies.index.duplicated()]
     owed = pd.concat([part.reindex(columns=_OWED_COLUMNS) for part in parts if len(part)] or [_no_obligations()])
     for column in ("owed_on", "had_on", "ends_on", "last_on"):
         owed[column] = owed[column].astype(DAY)
@@ -176,7 +199,7 @@ def _no_obligations() -> pd.DataFrame:
     return pd.DataFrame(columns=_OWED_COLUMNS)
 
 
-def _derive_owed_returns(expected: pd.DataFrame, stops: pd.DataFrame) -> pd.DataFrame:
+def _list_owed_returns(expected: pd.DataFrame, stops: pd.DataFrame) -> pd.DataFrame:
     """Questionnaires that are out and not, or not wholly, in."""
     is_owed = expected["status"].isin(["released", "partial"]) & expected["released_on"].notna()
     owed = expected.loc[is_owed & ~is_stopped(stops, expected["participant_id"], QUESTIONNAIRES)].copy()
@@ -305,7 +328,11 @@ def _add_working_days(days: pd.Series[Any], n_days: int, calendar: HolidayCalend
 def _date_steps(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """Every step of the ladder for every obligation that it is about, with its day and its `place` in the ladder; the
     lowest of an obligation first. Whether it was taken, or is worth anything, is not asked here."""
-    owed, parts = derive_owed(study, events, as_of), []
+    return _place_steps(study, derive_owed(study, events, as_of), as_of)
+
+
+def _place_steps(study: Study, owed: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    parts = []
     for place, step in enumerate(study.fieldwork.ladder):
         part = owed.loc[owed["about"] == step.about]
         part = part.loc[part["wave"].isin(step.waves)] if step.waves else part
@@ -318,12 +345,17 @@ def _date_steps(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     return steps.sort_values(["obligation", "due_on", "place"], ignore_index=True)
 
 
-def _derive_steps(study: Study, events: Events, taken: pd.DataFrame, as_of: date) -> pd.DataFrame:
+def _derive_steps(study: Study, events: Events, taken: pd.Series[Any], as_of: date) -> pd.DataFrame:
     """The step of each obligation that is due, the next that comes, and the highest that was taken."""
     rungs = _date_steps(study, events, as_of)
     if rungs.empty:
         return pd.DataFrame(columns=COLUMNS)
-    rungs["is_taken"] = is_in(rungs["key"], taken["key"])
+    return _describe_steps(study, _choose_steps(rungs, taken, as_of))
+
+
+def _choose_steps(rungs: pd.DataFrame, taken: pd.Series[Any], as_of: date) -> pd.DataFrame:
+    """Of the steps of `_date_steps` those that `_derive_steps` gives, with is_taken and state."""
+    rungs = rungs.assign(is_taken=is_in(rungs["key"], taken))
     rungs = rungs.loc[rungs["is_taken"] | (rungs["is_good"] & (rungs["due_on"] <= rungs["last_on"]))].copy()
     rungs["rank"] = rungs.groupby("obligation").cumcount()
     highest = rungs["rank"].where(rungs["is_taken"]).groupby(rungs["obligation"]).transform("max").fillna(-1)
@@ -332,8 +364,7 @@ def _derive_steps(study: Study, events: Events, taken: pd.DataFrame, as_of: date
     rungs["state"] = np.where(rungs["is_taken"], "chased", np.where(is_due, "due", "coming"))
     last = rungs.loc[rungs["state"] == "due"].drop_duplicates("obligation", keep="last")
     following = rungs.loc[rungs["state"] == "coming"].drop_duplicates("obligation", keep="first")
-    rungs = pd.concat([rungs.loc[rungs["state"] == "chased"], last, following], ignore_index=True)
-    return _describe_steps(study, rungs)
+    return pd.concat([rungs.loc[rungs["state"] == "chased"], last, following], ignore_index=True)
 
 
 def _date_step(study: Study, step: LadderStep, owed: pd.DataFrame, as_of: date) -> pd.DataFrame:

@@ -150,7 +150,7 @@ def plan_digests(
             gaps[Gap(row.to, row.site_id, body_id, found.why)] = None
         else:
             _find_bundle(bundles, contacts, found, row.to).rows.append(row)
-    told = set(events.select(as_of=as_of).frame(ObligationChased)["key"])
+    told = set(events.select(as_of=as_of).frame(ObligationChased, ["key"])["key"])
     _tell_of_held_files(contacts, finder, bundles, gaps, events.select(as_of=as_of), told, as_of)
     _tell_manager(study, contacts, finder, bundles, [*gaps], told, as_of)
     still_open = written.loc[(written["state"] == "chased") & (written["rests_because"] == "")]

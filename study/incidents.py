@@ -151,7 +151,7 @@ def derive_held(events: Events) -> pd.DataFrame:
     is this very row. A record of which neither holds was corrected since.
     """
     held = events.frame(ReturnQuarantined)
-    accepted = events.frame(ReturnAccepted) if len(held) else held  # a large frame, and mostly not needed
+    accepted = events.frame_among(ReturnAccepted, "participant_id", held["participant_id"])
     is_newest = ~held.duplicated(RECORD_KEY, keep="last")
     held["is_held"] = is_newest & ~_is_among(held, accepted, RECORD_KEY)
     held["is_admitted"] = _is_among(held, accepted, _PLACE)

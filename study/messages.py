@@ -18,6 +18,7 @@ import pandas as pd
 from study.events import (
     MessageBounced,
     MessageClaimed,
+    MessageEvent,
     MessageFailed,
     MessageQueued,
     MessageResolved,
@@ -47,8 +48,9 @@ def compute_message_code(study: str, message_id: str) -> str:
     return hashlib.sha256(f"{study}\x1f{message_id}".encode()).hexdigest()[:_CODE_DIGITS]
 
 
-def derive_messages(events: Events, as_of: date) -> pd.DataFrame:
-    """One row for each message that stands, in the order in which they were queued.
+def derive_messages(events: Events, as_of: date, *, unsent_only: bool = False) -> pd.DataFrame:
+    """One row for each message that stands, in the order in which they were queued; `unsent_only`: of those alone of
+    which it is not on record that they were sent.
 
     Columns: message_id, category, site_id, person_id, role, channel, template, address_code, content_sha256,
     n_obligations; queued_on; state; n_attempts (tries since it was queued), last_attempt (the number of the last try
@@ -61,16 +63,25 @@ def derive_messages(events: Events, as_of: date) -> pd.DataFrame:
     """
     view = events.select(as_of=as_of)
     queued = view.frame(MessageQueued).rename(columns={"occurred_on": "queued_on"})
+    if unsent_only:
+        sent_last = view.frame(MessageSent).groupby("message_id")["seq"].max()
+        queued = queued[~(_look_up(queued, sent_last, 0) > queued["seq"])]
+
+    def list_steps(kind: type[MessageEvent]) -> pd.DataFrame:
+        if not unsent_only:
+            return view.frame(kind)
+        return view.frame_among(kind, "message_id", queued["message_id"])
+
     messages = queued[[*QUEUED_COLUMNS, "queued_on"]].copy()
     messages["queued_seq"], messages["queued_hash"] = queued["seq"], queued["hash"]
 
-    claimed = view.frame(MessageClaimed)
+    claimed = list_steps(MessageClaimed)
     messages["last_attempt"] = _look_up(messages, claimed.groupby("message_id")["attempt"].max(), 0)
     claimed = _since_queued(messages, claimed)
     messages["n_attempts"] = _look_up(messages, claimed.groupby("message_id")["attempt"].nunique(), 0)
 
     transmitting, sent, failed, resolved, bounced = (
-        _since_queued(messages, view.frame(kind))
+        _since_queued(messages, list_steps(kind))
         for kind in (MessageTransmitting, MessageSent, MessageFailed, MessageResolved, MessageBounced)
     )
     messages["way"] = _look_up(messages, transmitting.groupby("message_id")["way"].last(), "")

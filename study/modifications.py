@@ -113,9 +113,10 @@ def derive_document_versions(study: Study, events: Events, as_of: date) -> pd.Da
     times = _find_times(study, events.select(as_of=as_of).frame(ModificationIntroduced), spells)
     rows: list[tuple[Any, ...]] = []
     for document, own in issued.groupby("document", sort=False):
+        versions = own.to_dict("records")
         for site in study.sites:
             candidates = []
-            for order, row in enumerate(own.to_dict("records")):
+            for order, row in enumerate(versions):
                 if row["modification"]:
                     found = times.get((row["modification"], site.site_id), [])
                 else:

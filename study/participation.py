@@ -150,7 +150,7 @@ def derive_stop_notices(study: Study, events: Events, as_of: date) -> pd.DataFra
         notices[column] = words.to_numpy()
     ending = notices["stops"].map({QUESTIONNAIRES: "", POST: ":post"}).astype("str")
     notices["key"] = ("stop_notice:" + notices["participant_id"] + ":" + notices["pack_id"] + ending).astype("str")
-    notices = notices[~is_in(notices["key"], view.frame(ObligationChased)["chase"])]
+    notices = notices[~is_in(notices["key"], view.frame(ObligationChased, ["chase"])["chase"])]
     return notices[_NOTICE].reset_index(drop=True)
 
 

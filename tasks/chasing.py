@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from study.calendar import format_day, london_day
-from study.chasing import CALL_SUBJECTS, derive_rungs, find_kind, list_pauses
+from study.chasing import CALL_SUBJECTS, derive_rungs, derive_second_copies, find_kind, list_pauses
 from study.contacts import STOP_NOTICE_ROLES, WHY_WORDS, Contacts, Gap
 from study.deadlines import describe_place
 from study.digests import (
@@ -130,12 +130,9 @@ def word_letter(workspace: Workspace, contacts: Contacts, draft: Draft) -> Lette
 
 def find_second_copies(workspace: Workspace, as_of: date) -> pd.DataFrame:
     """Questionnaires of which a step that is due on a day encloses a second copy: participant_id, respondent, wave."""
-    names = ["participant_id", "respondent", "wave"]
     if not any(step.encloses_copy for step in workspace.study.fieldwork.ladder):
-        return pd.DataFrame(columns=names, dtype="str")
-    rungs = derive_rungs(workspace.study, workspace.read_events(), as_of)
-    due = rungs[rungs["encloses_copy"] & (rungs["state"] == "due")]
-    return due[names].drop_duplicates().reset_index(drop=True)
+        return pd.DataFrame(columns=["participant_id", "respondent", "wave"], dtype="str")
+    return derive_second_copies(workspace.study, workspace.read_events(), as_of)
 
 
 def queue_letters(workspace: Workspace, as_of: date, requested_by: str, not_at: Collection[str] = ()) -> Counter[str]:
@@ -283,11 +280,13 @@ def log_call(
     direction: Literal["out", "in"] = "out",
     person_id: str = "",
     promised_on: date | None = None,
+    rungs: pd.DataFrame | None = None,
 ) -> tuple[int, int]:
     """Record a call with a site: its number on that day, and how many steps by telephone it settled.
 
-    A call settles the steps that were due about the same, unless nobody was reached. Raises ChasingRefused for a
-    promise without its day, a day without a promise, and words that no call is about.
+    A call settles the steps that were due about the same, unless nobody was reached. `rungs`: `derive_rungs` or
+    `derive_chasers` of that day, where they are at hand; of other sites' calls they need not know. Raises
+    ChasingRefused for a promise without its day, a day without a promise, and words that no call is about.
     """
     _refuse_unknown(about)
     if (outcome == "promised") != (promised_on is not None):
@@ -296,7 +295,7 @@ def log_call(
         )
     if promised_on is not None and promised_on < on:
         raise ChasingRefused(f"{promised_on} is before the call of {on}. Give the day that was promised.")
-    rungs = derive_rungs(workspace.study, workspace.read_events(), on)
+    rungs = derive_rungs(workspace.study, workspace.read_events(), on) if rungs is None else rungs
     is_settled = (rungs["channel"] == "telephone") & ~rungs["is_told"] & rungs["state"].isin(["due", "resting"])
     is_settled &= (rungs["site_id"] == site_id) & rungs["about"].map(find_kind).isin(about)
     rows: list[Any] = list(rungs.loc[is_settled].itertuples(index=False)) if outcome in _SETTLES else []

@@ -18,7 +18,7 @@ from tasks.definitions import StudyNotFound
 from tasks.files import AreaUnavailable
 from tasks.settings import PROJECT
 
-_OBJECTS_BETWEEN_SEARCHES = 100_000
+_OBJECTS_BETWEEN_SEARCHES = 300_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,7 +58,8 @@ def prepare_prefect(home: Path, *, quiet: bool = True) -> None:
 def many_runs() -> Iterator[None]:
     """For a process that runs many short flows itself: one client for all of them (opening one costs a flow 0.1 s, most
     of it for certificates that a server on this machine does not use), no heartbeat thread (1 s a flow), and a search
-    for cyclic garbage that comes less often (a fifth of the time: Prefect and the ledger hold many objects that stay).
+    for cyclic garbage that comes less often and passes over what is there at the start (a fifth of the time: Prefect
+    and the ledger hold many objects that stay).
     """
     from prefect.context import SyncClientContext
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -66,9 +67,11 @@ def many_runs() -> Iterator[None]:
     thresholds = gc.get_threshold()
     gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES, *thresholds[1:])
     try:
+        gc.freeze()
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), SyncClientContext.get_or_create():
             yield
     finally:
+        gc.unfreeze()
         gc.set_threshold(*thresholds)
 
 

@@ -38,7 +38,7 @@ from study.events import (
     encode_canonical,
 )
 from study.messages import compute_message_code, derive_messages
-from study.state import Events, is_in
+from study.state import Events
 from tasks.contacts import load_contacts
 from tasks.files import ContentDamaged, FileMissing
 from tasks.ledger import SendingBusy, Writing
@@ -280,7 +280,7 @@ class _Round:
     def _find_waiting(self) -> list[_Waiting]:
         """What is to be looked at, in the order of sending; uncertain messages only where that can be mended."""
         events = self.workspace.read_events()
-        messages = derive_messages(events, self.as_of)
+        messages = derive_messages(events, self.as_of, unsent_only=True)
         states = ["queued", "claimed", "uncertain"]
         waiting = _list_waiting(messages[messages["state"].isin(states)], events)
         return sorted(waiting, key=lambda one: (one.category != "stop_notice", one.n_attempts, one.queued_seq))
@@ -420,8 +420,7 @@ def make_voids(hashes: Sequence[str], as_of: date, requested_by: str) -> list[Ev
 def _list_waiting(messages: pd.DataFrame, events: Events) -> list[_Waiting]:
     if messages.empty:
         return []
-    steps = events.frame(ObligationChased)
-    steps = steps[is_in(steps["message_id"], messages["message_id"])]
+    steps = events.frame_among(ObligationChased, "message_id", messages["message_id"])
     by_message = dict(list(steps.groupby("message_id")))
     waiting = []
     for row in messages.to_dict("records"):
