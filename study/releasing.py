@@ -76,8 +76,6 @@ class ReleasePlan:
 
     `rows`: one row per questionnaire that is due to go: the columns of `derive_expected_returns` that a pack tells,
     then copy_number, decision (goes, waits or held) and word (codes of WORDS joined with ";": why a person is asked).
-    `blocks`: the new identifiers that each site needs (site_id, first_number, n_numbers). `queries`: those open at the
-    sites. `figures`: months of activity figures that they owe (site_id, figure, month, due_on).
     """
 
     study: Study
@@ -88,9 +86,22 @@ class ReleasePlan:
     is_scheduled: bool
     second_copies: pd.DataFrame | None
     rows: pd.DataFrame
-    blocks: pd.DataFrame
-    queries: pd.DataFrame
-    figures: pd.DataFrame
+
+    @cached_property
+    def blocks(self) -> pd.DataFrame:
+        """The new identifiers that each site needs: site_id, first_number, n_numbers."""
+        return derive_blocks(self.study, self.events, self.as_of, self.sites)
+
+    @cached_property
+    def queries(self) -> pd.DataFrame:
+        """Those open at the sites."""
+        queries = find_open_queries(derive_queries(self.events.select(as_of=self.as_of)))
+        return queries[queries["site_id"].isin(self.sites)].reset_index(drop=True)
+
+    @cached_property
+    def figures(self) -> pd.DataFrame:
+        """Months of activity figures that the sites owe: site_id, figure, month, due_on."""
+        return derive_owed_figures(self.study, self.events, self.as_of, self.sites)
 
     @property
     def head(self) -> Head:
@@ -162,7 +173,6 @@ def plan_release(
     order = {name: n for n, name in enumerate([*site_ids, *known_waves])}
     by = ["site_id", "wave", "participant_id", "respondent", "copy_number"]
     rows = rows.sort_values(by, key=lambda c: c.map(order) if c.name in by[:2] else c, ignore_index=True)
-    queries = find_open_queries(derive_queries(events.select(as_of=as_of)))
     return ReleasePlan(
         study=study,
         events=events,
@@ -172,9 +182,6 @@ def plan_release(
         is_scheduled=is_scheduled,
         second_copies=second_copies,
         rows=rows[_ROW_COLUMNS],
-        blocks=derive_blocks(study, events, as_of, site_ids),
-        queries=queries[queries["site_id"].isin(site_ids)].reset_index(drop=True),
-        figures=derive_owed_figures(study, events, as_of, site_ids),
     )
 
 
