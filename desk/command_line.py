@@ -25,6 +25,7 @@ from desk import approval_views  # noqa: F401 (adds its commands)
 from desk.approval_commands import approvals_app
 from desk.chasing_commands import chasing_app, tell_of_gaps
 from desk.consent_commands import consent_app, tell_of_erasures
+from desk.dataset_commands import dataset_app
 from desk.exchange_commands import returns_app
 from desk.held_file_commands import app as held_files_app
 from desk.incident_commands import app as incidents_app
@@ -46,6 +47,8 @@ from desk.options import (
     refuse_sending_from_rehearsal,
     use_prefect,
 )
+from desk.query_commands import query_app
+from desk.safeguarding_commands import app as safeguarding_app
 from desk.wave_commands import waves_app
 from rehearsal.approvals_story import STUDY as PLAYED
 from rehearsal.evaluation import PlayedEvaluation, play_evaluation
@@ -65,10 +68,7 @@ from rehearsal.replay import (
 )
 from study.calendar import london_day
 from study.datasets import ReleaseFault
-from study.events import QueryClosed, QueryReason
 from study.instruments import DefinitionFaults
-from study.queries import find_open_queries
-from study.state import derive_queries
 from tasks.approvals import APPROVALS_CALENDAR, APPROVALS_PAGE
 from tasks.chasing import draw_up
 from tasks.definitions import StudyExists, StudyNotFound, find_faults, list_studies, load_study, scaffold_study
@@ -81,7 +81,8 @@ from tasks.orchestration import StepFailed, prepare_prefect
 from tasks.pages import format_counted
 from tasks.participant_letters import find_participant_letter_faults
 from tasks.quarantine import find_key_faults
-from tasks.receipts import find_wording
+from tasks.returns_page import RETURNS_PAGE
+from tasks.safeguarding import find_contact_faults
 from tasks.settings import read_settings
 from tasks.workbooks import write_blank_return
 from tasks.workspace import Workspace, create_workspace
@@ -99,8 +100,11 @@ app.add_typer(consent_app, name="consent")
 app.add_typer(messages_app, name="messages")
 app.add_typer(incidents_app, name="incidents")
 app.add_typer(held_files_app, name="held-files")
+app.add_typer(safeguarding_app, name="safeguarding")
 app.add_typer(instruments_app, name="instruments")
 app.add_typer(returns_app, name="returns")
+app.add_typer(query_app)
+app.add_typer(dataset_app)
 EXPECTED = (
     DefinitionFaults, FileFault, LedgerRefused, ReleaseFault, ReplayRefused, SourceUnusable, StepFailed,
     StudyExists, StudyNotFound,
@@ -228,6 +232,7 @@ def _print_played(played: PlayedEvaluation) -> None:
     out.print(f"\n  Approvals {workspace.area.place}/{APPROVALS_PAGE}", soft_wrap=True)
     out.print(f"  Fieldwork {workspace.area.place}/{FIELDWORK_PAGE}", soft_wrap=True)
     out.print(f"  Consent   {workspace.area.place}/{CONSENT_PAGE}", soft_wrap=True)
+    out.print(f"  Returns   {workspace.area.place}/{RETURNS_PAGE}", soft_wrap=True)
     out.print(f"  Calendar  {workspace.area.place}/{APPROVALS_CALENDAR}", soft_wrap=True)
     out.print(f"  Ledger    {escape(find_ledger_place(workspace))}", soft_wrap=True)
     out.print("\nTry next:")
@@ -346,11 +351,13 @@ def check(study: Annotated[str, typer.Argument(help="A study; left out, every st
 
 
 def find_wording_faults(study_id: str) -> list[str]:
-    """What is wrong with the letters that a study sends, to sites and, through them, to participants, and with the key
-    that it may need."""
+    """What is wrong with the letters that a study sends, to sites and, through them, to participants, with the key that
+    it may need, and with the contacts of those who must hear of safeguarding alerts."""
     settings = read_settings()
     study = load_study(study_id, settings.sites_config, settings.instruments)
-    return [*find_letter_faults(study), *find_participant_letter_faults(study), *find_key_faults(study, settings)]
+
+    faults = [*find_letter_faults(study), *find_participant_letter_faults(study)]
+    return [*faults, *find_key_faults(study, settings), *find_contact_faults(study, settings)]
 
 
 @app.command()
@@ -490,54 +497,6 @@ def _describe_payload(payload: str) -> str:
         for name, value in fields.items()
         if value not in ("", 0, None, [])
     )
-
-
-@app.command()
-def queries(
-    study: StudyArgument,
-    site: Annotated[str, typer.Option(help="Only this site.")] = "",
-    everything: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
-) -> None:
-    """Questions to sites about their data: open ones, oldest first."""
-    workspace = open_study(study)
-    site = find_site_id(workspace, site)
-    found = derive_queries(workspace.read_events())
-    found = found[found["site_id"] == site] if site else found
-    found = found.sort_values(["raised_on", "query_id"]) if everything else find_open_queries(found)
-    table = Table("Query", "Site", "Raised", "Participant", "Where", "What is wrong", "State")
-    for row in found.to_dict("records"):
-        place = [row["return_id"], row["sheet"], f"row {row['row']}" if row["row"] else "", row["item"]]
-        state = ", ".join(filter(None, [row["status"], row["close_reason"]]))
-        table.add_row(
-            row["query_id"], row["site_id"], f"{row['raised_on']:%Y-%m-%d}", row["participant_id"],
-            " ".join(filter(None, place)), find_wording(row["rule"], "")[0], state,
-        )  # fmt: skip
-    print_table(table)
-    out.print(f"{format_counted(len(found), 'query', 'queries')}.")
-
-
-@app.command(name="close-query")
-def close_query(
-    study: StudyArgument,
-    query: Annotated[str, typer.Argument(help="The query's number, such as 701-0012.")],
-    by: ByOption,
-    reason: Annotated[
-        QueryReason, typer.Option(help="confirmed: the site says that it is right; withdrawn: it need not be answered.")
-    ] = "withdrawn",
-) -> None:
-    """Close a query that no return will close: about a file that could not be read, or one that a site has answered."""
-    workspace = open_study(study)
-    found = derive_queries(workspace.read_events()).set_index("query_id")
-    if query not in found.index:
-        raise typer.BadParameter(f'{study} has no query "{query}". See: summative queries {study} --all')
-    site_id = found.at[query, "site_id"]
-    day = london_day(workspace.clock())
-    event = QueryClosed(occurred_on=day, requested_by=by, site_id=site_id, query_id=query, reason=reason)
-    (appended,) = workspace.ledger.append([event])
-    if appended.answer == "added":
-        out.print(f"{query} is closed: {reason}.")
-    else:
-        out.print(f"{query} was closed before; nothing was changed.")
 
 
 @app.command(name="blank-return")

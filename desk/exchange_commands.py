@@ -166,11 +166,11 @@ def _load(instrument_id: str) -> Instrument:
 def from_export(
     study: StudyArgument,
     source: Annotated[str, typer.Argument(help="The source: the name of its map in the study's folder sources/.")],
-    file: Annotated[Path, typer.Argument(help="The export: a CSV file of raw values, not of labels.")],
+    file: Annotated[Path, typer.Argument(help="The export: a CSV file of raw values, not of labels, or an SPSS file.")],
     on: Annotated[str, typer.Option("--on", help="The day of the export; left out, today.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be put where.")] = False,
 ) -> None:
-    """Take an export of REDCap, ODK, Kobo or Qualtrics: put what it tells of each site into that site's inbox."""
+    """Take an export of REDCap, ODK, Kobo, Qualtrics or SPSS: put what it tells of each site into that site's inbox."""
     workspace = open_study(study)
     with telling_faults():
         mapped = load_source(workspace, source)

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from desk.options import ByOption, StudyArgument, find_day, find_site_id, open_study, out, print_table
+from desk.safeguarding_commands import send_after_receiving
 from study.events import is_code
 from study.held_files import derive_held_files, describe_finding, describe_kinds
 from tasks.quarantine import erase_held_file, find_held_file, make_key, record_decision
@@ -91,6 +92,7 @@ def release(
             f"{held} is released and received: {decision.n_accepted:,} records accepted, {decision.n_log_entries:,} "
             f"entries of logs, {len(decision.faults):,} faults. Its receipt is in the site's folder."
         )
+        send_after_receiving(workspace, by)
     elif find_held_file(workspace, held)["kept"] == "nothing" and is_new:
         out.print(f"{held} is released. No copy was kept: ask the site to send the same file again; it will be taken.")
 

@@ -1,4 +1,5 @@
-"""`summative instruments`: the questionnaires that there are, what is wrong with a definition, and how one reads."""
+"""`summative instruments`: the questionnaires that there are, what is wrong with a definition, how one reads, and
+how they behaved in a study."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from desk.options import err, out
+from desk.options import StudyArgument, err, open_study, out
 from study.instruments import Instrument
 from tasks.definitions import Findings, InstrumentNotFound, check_instrument, list_instruments, load_instrument
 from tasks.instrument_pages import write_instrument_pages
@@ -70,6 +71,16 @@ def show(instrument: Annotated[str, typer.Argument(help="An instrument's folder,
     _summarise(found)
     out.print(f"Codebook page: {pages.codebook}", soft_wrap=True)
     out.print(f"Sample form:   {pages.form}", soft_wrap=True)
+
+
+@instruments_app.command()
+def report(study: StudyArgument) -> None:
+    """How the questionnaires of a study behaved so far: a page with plots, and its figures. Nothing is frozen."""
+    workspace = open_study(study)
+    from tasks.releases import write_current_instruments
+
+    for key in write_current_instruments(workspace):
+        out.print(f"{workspace.area.place}/{key}", soft_wrap=True)
 
 
 def _summarise(instrument: Instrument) -> None:

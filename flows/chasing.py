@@ -22,6 +22,7 @@ from flows.runs import (
     leave_artifact,
     name_run,
 )
+from flows.safeguarding import tell_clinicians
 from study.calendar import london_day
 from tasks.chasing import ROUNDS, describe_gaps, draw_up, find_second_copies, has_turned_down, queue_letters
 from tasks.mailbox import read_mailbox
@@ -119,11 +120,12 @@ def chase_now(study: StudyName, requested_by: RequestedBy, as_of: AsOf = None) -
     workspace = open_workspace(study)
     day = find_as_of(as_of, workspace)
     mail = read_mail(study, day, requested_by)
+    told, of_alerts = tell_clinicians(study, requested_by)
     chased = chase_sites(study, day, requested_by)
-    failures = [*mail.failures, *chased.failures]
+    failures = [*mail.failures, *of_alerts, *chased.failures]
     counts = {name.replace("_", " "): n for name, n in chased.counts.items() if n}
     gaps = describe_gaps(workspace, draw_up(workspace, day)) if chased.counts["unreachable"] else []
     note = " ".join([chased.note or ("" if counts or failures else "Nothing was due."), *gaps]).strip()
     rows = {WHOLE_STUDY: Counter(counts)} if counts else {}
     leave_artifact("chasing", "Chasing", workspace.study, day, rows, failures=failures, note=note)
-    return conclude([*mail.states, *chased.states], failures)
+    return conclude([*mail.states, *told, *chased.states], failures)

@@ -22,6 +22,7 @@ from flows.runs import (
     leave_artifact,
     name_run,
 )
+from flows.safeguarding import tell_clinicians
 from tasks.orchestration import guarded
 from tasks.returns import find_sites_with_files, receive_site_returns, take_snapshot
 from tasks.workspace import open_workspace
@@ -81,5 +82,7 @@ def receive_returns_now(
     workspace = open_workspace(study)
     day = find_as_of(as_of, workspace)
     received = receive_returns(study, find_sites(workspace.study, sites), day, requested_by)
-    leave_artifact("returns", "Returns received", workspace.study, day, received.counts, failures=received.failures)
-    return conclude(list(received.states), received.failures)
+    told, of_alerts = tell_clinicians(study, requested_by)
+    failures = [*received.failures, *of_alerts]
+    leave_artifact("returns", "Returns received", workspace.study, day, received.counts, failures=failures)
+    return conclude([*received.states, *told], failures)

@@ -26,6 +26,7 @@ from flows.runs import (
     leave_artifact,
     name_run,
 )
+from flows.safeguarding import tell_clinicians
 from flows.waves import release_due
 from study.calendar import find_holidays, is_working_day, next_working_day
 from tasks.fieldwork import write_fieldwork_pages
@@ -61,8 +62,8 @@ def complete_study_day(study: str, as_of: date, requested_by: str) -> None:
 @flow(name="study-day", flow_run_name=name_run, log_prints=False, persist_result=False)
 @guarded
 def study_day(study: StudyName, requested_by: RequestedBy, as_of: AsOf = None) -> list[State[Any]]:
-    """One day of the study: adopt what changed in its definitions, receive what every site has sent, follow approvals
-    and consents, send the packs that are due, and chase what is owed."""
+    """One day of the study: adopt what changed in its definitions, receive what every site has sent, tell
+    clinicians of what must not wait, follow approvals and consents, send the packs that are due, chase what is owed."""
     workspace = open_workspace(study)
     day = find_as_of(as_of, workspace)
     holidays = find_holidays(workspace.study.bank_holidays)
@@ -79,6 +80,7 @@ def study_day(study: StudyName, requested_by: RequestedBy, as_of: AsOf = None) -
     sites = find_sites(workspace.study, [])
     received = receive_returns(study, sites, day, requested_by)
     mail = read_mail(study, day, requested_by)
+    told, of_alerts = tell_clinicians(study, requested_by)
     followed, of_approvals = watch_approvals(study, day, requested_by)
     watched, of_consents = watch_consents(study, day, requested_by)
     # Whose files could not be read may have answered already: nothing is sent or asked there until they are.
@@ -86,9 +88,10 @@ def study_day(study: StudyName, requested_by: RequestedBy, as_of: AsOf = None) -
     sent = release_due(study, served, day, requested_by, list_second_copies(study, day))
     chased = chase_sites(study, day, requested_by, not_at=received.unread)
     written = write_pages(study, day, return_state=True)
-    states: list[State[Any]] = [adopted, *received.states, *mail.states, followed, watched]
+    states: list[State[Any]] = [adopted, *received.states, *mail.states, *told, followed, watched]
     states += [*sent.states, *chased.states, written]
-    failures = [*received.failures, *mail.failures, *of_approvals, *of_consents, *sent.failures, *chased.failures]
+    failures = [*received.failures, *mail.failures, *of_alerts, *of_approvals, *of_consents]
+    failures += [*sent.failures, *chased.failures]
     if not written.is_completed():
         failures.append(f"The pages of the fieldwork could not be written: {describe_failure(written)}.")
     if not failures:

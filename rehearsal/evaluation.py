@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from rehearsal.approvals_story import NAME, REQUESTED_BY, STORY_FILE, STUDY, Told, derive_story, read_story, record_told
@@ -55,12 +56,14 @@ from study.events import (
     QueryRaised,
     QueryReason,
     ReturnAccepted,
+    SafeguardingAcknowledged,
     StudyDayCompleted,
 )
 from study.incidents import derive_incidents
 from study.modifications import derive_document_versions
 from study.protocol import Study
 from study.releasing import HELD, ReleasePlan
+from study.safeguarding import find_open_alerts
 from study.state import Events, derive_files
 from tasks.approvals import follow_approvals
 from tasks.approvals import write_pages as write_approval_pages
@@ -76,7 +79,7 @@ from tasks.settings import Settings
 from tasks.workbooks import write_return_workbook
 from tasks.workspace import Workspace, create_workspace, use_workspace
 
-COORDINATOR, SPONSOR = "rehearsed coordinator", "sponsor"
+COORDINATOR, SPONSOR, CLINICIAN = "rehearsed coordinator", "sponsor", "safeguarding_clinician"
 NOTE = "rehearsal.json"
 _FOR_SMALL_FRAMES = "python"
 """How pandas keeps text while the rehearsal is played: Arrow's way pays from some ten thousand rows on, and takes an
@@ -142,6 +145,7 @@ def play_evaluation(
             for n, day in enumerate(to_do, start=len(days) - len(to_do) + 1):
                 clock.day = day
                 player.tell_approvals(before, day)
+                player.take_over_alerts(day)
                 n_posted += player.post(before, day)
                 for state in study_day(study=STUDY, as_of=day, requested_by=REQUESTED_BY):
                     state.result()
@@ -315,6 +319,24 @@ class _Player:
         ]
         if closed:
             self.workspace.ledger.append(closed)
+
+    def take_over_alerts(self, day: date) -> None:
+        """The clinician has taken over what was told some days ago; some of it late."""
+        value, seed = self.assumptions["takes_alert_over_after"], self.assumptions.seed
+        alerts = find_open_alerts(self.workspace.study, self.workspace.read_events(), day)
+        alerts = alerts[alerts["told_on"].notna()]
+        is_late = np.array(compute_shares(list(alerts["alert_id"]), "alert", seed)) < value["share_late"]
+        taken_on = alerts["told_on"] + pd.to_timedelta(np.where(is_late, value["days_late"], value["days"]), "D")
+        alerts = alerts.assign(taken_on=taken_on)[taken_on <= pd.Timestamp(day)]
+        taken: list[Event] = [
+            SafeguardingAcknowledged(
+                occurred_on=row.taken_on.date(), requested_by=COORDINATOR, site_id=row.site_id,
+                participant_id=row.participant_id, alert_id=row.alert_id, role=CLINICIAN, way="telephone",
+            )
+            for row in list[Any](alerts.itertuples(index=False))
+        ]  # fmt: skip
+        if taken:
+            self.workspace.ledger.append(taken)
 
     def telephone(self, day: date) -> None:
         """The coordinator calls the sites that have waited longest for a call that is due."""

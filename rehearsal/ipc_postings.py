@@ -257,7 +257,7 @@ class Sites:
         Columns: posted_on, site_id, instrument, participant_id, respondent, form, wave, collected_on, is_partly,
         mistake ('' for none), is_mended, mended_on (when a mistaken one is told anew).
         """
-        own = persons[["person", "participant_id", "site_id"]]
+        own = persons[["person", "participant_id", "site_id", "cohort", "route"]]
         rows = there.asked.merge(own, on="participant_id")
         rows = rows.merge(self.people.questionnaires, on=["person", "wave", "respondent"])
         rows = rows.merge(there.chased, how="left", on=["participant_id", "respondent", "wave"])

@@ -20,6 +20,7 @@ from study.calendar import add_months
 from study.instruments import Instrument, Item
 from study.pack_layout import RECORD_KEYS, list_months
 from study.protocol import Study
+from study.validation import passes_test
 
 NOT_ANSWERED = -9
 NAME_AS_ROLE = "duty worker"  # no real name: a file with one would be held as a whole
@@ -69,8 +70,8 @@ def write_records(
     """The sheet of one instrument as a site fills it in.
 
     In: participant_id, respondent, form, wave, collected_on, is_partly, mistake (one of MISTAKES_OF_RECORDS, or ''),
-    one row per record. Out: the columns of the sheet and those `beside`, in the order of the rows; a doubled row stands
-    there twice.
+    one row per record; for an instrument that asks the age also cohort and route of consent. Out: the columns of the
+    sheet and those `beside`, in the order of the rows; a doubled row stands there twice. Answers agree with each other.
     """
     seed = assumptions.seed
     names = (rows["participant_id"] + ":" + rows["wave"] + ":" + rows["respondent"] + ":" + instrument.id).tolist()
@@ -79,13 +80,19 @@ def write_records(
     for item in instrument.items:
         own = compute_shares(names, item.id, seed)
         values = _find_values(item, 0.6 * health + 0.4 * own)
+        if item.provides == "age":
+            values = _find_ages(rows, assumptions)
         if item.asked_if is not None:
             asked = np.isin(answers[item.asked_if.item], item.asked_if.equals)
             values = np.where(asked, values, np.nan)
+        for column, allowed in (("respondent", item.respondents), ("form", item.forms)):
+            if allowed:
+                values = np.where(rows[column].isin(allowed), values, np.nan)
         blank = rows["is_partly"].to_numpy(bool) & (
             compute_shares(names, f"blank:{item.id}", seed) < assumptions["partly"]["items"]
         )
         answers[item.id] = np.where(blank & ~np.isnan(values) & (item.asked_if is None), NOT_ANSWERED, values)
+    _make_agree(instrument, answers)
     keys = rows[[*RECORD_KEYS, *beside]].astype({"collected_on": object}).reset_index(drop=True)
     frame: pd.DataFrame = keys.assign(**answers)
     if with_mistakes and (rows["mistake"] != "").any():
@@ -102,6 +109,45 @@ def _find_values(item: Item, places: Numbers) -> Numbers:
     span = item.highest - item.lowest
     share = places if item.highest == 100 else places**6
     return np.floor(item.lowest + span * share)
+
+
+def _find_ages(rows: pd.DataFrame, assumptions: Assumptions) -> Numbers:
+    """Ages in whole years, one for each person: children as their route of consent has it, and adults."""
+    ages, children = assumptions["adults"], assumptions["children"]
+    place = compute_shares(rows["participant_id"].tolist(), "age", assumptions.seed)
+    is_child, has_parent = rows["cohort"] == "children_complex_needs", rows["route"] == "parent"
+    youngest = np.select([has_parent, is_child], [children["youngest"], 16], ages["youngest"])
+    oldest = np.select([has_parent, is_child], [16, children["oldest"]], ages["oldest"])
+    found: Numbers = np.floor(youngest + (oldest - youngest) * place)
+    return found
+
+
+def _make_agree(instrument: Instrument, answers: dict[str, Numbers]) -> None:
+    """What was drawn item by item, so that nothing contradicts anything else: choices that stand alone, and rules."""
+    for group in instrument.choice_groups:
+        others = [answers[name] == 1 for name in group.items if name not in group.exclusive]
+        for name in group.exclusive[:1]:
+            told = answers[name] >= 0
+            answers[name] = np.where(told, ~np.any(others, axis=0), answers[name])
+        for name in group.exclusive[1:]:
+            answers[name] = np.where(answers[name] == 1, 0, answers[name])
+    items = {item.id: item for item in instrument.items}
+    for rule in instrument.rules:
+        broken = np.all(
+            [
+                passes_test(test, answers[name], answers.get(test.above, answers[name])) & (answers[name] >= 0)
+                for test in rule.never_together
+                for name in test.items
+            ],
+            axis=0,
+        )
+        test = rule.never_together[0]
+        for name in test.items:
+            if test.above:
+                other = np.maximum(answers[test.above], items[name].lowest)
+            else:
+                other = np.full(len(broken), next((n for n in items[name].levels if n not in test.equals), np.nan))
+            answers[name] = np.where(broken & ~np.isnan(other), other, answers[name])
 
 
 def _make_mistakes(instrument: Instrument, frame: pd.DataFrame, mistakes: npt.NDArray[np.str_]) -> pd.DataFrame:

@@ -42,14 +42,13 @@ from study.events import (
     ObligationChased,
     ParticipantApproached,
     ParticipantScreened,
-    QueryAnswered,
 )
 from study.fieldwork import OBLIGATIONS, LadderStep
 from study.gate import derive_open_days
 from study.incidents import find_activity
 from study.participation import DATA, QUESTIONNAIRES, derive_stops, is_stopped
 from study.protocol import Study
-from study.queries import find_open_queries
+from study.queries import find_unanswered_queries
 from study.releasing import derive_owed_figures
 from study.state import Events, derive_queries, is_in, remembered
 from study.waves import derive_expected_returns
@@ -68,9 +67,9 @@ _OWED_COLUMNS = ["about", "obligation", "site_id", "body_id", *_IDS, "owed_on", 
 COLUMNS = [
     *("key", "chaser", "about", *ITEM, "duty", "incident_id", *_IDS, "to", "channel", "template", "anchor_on"),
     *("due_on", "state", "rests_because", "rests_until", "rule", "n_days_late", "owed_on", "n_days_overdue"),
-    *("ends_on", "obligation", "subject", "fact", "encloses_copy", "is_told", "of_role"),
+    *("had_on", "ends_on", "obligation", "subject", "fact", "encloses_copy", "is_told", "of_role"),
 ]
-_DAYS = ("anchor_on", "due_on", "rests_until", "owed_on", "ends_on")
+_DAYS = ("anchor_on", "due_on", "rests_until", "owed_on", "had_on", "ends_on")
 _COUNTS = ("n_days_late", "n_days_overdue")
 _FLAGS = ("encloses_copy", "is_told")
 _FAR = pd.Timestamp("2200-12-31")
@@ -86,10 +85,11 @@ def derive_chasers(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     does not apply), to (a role), channel ("email", "telephone"), template, anchor_on, due_on (the day on which it is to
     go), state ("due", "resting": it is due and something forbids it today, "coming"), rests_because (words) and
     rests_until (its last day; NaT: open), rule (a sentence), n_days_late (since due_on), owed_on (the day by which the
-    thing itself is owed; NaT for some approvals), n_days_overdue (since owed_on), ends_on (of a return the window's
-    last day, of a consent the last day on which it counts), obligation, subject and fact (what is owed, in words),
-    encloses_copy, is_told (it is not chased but told, in a digest whatever the channel) and of_role (who is chased,
-    where `to` is only told). The most urgent first, then by day and key.
+    thing itself is owed; NaT for some approvals), n_days_overdue (since owed_on), had_on (since when the site can see
+    to it; of a query, since when it was put to it), ends_on (of a return the window's last day, of a consent the last
+    day on which it counts), obligation, subject and fact (what is owed, in words), encloses_copy, is_told (it is not
+    chased but told, in a digest whatever the channel) and of_role (who is chased, where `to` is only told). The most
+    urgent first, then by day and key.
     """
     rungs = derive_rungs(study, events, as_of)
     return rungs.loc[rungs["state"] != "chased"].reset_index(drop=True)
@@ -230,15 +230,15 @@ def _derive_owed_consent(study: Study, events: Events, stops: pd.DataFrame, as_o
 
 
 def _derive_owed_queries(study: Study, events: Events, stops: pd.DataFrame) -> pd.DataFrame:
-    """Open queries that the site has not answered."""
-    queries = find_open_queries(derive_queries(events))
-    queries = queries.loc[~is_in(queries["query_id"], events.frame(QueryAnswered)["query_id"])]
+    """Open queries that the site has not answered. One that was put to it again is owed anew, from then."""
+    queries = find_unanswered_queries(derive_queries(events))
     queries = queries.loc[~is_stopped(stops, queries["participant_id"], DATA)].copy()
     rule = study.fieldwork.chasing_rule
     n_days = rule.query_within if rule else 0
-    queries["about"], queries["had_on"] = "query", queries["raised_on"]
-    queries["obligation"] = "query:" + queries["query_id"]
-    queries["owed_on"] = _add_working_days(queries["raised_on"], n_days, study.bank_holidays)
+    queries["about"], queries["had_on"] = "query", queries["asked_on"]
+    again = queries["n_reopened"].astype("str").where(queries["n_reopened"] > 0, "")
+    queries["obligation"] = ("query:" + queries["query_id"] + ":" + again).str.removesuffix(":")
+    queries["owed_on"] = _add_working_days(queries["asked_on"], n_days, study.bank_holidays)
     return queries
 
 

@@ -5,13 +5,16 @@ Written from the definitions alone, so that it can be had before any data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from study.datasets import TABLES
+from study.analysis_tables import ITEMS, OF_RETURNS, derive_layouts
+from study.attrition import AWAITED, MISSED
+from study.datasets import RESPONSES, Column, Table
 from study.instruments import Instrument, derive_codebook_rows, derive_scale_rows
+from study.labelled import derive_variables, extend_codes, find_reason_columns
 from study.protocol import Study
 
 MISSING_REASON_LABELS: Mapping[str, str] = {
@@ -33,6 +36,13 @@ CONSENT_BASIS_LABELS: Mapping[str, str] = {
     "signed": "The date stands on a signed form, as the site's consent log says",
     "assumed": "The date is a declared assumption; nobody observed it",
 }
+ALLOCATION_LABELS: Mapping[str, str] = {
+    "randomised": "By chance",
+    "matched": "Comparison people are matched to those of the intervention",
+    "waiting_list": "Comparison people wait for the intervention",
+    "neighbouring_area": "Comparison people live in a neighbouring area",
+    "none": "There is no comparison",
+}
 SCOPE_LABELS: Mapping[str, str] = {
     "treatment": "The treatment only; questionnaires may go on",
     "questionnaires": "The questionnaires",
@@ -48,10 +58,18 @@ def derive_study_codebook(
 ) -> dict[str, Any]:
     """The codebook as plain values (dicts, lists, text, numbers), for JSON and for a page.
 
-    With `tables`, their numbers of rows; None before there are any. A column that rests on a declared assumption of
-    the study (one that is named like it) carries that assumption's text.
+    With `tables`, their numbers of rows and a summary of each column; None before there are any. A column that rests
+    on a declared assumption of the study (one that is named like it) carries that assumption's text. `variable` is its
+    name in Stata and SPSS, None where these files hold it otherwise; a code's number there is its place in its list.
     """
     assumed = {entry.id: entry.text for entry in study.assumptions}
+    layouts = derive_layouts(study, instruments)
+    tables = tables or {}
+    codes = extend_codes(derive_codes(study), layouts, tables)
+    described = {
+        table.name: _describe_columns(table, assumed, codes, tables.get(table.name)) for table in layouts.values()
+    }
+    scales = summarise_scales(tables["scores"]) if "scores" in tables else {}
     return {
         "study": study.study_id,
         "title": study.title,
@@ -60,28 +78,106 @@ def derive_study_codebook(
             {
                 "name": table.name,
                 "key": list(table.key),
-                "n_rows": len(tables[table.name]) if tables else None,
-                "columns": [
-                    {
-                        "name": column.name,
-                        "type": column.type,
-                        "label": column.label,
-                        "assumption": assumed.get(column.name),
-                    }
-                    for column in table.columns
-                ],
+                "n_rows": len(tables[table.name]) if table.name in tables else None,
+                "columns": described[table.name],
             }
-            for table in TABLES.values()
+            for table in layouts.values()
         ],
-        "codes": _describe_codes(study),
+        "codes": codes,
         "accepts_unscheduled": study.accepts_unscheduled,
         "assumptions": [{"id": entry.id, "text": entry.text} for entry in study.assumptions],
-        "instruments": [describe_instrument(instruments[name]) for name in study.instruments],
+        "instruments": [
+            _summarise_instrument(instruments[name], described[f"{ITEMS}{name}"], scales) for name in study.instruments
+        ],
         "planned_instruments": [{"id": entry.id, "label": entry.label} for entry in study.planned_instruments],
     }
 
 
-def _describe_codes(study: Study) -> dict[str, dict[str, str]]:
+def _summarise_instrument(
+    instrument: Instrument,
+    columns: Sequence[Mapping[str, Any]],
+    of_scales: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """`describe_instrument`, with the summary of each item (from the columns of its table) and scale."""
+    described, of_items = describe_instrument(instrument), {column["name"]: column["summary"] for column in columns}
+    for item in described["items"]:
+        item["summary"] = of_items[item["item"]]
+    for scale in described["scales"]:
+        scale["summary"] = of_scales.get((instrument.id, scale["scale"]))
+    return described
+
+
+def _describe_columns(
+    table: Table, assumed: Mapping[str, str], codes: Mapping[str, Mapping[str, str]], frame: pd.DataFrame | None
+) -> list[dict[str, Any]]:
+    is_exported = table.name != RESPONSES.name
+    variables = {one.column.name: one.name for one in derive_variables(table, codes)} if is_exported else {}
+    reasons = find_reason_columns(table)
+    return [
+        {
+            "name": column.name,
+            "type": column.type,
+            "label": column.label,
+            "assumption": assumed.get(column.name),
+            "variable": variables.get(column.name),
+            "codes": column.codes,
+            "levels": {str(level): label for level, label in column.levels},
+            "reason": column.reason,
+            "summary": None if frame is None or column.name in reasons else summarise_column(column, frame),
+        }
+        for column in table.columns
+    ]
+
+
+def summarise_column(column: Column, frame: pd.DataFrame) -> dict[str, Any]:
+    """What a column holds, over all rows: n (with a value), missing (by reason, "" without one), and counts by code or
+    level, or minimum, mean and maximum, or first and last day; of other text nothing more."""
+    values = frame[column.name]
+    n = int(values.notna().sum())
+    if column.reason:
+        missing = {str(reason): int(many) for reason, many in frame[column.reason].value_counts().sort_index().items()}
+    else:
+        missing = {"": len(values) - n} if n < len(values) else {}
+    summary: dict[str, Any] = {"n": n, "missing": missing}
+    if column.levels or column.codes:
+        counts = values.value_counts()
+        order = [level for level, _ in column.levels] if column.levels else sorted(counts.index)
+        summary["counts"] = {str(code): int(counts.get(code, 0)) for code in order}
+    elif column.type == "number" and n:
+        summary |= {"minimum": float(values.min()), "mean": float(values.mean()), "maximum": float(values.max())}
+    elif column.type == "date" and n:
+        summary |= {"first": f"{values.min():%Y-%m-%d}", "last": f"{values.max():%Y-%m-%d}"}
+    return summary
+
+
+def describe_summary(summary: Mapping[str, Any] | None) -> str:
+    """A summary in words, "" before there are data: "818 values, 0 to 10, mean 4.2; 3 missing (refused 3)"."""
+    if summary is None:
+        return ""
+    words = f"{summary['n']:,} {'value' if summary['n'] == 1 else 'values'}"
+    if "mean" in summary:
+        words += f", {summary['minimum']:g} to {summary['maximum']:g}, mean {summary['mean']:.4g}"
+    if "first" in summary:
+        words += f", {summary['first']} to {summary['last']}"
+    if any(summary.get("counts", {}).values()):
+        words += ": " + ", ".join(f"{code} {many:,}" for code, many in summary["counts"].items())
+    if summary["missing"]:
+        reasons = [
+            f"{reason.replace('_', ' ')} {many:,}" if reason else f"blank {many:,}"
+            for reason, many in summary["missing"].items()
+        ]
+        words += f"; {sum(summary['missing'].values()):,} missing ({', '.join(reasons)})"
+    return words
+
+
+def summarise_scales(scores: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+    """The summary of each scale by instrument and scale, over all waves and respondents."""
+    column = Column("score", "number", "", reason="missing_reason")
+    groups = scores.groupby(["instrument", "scale"], sort=False)
+    return {(str(key[0]), str(key[1])): summarise_column(column, rows) for key, rows in groups}
+
+
+def derive_codes(study: Study) -> dict[str, dict[str, str]]:
     """Column name to code to label, for every column that holds codes of the study."""
     scopes = {scope for reason in study.disposition_reasons for scope in reason.scopes}
     return {
@@ -95,7 +191,18 @@ def _describe_codes(study: Study) -> dict[str, dict[str, str]]:
         "respondent": {name: RESPONDENT_LABELS[name] for name in study.respondents},
         "form": {name: FORM_LABELS[name] for name in study.forms},
         "missing_reason": dict(MISSING_REASON_LABELS),
+        "allocation": {way: ALLOCATION_LABELS[way] for way in sorted({study.allocation, *_find_allocations(study)})},
+        **{name: dict(labels) for name, labels in OF_RETURNS.items()},
+        "reason": {
+            **{reason.id: reason.label for reason in study.disposition_reasons},
+            AWAITED: "It may still come",
+            MISSED: "It did not come, and no reason is known",
+        },
     }
+
+
+def _find_allocations(study: Study) -> set[str]:
+    return {site.allocation for site in study.sites if site.allocation}
 
 
 def describe_instrument(instrument: Instrument) -> dict[str, Any]:

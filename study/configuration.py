@@ -1,9 +1,9 @@
 """Configuration as part of history: which version of each part a study followed on a date, and what changed since.
 
 A part is the protocol (`study.toml`), the pathway of its approvals (`approvals.toml`), the rules of its fieldwork
-(`fieldwork.toml`), a site's file, or an instrument's folder packed into one document. Each version is stored by the
-SHA-256 of its bytes and adopted by a `ConfigurationAdopted` event. A part that the study gave up is adopted as the
-empty document, so that giving up is history too.
+(`fieldwork.toml`), a site's file, the map of a source of exports, or an instrument's folder packed into one document.
+Each version is stored by the SHA-256 of its bytes and adopted by a `ConfigurationAdopted` event. A part that the study
+gave up is adopted as the empty document, so that giving up is history too.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from study.protocol import FIELDWORK_FILE, PATHWAY_FILE, SITES_FOLDER, STUDY_FILE
+from study.protocol import FIELDWORK_FILE, PATHWAY_FILE, SITES_FOLDER, SOURCES_FOLDER, STUDY_FILE
 
 _BESIDE = {"pathway": PATHWAY_FILE, "fieldwork": FIELDWORK_FILE}
 """The files beside study.toml that a study may have, by part."""
+_FOLDERS = {"site": SITES_FOLDER, "source": SOURCES_FOLDER}
+"""The folders of a study, a file for each, by part."""
 
 GIVEN_UP = sha256(b"").hexdigest()
 """The version of a part that the study no longer has: no bytes."""
 
 
 class ConfigurationPart(NamedTuple):
-    """One part as it is now. `name`: the study's, the site's or the instrument's id."""
+    """One part as it is now. `name`: the study's, the site's, the source's or the instrument's id."""
 
     part: str
     name: str
@@ -73,19 +75,20 @@ def unpack_folder(data: bytes) -> dict[str, bytes]:
 def list_parts(
     study_id: str, study_files: Mapping[str, bytes], instrument_files: Mapping[str, Mapping[str, bytes]]
 ) -> list[ConfigurationPart]:
-    """Every part of a study's configuration: protocol, pathway and fieldwork where there are, sites and instruments by
-    name."""
-    sites = [
-        ConfigurationPart("site", _find_site_id(path), data)
+    """Every part of a study's configuration: protocol, pathway and fieldwork where there are, sites, sources and
+    instruments by name."""
+    in_folders = [
+        ConfigurationPart(part, _find_name(path, folder), data)
+        for part, folder in _FOLDERS.items()
         for path, data in sorted(study_files.items())
-        if _find_site_id(path)
+        if _find_name(path, folder)
     ]
     instruments = [ConfigurationPart("instrument", id_, pack_folder(files)) for id_, files in instrument_files.items()]
     protocol = [ConfigurationPart("protocol", study_id, study_files[STUDY_FILE])]
     for part, file in _BESIDE.items():
         if file in study_files:
             protocol.append(ConfigurationPart(part, study_id, study_files[file]))
-    return [*protocol, *sites, *sorted(instruments)]
+    return [*protocol, *in_folders, *sorted(instruments)]
 
 
 def find_in_force(adopted: pd.DataFrame, on: date) -> pd.DataFrame:
@@ -103,7 +106,7 @@ def find_in_force(adopted: pd.DataFrame, on: date) -> pd.DataFrame:
 def find_changes(
     in_force: pd.DataFrame,
     parts: Iterable[ConfigurationPart],
-    kinds: Iterable[str] = ("protocol", "pathway", "fieldwork", "site", "instrument"),
+    kinds: Iterable[str] = ("protocol", "pathway", "fieldwork", "site", "source", "instrument"),
 ) -> list[ConfigurationChange]:
     """What must be adopted so that the parts given are in force: new and changed ones, and those of `kinds` given up.
 
@@ -137,14 +140,14 @@ def assemble_files(parts: Mapping[tuple[str, str], bytes]) -> StudyFiles:
             files.study[STUDY_FILE] = data
         elif part in _BESIDE:
             files.study[_BESIDE[part]] = data
-        elif part == "site":
-            files.study[f"{SITES_FOLDER}/{name}.toml"] = data
+        elif part in _FOLDERS:
+            files.study[f"{_FOLDERS[part]}/{name}.toml"] = data
         elif part == "instrument":
             files.instruments[name] = unpack_folder(data)
     return files
 
 
-def _find_site_id(path: str) -> str:
-    """The site whose file this is; '' for any other file."""
-    folder, _, name = path.rpartition("/")
-    return name.removesuffix(".toml") if folder == SITES_FOLDER and name.endswith(".toml") else ""
+def _find_name(path: str, folder: str) -> str:
+    """The site or source whose file this is; '' for any other file."""
+    parent, _, name = path.rpartition("/")
+    return name.removesuffix(".toml") if parent == folder and name.endswith(".toml") else ""

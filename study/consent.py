@@ -419,9 +419,36 @@ def reconcile_consent(study: Study, events: Events, as_of: date) -> pd.DataFrame
     linkage: whose records may be linked is `covers_linkage`.
     """
     view = events.select(as_of=as_of)
+    records = _find_collected(view)
+    judged = judge_records(study, events, records, as_of)
+    judged = judged[judged["finding"] != ""]
+    key = ["participant_id", "site_id", "finding", "respondent", "wave", "scope"]
+    refused = _find_refused(view, records)
+    signed = view.frame(ConsentRecorded, ["participant_id"])["participant_id"]
+    is_settled = (refused["finding"] == "no_consent") & refused["participant_id"].isin(signed)
+    judged = pd.concat([judged, refused[~is_settled].assign(scope="")], ignore_index=True)
+    found = judged.groupby(key, as_index=False)["occurred_on"].agg(["size", "min", "max"])
+    found = found.rename(columns={"size": "n_records", "min": "first_on", "max": "last_on"})
+    waiting = derive_consents(study, events, as_of)
+    came = pd.concat([records["participant_id"], found["participant_id"]])
+    waiting = waiting[waiting["covers_questionnaires"] & ~waiting["participant_id"].isin(came)]
+    waiting = waiting[~is_stopped(derive_stops(study, events, as_of), waiting["participant_id"], QUESTIONNAIRES)]
+    waiting = waiting.assign(finding="no_return", respondent="", wave="", scope="", n_records=0)
+    waiting = waiting.assign(first_on=waiting["signed_on"], last_on=waiting["signed_on"])
+    both = pd.concat([found[_RECONCILED], waiting[_RECONCILED]], ignore_index=True)
+    both["rank"] = both["finding"].map({code: place for place, code in enumerate(FINDINGS)})
+    order = ["site_id", "rank", "participant_id", "first_on", "respondent", "wave"]
+    return both.sort_values(order, ignore_index=True)[_RECONCILED].astype({"first_on": DAY, "last_on": DAY})
+
+
+def judge_records(study: Study, events: Events, records: pd.DataFrame, as_of: date) -> pd.DataFrame:
+    """What the consent of the day of collecting does not cover: `records` (participant_id, respondent, occurred_on; one
+    row each) by day, with finding (of FINDINGS, '' where all is well), and scope (scopes not agreed to, joined with
+    ";", where the finding is scope_missing). Consents and withdrawals count as known at the end of `as_of`."""
     rule = study.fieldwork.consent_rule
-    records = _find_collected(view).sort_values("occurred_on", kind="stable").reset_index(drop=True)
-    signed = view.frame(ConsentRecorded, _TOLD).sort_values(["occurred_on", "seq"]).reset_index(drop=True)
+    records = records.sort_values("occurred_on", kind="stable").reset_index(drop=True)
+    signed = events.select(as_of=as_of).frame(ConsentRecorded, _TOLD)
+    signed = signed.sort_values(["occurred_on", "seq"]).reset_index(drop=True)
     ends = [_find_sixteen_ends(signed), _find_reconsent_days(rule, signed["occurred_on"])]
     signed["ends_on"] = pd.concat(ends, axis="columns").min(axis="columns").astype(DAY)
     signed["signed_on"] = signed["occurred_on"]
@@ -445,25 +472,9 @@ def reconcile_consent(study: Study, events: Events, as_of: date) -> pd.DataFrame
         ("before_consent", ~has_consent & judged["participant_id"].isin(signed["participant_id"])),
     ):
         finding[is_so.to_numpy(bool)] = codes.index(code) + 1
-    judged = judged[finding > 0]
-    judged["finding"] = pd.Series(codes, dtype="str").take(finding[finding > 0] - 1).set_axis(judged.index)
+    judged["finding"] = pd.Series(["", *codes], dtype="str").take(finding).set_axis(judged.index)
     judged["scope"] = judged["scope"].where(judged["finding"] == "scope_missing", "").astype("str")
-    key = ["participant_id", "site_id", "finding", "respondent", "wave", "scope"]
-    refused = _find_refused(view, records)
-    is_settled = (refused["finding"] == "no_consent") & refused["participant_id"].isin(signed["participant_id"])
-    judged = pd.concat([judged, refused[~is_settled].assign(scope="")], ignore_index=True)
-    found = judged.groupby(key, as_index=False)["occurred_on"].agg(["size", "min", "max"])
-    found = found.rename(columns={"size": "n_records", "min": "first_on", "max": "last_on"})
-    waiting = derive_consents(study, events, as_of)
-    came = pd.concat([records["participant_id"], found["participant_id"]])
-    waiting = waiting[waiting["covers_questionnaires"] & ~waiting["participant_id"].isin(came)]
-    waiting = waiting[~is_stopped(derive_stops(study, events, as_of), waiting["participant_id"], QUESTIONNAIRES)]
-    waiting = waiting.assign(finding="no_return", respondent="", wave="", scope="", n_records=0)
-    waiting = waiting.assign(first_on=waiting["signed_on"], last_on=waiting["signed_on"])
-    both = pd.concat([found[_RECONCILED], waiting[_RECONCILED]], ignore_index=True)
-    both["rank"] = both["finding"].map({code: place for place, code in enumerate(FINDINGS)})
-    order = ["site_id", "rank", "participant_id", "first_on", "respondent", "wave"]
-    return both.sort_values(order, ignore_index=True)[_RECONCILED].astype({"first_on": DAY, "last_on": DAY})
+    return judged
 
 
 def _find_missing_scopes(study: Study, judged: pd.DataFrame) -> pd.Series[Any]:

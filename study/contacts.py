@@ -154,15 +154,16 @@ def compute_address_code(study_id: str, email: str) -> str:
 
 def list_roles(study: Study) -> tuple[str, ...]:
     """Every role that the study names: who is chased or told, who owns duties and incidents, and the sites' own."""
-    fieldwork, pathway, rule = study.fieldwork, study.pathway, study.fieldwork.chasing_rule
+    fieldwork, pathway, chasing = study.fieldwork, study.pathway, study.fieldwork.chasing_rule
     roles = [
         *SITE_ROLES,
         OFFICE,
-        *([rule.coordinator, rule.manager] if rule else ["fieldwork_coordinator", "project_manager"]),
+        *([chasing.coordinator, chasing.manager] if chasing else ["fieldwork_coordinator", "project_manager"]),
         *(role for step in fieldwork.ladder for role in (step.to, step.tells) if role),
         *(chaser.to for chaser in pathway.chasers),
         *(duty.owner for duty in pathway.duties),
         *(incident.owner for incident in pathway.incident_rules),
+        *(role for rule in fieldwork.safeguarding for role in (rule.clinician, rule.escalates_to)),
     ]
     return tuple(dict.fromkeys(roles))
 
@@ -301,6 +302,12 @@ def list_wanted_roles(study: Study) -> list[tuple[str, str, str]]:
     team += [chaser.to for chaser in study.pathway.chasers if chaser.to != OFFICE]
     wanted = [(role, "", "") for role in team]
     wanted += [(role, site.site_id, "") for site in study.sites for role in (*STOP_NOTICE_ROLES, *site_roles)]
+    wanted += [
+        (role, site.site_id, "")
+        for entry in study.fieldwork.safeguarding
+        for role in (entry.clinician, entry.escalates_to)
+        for site in study.sites
+    ]
     if any(chaser.to == OFFICE for chaser in study.pathway.chasers):
         wanted += [(OFFICE, site.site_id, body.id) for site in study.sites for body in site.bodies]
     return list(dict.fromkeys(wanted))

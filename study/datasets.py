@@ -29,11 +29,18 @@ _DTYPES = {"text": "str", "number": "float64", "date": "datetime64[us]"}
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a released table. Numbers are doubles; a date has no time of day."""
+    """A column of a released table. Numbers are doubles; a date has no time of day.
+
+    `codes`: the list of the codebook that its codes are from, "" for none. `levels`: what its numbers mean.
+    `reason`: the column beside it that says why a value is missing, "" where none does.
+    """
 
     name: str
     type: Literal["text", "number", "date"]
     label: str
+    codes: str = ""
+    levels: tuple[tuple[int, str], ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,33 +57,45 @@ class Table:
 
     def shape(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The table's columns of a frame, in the table's order and types; an empty frame is typed too."""
-        return frame[self.column_names].astype({column.name: _DTYPES[column.type] for column in self.columns})
+        shaped = frame[self.column_names]
+        types = {column.name: _DTYPES[column.type] for column in self.columns}
+        held = dict(zip(self.column_names, shaped.dtypes, strict=True))
+        return shaped.astype({name: type_ for name, type_ in types.items() if str(held[name]) != type_})
 
 
 _PARTICIPANT_ID = Column("participant_id", "text", "Pseudonymous identifier of the participant")
-_WAVE = Column("wave", "text", "Wave of the protocol, or an unscheduled occasion by the name that its source gave it")
-_RESPONDENT = Column("respondent", "text", "Who answered")
+_WAVE = Column(
+    "wave", "text", "Wave of the protocol, or an unscheduled occasion by the name that its source gave it", codes="wave"
+)
+_RESPONDENT = Column("respondent", "text", "Who answered", codes="respondent")
 _INSTRUMENT = Column("instrument", "text", "Instrument")
 _COLLECTED_ON = Column("collected_on", "date", "Date on which the answers were given")
 _RETURN_ID = Column("return_id", "text", "Sending that brought the answers: site, posting date, number")
-_FORM = Column("form", "text", "Version of the questionnaire")
-_MISSING_REASON = Column("missing_reason", "text", "Why there is no value; empty where there is one")
+_FORM = Column("form", "text", "Version of the questionnaire", codes="form")
+_MISSING_REASON = Column(
+    "missing_reason", "text", "Why there is no value; empty where there is one", codes="missing_reason"
+)
 
 PARTICIPANTS = Table(
     "participants",
     ("participant_id",),
     (
         _PARTICIPANT_ID,
-        Column("site", "text", "Site that the participant belongs to"),
-        Column("arm", "text", "Arm allocated to; empty where the person was never allocated"),
-        Column("cohort", "text", "Service-user group"),
+        Column("site", "text", "Site that the participant belongs to", codes="site"),
+        Column("arm", "text", "Arm allocated to; empty where the person was never allocated", codes="arm"),
+        Column("cohort", "text", "Service-user group", codes="cohort"),
         Column("consented_on", "date", "Date on which consent was first signed"),
-        Column("disposition", "text", "How the person left the study or a part of it, or that they completed it"),
+        Column(
+            "disposition",
+            "text",
+            "How the person left the study or a part of it, or that they completed it",
+            codes="disposition",
+        ),
         Column("disposition_on", "date", "Date of the disposition"),
         Column("screened_on", "date", "Date on which the site considered the person for the study"),
-        Column("consent_basis", "text", "Whether the date of consent was observed"),
+        Column("consent_basis", "text", "Whether the date of consent was observed", codes="consent_basis"),
         Column("allocated_on", "date", "Date of allocation to an arm"),
-        Column("disposition_scope", "text", "What the person left"),
+        Column("disposition_scope", "text", "What the person left", codes="disposition_scope"),
     ),
 )
 RESPONSES = Table(
@@ -85,7 +104,7 @@ RESPONSES = Table(
     (
         *(_PARTICIPANT_ID, _WAVE, _RESPONDENT, _INSTRUMENT),
         Column("item", "text", "Item of the instrument"),
-        Column("response", "number", "Answer: the number of its level, or as measured"),
+        Column("response", "number", "Answer: the number of its level, or as measured", reason="missing_reason"),
         *(_MISSING_REASON, _COLLECTED_ON, _RETURN_ID, _FORM),
     ),
 )
@@ -95,7 +114,7 @@ SCORES = Table(
     (
         *(_PARTICIPANT_ID, _WAVE, _RESPONDENT, _INSTRUMENT),
         Column("scale", "text", "Scale of the instrument"),
-        Column("score", "number", "Score by the rule of the instrument's definition"),
+        Column("score", "number", "Score by the rule of the instrument's definition", reason="missing_reason"),
         *(_MISSING_REASON, _COLLECTED_ON, _RETURN_ID, _FORM),
     ),
 )

@@ -28,14 +28,16 @@ from study.deadlines import describe_place
 from study.events import MessageQueued, ObligationChased
 from study.held_files import derive_held_files, describe_finding
 from study.protocol import Study
+from study.queries import find_age_band
 from study.state import Events
 
 DIGEST, STOP_NOTICE, CALL = "digest", "stop_notice", "telephone"
 GAP_TEMPLATE, ADDRESS_TEMPLATE, STOP_TEMPLATE = "nobody_to_write_to", "wrong_address", "stop_notice"
 STOPPED_PACKS = "stopped_packs"
 HELD_TEMPLATE = "file_held"
-LETTERS = (DIGEST, STOP_TEMPLATE)
-OWN_PARTS = (GAP_TEMPLATE, ADDRESS_TEMPLATE, STOPPED_PACKS, HELD_TEMPLATE)
+ALERT_LETTER, ALERT_RAISED, ALERT_ESCALATED = "safeguarding", "safeguarding_raised", "safeguarding_escalated"
+LETTERS = (DIGEST, STOP_TEMPLATE, ALERT_LETTER)
+OWN_PARTS = (GAP_TEMPLATE, ADDRESS_TEMPLATE, STOPPED_PACKS, HELD_TEMPLATE, ALERT_RAISED, ALERT_ESCALATED)
 """Letters, and parts of letters, that are sent whatever ladders a study has."""
 PART_TEMPLATES = {"told": "told", "open": "still_open"}
 """The wording of what somebody is only told, and of what they were asked for before."""
@@ -406,8 +408,14 @@ def _tabulate_renewals(study: Study, rows: Sequence[Any]) -> _Table:
 
 
 def _tabulate_queries(study: Study, rows: Sequence[Any]) -> _Table:
-    lines: _Lines = [(row.query_id, row.participant_id or "-", *_due(row)) for row in rows]
-    return ("Query", "Identifier", "To be answered by", _DAYS_LATE), lines
+    lines: _Lines = [(row.query_id, row.participant_id or "-", _find_age(row), *_due(row)) for row in rows]
+    return ("Query", "Identifier", "Asked", "To be answered by", _DAYS_LATE), lines
+
+
+def _find_age(row: Any) -> str:
+    """How long ago a query was put to its site: what is in a letter is due, so its day and its delay make today."""
+    today = row.due_on + timedelta(days=row.n_days_late)
+    return f"{find_age_band((today - row.had_on).days)} ago"
 
 
 def _tabulate_figures(study: Study, rows: Sequence[Any]) -> _Table:

@@ -32,16 +32,19 @@ Codes = Annotated[tuple[Code, ...], AfterValidator(lambda codes: tuple(sorted(se
 Reference = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.,+/&'():>-]{0,239}$")]
 """Names a record or a place: codes joined with ":"."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^([a-p]{32})?$")]
 Sha256OrBlank = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
 Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
 """UTC with microseconds, always 27 characters, so that text order is time order."""
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Ordinal = Annotated[int, Field(ge=1, le=2**53 - 1)]
-SheetOrBlank = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f:]{0,31}$")]
+SheetOrBlank = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f:]{0,32}$")]
+"""The code of a sheet: an instrument's has up to 32 characters."""
 Requester = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]{0,119}$")]
 
-QueryReason = Literal["mended", "confirmed", "withdrawn"]
-VoidReason = Literal["entered_in_error", "wrong_participant", "wrong_date", "duplicate", "superseded"]
+CorrectionReason = Literal["site_says", "typed_wrongly", "evident"]
+QueryReason = Literal["mended", "confirmed", "withdrawn", "changed"]
+VoidReason = Literal["entered_in_error", "wrong_participant", "wrong_date", "duplicate", "superseded", "reopened"]
 
 KINDS: dict[str, type["Event"]] = {}
 """Every kind of event by the name it has in the ledger."""
@@ -224,7 +227,7 @@ class ConfigurationAdopted(Event):
     kind = "configuration_adopted"
     key_form = "configuration:{part}:{name}:{occurred_on}:{follows:.12}>{sha256:.12}"
 
-    part: Literal["protocol", "pathway", "fieldwork", "site", "instrument", "templates", "assumptions"]
+    part: Literal["protocol", "pathway", "fieldwork", "site", "source", "instrument", "templates", "assumptions"]
     name: Code
     sha256: Sha256
     follows: Sha256OrBlank = ""
@@ -425,9 +428,12 @@ class ReturnRefused(SiteEvent):
 
 
 class QueryRaised(SiteEvent):
-    """A question to a site. `subject` names the record or place; `episode` counts times the same was asked."""
+    """A question to a site about one value. `subject` names the record or place; `episode` counts the values of it that
+    were asked about. `fingerprint`: of the value, sealed with the file that told it (blank: of no cell in particular).
+    """
 
     kind = "query_raised"
+    kind_version = 2
     key_form = "query:{subject}:{rule}:{item}:{episode}"
 
     query_id: Code
@@ -443,10 +449,37 @@ class QueryRaised(SiteEvent):
     column_name: CodeOrBlank = ""
     row: Count = 0
     return_id: CodeOrBlank = ""
+    fingerprint: Fingerprint = ""
+
+
+class AnswerCorrected(ParticipantEvent):
+    """The study corrected an answer of an accepted record, on a site's word; `version`: of the record that holds it so.
+    The values are fingerprints, sealed with the file of that version's answers."""
+
+    kind = "answer_corrected"
+    key_form = "answer_corrected:{participant_id}:{respondent}:{wave}:{instrument}:{version}"
+
+    respondent: Code
+    wave: Code
+    instrument: Code
+    item: Code
+    version: Ordinal
+    reason: CorrectionReason
+    role: CodeOrBlank = ""
+    reference: CodeOrBlank = ""
+    old_fingerprint: Fingerprint
+    new_fingerprint: Fingerprint
+
+
+@upcaster("query_raised", 1)
+def _add_fingerprint(payload: Payload) -> Payload:
+    """Version 1 did not say which value it was about."""
+    return {**payload, "fingerprint": ""}
 
 
 class QueryClosed(SiteEvent):
-    """A question was settled."""
+    """A question was settled: the data were mended, the site confirms them, nobody need answer, or the value that it is
+    about was changed and is asked about anew. It is opened again by voiding this, as "reopened"."""
 
     kind = "query_closed"
     key_form = "query_closed:{query_id}"
@@ -810,6 +843,24 @@ class ReleaseFrozen(Event):
     manifest_sha256: Sha256
 
 
+class ReleaseWaived(Event):
+    """A named role decided that datasets as of days up to `until` may be released in spite of something that stands in
+    the way: open hard queries (`subject`: a site, a query or "all"), an approval that lapsed, or a column that looks as
+    if it told who somebody is. It concerns what stood in the way when it was recorded: `n_concerned` of them."""
+
+    kind = "release_waived"
+    key_form = "release_waived:{waived}:{subject}:{until}:{number}"
+
+    waived: Literal["hard_queries", "lapsed_approval", "identifiers"]
+    subject: Reference
+    until: date
+    number: Ordinal = 1
+    n_concerned: Count
+    reason: Literal["interim", "nothing_more_expected", "not_analysed", "sponsor_decided", "not_identifying"]
+    role: Code
+    reference: CodeOrBlank = ""
+
+
 # Approvals
 #
 # Their keys hold no date: two people who tell the same step of one approval with different dates, or one a grant and
@@ -1089,6 +1140,39 @@ class IncidentClosed(IncidentEvent):
 
     kind = "incident_closed"
     key_form = "incident_closed:{incident_id}"
+
+
+# Safeguarding
+
+
+class SafeguardingRaised(SiteEvent):
+    """An answer was read of which a clinician is told at once. The event says where to look, and no answer.
+
+    `subject` is the record, or, where nobody can say whose it is, its place in the sending; `trigger` is the id that
+    the definition, or the study, gave to the answers that raise it.
+    """
+
+    kind = "safeguarding_raised"
+    key_form = "safeguarding:{subject}:{trigger}"
+
+    alert_id: Code
+    subject: Reference
+    trigger: Code
+    instrument: Code
+    respondent: CodeOrBlank = ""
+    wave: CodeOrBlank = ""
+    return_id: CodeOrBlank = ""
+
+
+class SafeguardingAcknowledged(SiteEvent):
+    """Somebody, named by role, has taken a safeguarding alert over. What was done stands in the clinical records."""
+
+    kind = "safeguarding_acknowledged"
+    key_form = "safeguarding_acknowledged:{alert_id}"
+
+    alert_id: Code
+    role: Code
+    way: Literal["email", "telephone", "in_person"]
 
 
 class ReturnQuarantined(ParticipantEvent):

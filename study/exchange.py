@@ -678,9 +678,22 @@ def list_left_at_home(instrument: Instrument, tool: str) -> list[NotCarried]:
         for scale in instrument.scales
     ]
     found += [NotCarried(rule.id, "a rule between answers", "It is checked here.") for rule in instrument.rules]
+    found += [
+        NotCarried(trigger.id, "a safeguarding trigger", "Alerts are raised here.")
+        for trigger in instrument.safeguarding
+    ]
     found += [NotCarried(id_, "a caution to readers of scores", "It stands in the codebook.")] * bool(
         instrument.cautions
     )
+    found += [
+        NotCarried(scale.id, "a change between waves that is asked about", "It is checked here.")
+        for scale in instrument.scales
+        if scale.largest_change is not None
+    ]
+    found += [
+        NotCarried(id_, f"a check for answers on {version.title}", "It is checked here.")
+        for version in instrument.other_versions
+    ]
     found += [NotCarried(id_, f"how far back it asks ({instrument.recall})", "Say it there.")] * bool(instrument.recall)
     found.append(NotCarried(id_, "citation and licence", "Keep to the licence there too."))
     if instrument.missing_codes:

@@ -27,6 +27,7 @@ from study.definition_fields import (
 )
 from study.identifiers import compute_identifier, parse_sound_number
 from study.instruments import find_suggestion
+from study.queries import RETURN_RULES
 
 ConsentRoute = Literal["self", "consultee", "parent"]
 CONSENT_ROUTES: tuple[str, ...] = get_args(ConsentRoute)
@@ -39,6 +40,7 @@ CONSENT_TAKERS = ("site_researcher", "site_lead", "care_coordinator")
 
 _DAYS_WORDS = "a whole number of days, -1000 to 1000"
 _NUMBER_WORDS = "a whole number, without quotes"
+_PCT_WORDS = "a whole number of per cent, without quotes"
 _YES_NO_WORDS = "true or false, without quotes"
 _SOURCE_WORDS = f"where the figure comes from, as {LINE_WORDS}"
 _SITES_WORDS = "a list of ids of sites"
@@ -98,6 +100,7 @@ class ConsentRule(DefinitionModel):
     anew after so long (left out: never). Until `sixteen_in` is over a parent may consent for a child. Data already
     given may be withdrawn within `data_withdrawal_within` of giving them (left out: as long as the study lasts).
     `not_withdrawals`: reasons for leaving that withdraw nothing, such as contact lost; linkage goes on after them.
+    `release_scopes`: what a consent must cover besides, so that the answers are in a released dataset.
     `taken_by`: the roles that may take consent.
     """
 
@@ -108,6 +111,7 @@ class ConsentRule(DefinitionModel):
     reconsent_notice: PeriodText = Field(default=Period(days=28), description=PERIOD_WORDS)
     data_withdrawal_within: PeriodText | None = Field(default=None, description=PERIOD_WORDS)
     not_withdrawals: tuple[Code, ...] = Field(default=(), description="a list of ids of disposition_reasons")
+    release_scopes: tuple[Code, ...] = Field(default=(), description="a list of ids of consent_scopes")
     taken_by: tuple[Code, ...] = Field(
         default=CONSENT_TAKERS, min_length=1, description="a list of roles, such as site_researcher, at least one"
     )
@@ -178,6 +182,100 @@ class HeldFilesRule(DefinitionModel):
     source: Line = Field(description=_SOURCE_WORDS)
 
 
+class ReturnChecks(DefinitionModel):
+    """What sites are asked of returns beyond single records (`study.return_checks`), and from when on.
+
+    `leaves_out`: rules that this study does not ask about. `recall_overlap_pct`: so much of a recall period may be told
+    twice. A column is often blank at `blank_pct` of at least `blank_rows` rows; a number such as 99 is suspected at
+    `sentinel_pct` of the answers, at least `sentinel_rows` of them; a sheet is answered alike where `alike_pct` of at
+    least `alike_rows` rows have one answer to all of at least `alike_items` questions. Two people are swapped where
+    each is `swap_apart_pct` of the range or more from their own earlier answers and within `swap_alike_pct` of the
+    other's, by at least `swap_items` items.
+    """
+
+    leaves_out: tuple[Code, ...] = Field(default=(), description='a list of rules, such as "outside_window"')
+    recall_overlap_pct: StrictInt = Field(default=25, ge=0, le=100, description=_PCT_WORDS)
+    blank_rows: StrictInt = Field(default=10, ge=2, description=_NUMBER_WORDS)
+    blank_pct: StrictInt = Field(default=50, ge=1, le=100, description=_PCT_WORDS)
+    sentinel_rows: StrictInt = Field(default=3, ge=2, description=_NUMBER_WORDS)
+    sentinel_pct: StrictInt = Field(default=20, ge=1, le=100, description=_PCT_WORDS)
+    alike_rows: StrictInt = Field(default=5, ge=2, description=_NUMBER_WORDS)
+    alike_pct: StrictInt = Field(default=50, ge=1, le=100, description=_PCT_WORDS)
+    alike_items: StrictInt = Field(default=8, ge=3, description=_NUMBER_WORDS)
+    swap_items: StrictInt = Field(default=10, ge=3, description=_NUMBER_WORDS)
+    swap_apart_pct: StrictInt = Field(default=25, ge=1, le=100, description=_PCT_WORDS)
+    swap_alike_pct: StrictInt = Field(default=5, ge=0, le=100, description=_PCT_WORDS)
+    source: Line = Field(default="Assumed.", description=_SOURCE_WORDS)
+
+
+class AcrossTest(DefinitionModel):
+    """True of a record of `instrument` in which each of `items` is as told: one of `equals`, `at_least` or `at_most` a
+    number."""
+
+    instrument: Code = Field(description="the id of one of the study's instruments, in quotes")
+    items: tuple[Code, ...] = Field(min_length=1, description="a list of ids of items, at least one")
+    equals: tuple[StrictInt, ...] = Field(default=(), description="a list of answers, such as [1]")
+    at_least: StrictInt | None = Field(default=None, description=_NUMBER_WORDS)
+    at_most: StrictInt | None = Field(default=None, description=_NUMBER_WORDS)
+
+
+class AcrossRule(DefinitionModel):
+    """Answers of one respondent at one wave to different questionnaires that cannot ("hard") or can hardly ("soft")
+    stand beside each other: all tests are true. The site is asked at the last item of the last test."""
+
+    id: Code = Field(description=CODE_IN_QUOTES)
+    says: Line = Field(description=LINE_WORDS)
+    severity: Literal["hard", "soft"] = Field(description='"hard" or "soft"')
+    never_together: tuple[AcrossTest, ...] = Field(
+        min_length=2, description='a list of tests: { instrument = "eq5d5l", items = ["eq5d5l_ad"], equals = [5] }'
+    )
+
+
+class SafeguardingRule(DefinitionModel):
+    """Who is told, on the same day, of answers that speak of danger, and who next.
+
+    `clinician`: the role that is told, of the site or else of the study; deputies stand in, as the contacts say. What
+    nobody has acknowledged `escalate_after` working days later (0: at once) is told to the role `escalates_to`, and so
+    is what no clinician can be told. `leaves_out`: triggers of instruments that do not count in this study, as
+    "instrument.trigger". `words`: beginnings of words, or phrases, that raise an alert in a remark on safety; sheets
+    have a column for such remarks where there are any.
+    """
+
+    clinician: Code = Field(description="the role that is told, such as safeguarding_clinician, in quotes")
+    escalate_after: StrictInt = Field(ge=0, le=20, description="a whole number of working days, 0 to 20")
+    escalates_to: Code = Field(description="the role that is told next, such as chief_investigator, in quotes")
+    leaves_out: tuple[str, ...] = Field(
+        default=(), description='a list of triggers in quotes, such as "ascot_sct4.personal_safety"'
+    )
+    words: tuple[Line, ...] = Field(default=(), description='a list of words in quotes, such as "abus"')
+    source: Line = Field(description=_SOURCE_WORDS)
+
+
+class SafeguardingTrigger(DefinitionModel):
+    """A trigger of the study's own: an answer to `item` of `instrument` that is one of `equals`, `at_least` or
+    `at_most` a number. `about` says what it concerns, and no answer."""
+
+    id: Code = Field(description=CODE_IN_QUOTES)
+    about: Line = Field(description=LINE_WORDS)
+    instrument: Code = Field(description="the id of one of the study's instruments, in quotes")
+    item: Code = Field(description="the id of an item, in quotes")
+    equals: tuple[StrictInt, ...] = Field(default=(), description="a list of answers, such as [1]")
+    at_least: StrictInt | None = Field(default=None, description=_NUMBER_WORDS)
+    at_most: StrictInt | None = Field(default=None, description=_NUMBER_WORDS)
+
+
+class InstrumentReport(DefinitionModel):
+    """From how many people on a figure of how an instrument behaved is given, and from which share on it is flagged
+    (`study.psychometrics.Limits` says of what)."""
+
+    smallest_group: StrictInt = Field(default=10, ge=5, le=1000, description=_NUMBER_WORDS)
+    smallest_for_agreement: StrictInt = Field(default=30, ge=10, le=1000, description=_NUMBER_WORDS)
+    smallest_for_floor: StrictInt = Field(default=50, ge=10, le=1000, description=_NUMBER_WORDS)
+    missing_pct: StrictInt = Field(default=10, ge=0, le=100, description=_PCT_WORDS)
+    floor_pct: StrictInt = Field(default=15, ge=1, le=100, description=_PCT_WORDS)
+    source: Line = Field(description=_SOURCE_WORDS)
+
+
 class Figure(DefinitionModel):
     """A count that each site reports for every month: to the evaluation, and as it told NHS England, to compare.
 
@@ -214,6 +312,9 @@ class Burden(DefinitionModel):
     source: Line = Field(description=_SOURCE_WORDS)
 
 
+_USUAL_CHECKS = ReturnChecks()
+
+
 class Fieldwork(DefinitionModel):
     """How the fieldwork of a study is run."""
 
@@ -226,6 +327,11 @@ class Fieldwork(DefinitionModel):
     quiet_periods: tuple[QuietPeriod, ...] = ()
     chasing: tuple[ChasingRule, ...] = ()
     held_files: tuple[HeldFilesRule, ...] = ()
+    return_checks: tuple[ReturnChecks, ...] = ()
+    across: tuple[AcrossRule, ...] = ()
+    safeguarding: tuple[SafeguardingRule, ...] = ()
+    safeguarding_triggers: tuple[SafeguardingTrigger, ...] = ()
+    instrument_report: tuple[InstrumentReport, ...] = ()
     figures: tuple[Figure, ...] = ()
     targets: tuple[Target, ...] = ()
     burdens: tuple[Burden, ...] = ()
@@ -252,6 +358,21 @@ class Fieldwork(DefinitionModel):
     def keeps_held_files(self) -> bool:
         """Whether an encrypted copy is kept of a file that was held. Where a study says nothing, nothing is kept."""
         return any(rule.keep == "encrypted" for rule in self.held_files)
+
+    @property
+    def return_checks_rule(self) -> ReturnChecks:
+        """Where a study says nothing: every rule, with its usual thresholds."""
+        return next(iter(self.return_checks), _USUAL_CHECKS)
+
+    @property
+    def safeguarding_rule(self) -> SafeguardingRule | None:
+        """None: no alert is raised."""
+        return next(iter(self.safeguarding), None)
+
+    @property
+    def instrument_report_rule(self) -> InstrumentReport | None:
+        """None: the usual limits."""
+        return next(iter(self.instrument_report), None)
 
     def find_release(self, wave_id: str) -> Release | None:
         """How a wave goes out; None: it is not sent out by the product."""
@@ -287,11 +408,16 @@ FIELDWORK_SECTIONS: dict[str, tuple[type[DefinitionModel], str, bool]] = {
     "quiet_periods": (QuietPeriod, "id", False),
     "chasing": (ChasingRule, "", False),
     "held_files": (HeldFilesRule, "", False),
+    "return_checks": (ReturnChecks, "", False),
+    "across": (AcrossRule, "id", False),
+    "safeguarding": (SafeguardingRule, "", False),
+    "safeguarding_triggers": (SafeguardingTrigger, "id", False),
+    "instrument_report": (InstrumentReport, "", False),
     "figures": (Figure, "id", False),
     "targets": (Target, "", False),
     "burdens": (Burden, "work", False),
 }
-_ONLY_ONE = ("identifiers", "consent", "chasing", "held_files")
+_ONLY_ONE = ("identifiers", "consent", "chasing", "held_files", "return_checks", "safeguarding", "instrument_report")
 
 
 def find_fieldwork_faults(
@@ -333,7 +459,7 @@ def find_fieldwork_faults(
     for path, rule in entries["identifiers"]:
         yield from _find_identifier_faults(path, rule, site_codes, identifier_pattern, identifier_example)
     for path, rule in entries["consent"]:
-        scopes = [rule.needed_scope, *([rule.linkage_scope] if rule.linkage_scope else [])]
+        scopes = [rule.needed_scope, *([rule.linkage_scope] if rule.linkage_scope else []), *rule.release_scopes]
         yield from unknown(scopes, scope_ids, path, "consent scope")
         yield from unknown(rule.not_withdrawals, reason_ids, f"{path}.not_withdrawals", "disposition reason")
         if rule.document and document_ids is not None:  # a study without a pathway has no documents yet
@@ -355,6 +481,17 @@ def find_fieldwork_faults(
         yield from unknown(period.about, [*OBLIGATIONS, "approval"], f"{path}.about", "obligation")
         if period.until_on < period.from_on:
             yield f"{path}.until_on ({period.until_on}) is before from_on ({period.from_on}). Correct one of them."
+    for path, checks in entries["return_checks"]:
+        yield from unknown(checks.leaves_out, RETURN_RULES, f"{path}.leaves_out", "rule")
+    for path, across in entries["across"]:
+        for test in across.never_together:
+            if (bool(test.equals), test.at_least is not None, test.at_most is not None).count(True) != 1:
+                yield f"{path}: each test has one of equals, at_least and at_most. Give one."
+        if len({test.instrument for test in across.never_together}) < 2:
+            yield f"{path} is about one questionnaire. Put it into [[rules]] of its definition."
+    for path, trigger in entries["safeguarding_triggers"]:
+        if (bool(trigger.equals), trigger.at_least is not None, trigger.at_most is not None).count(True) != 1:
+            yield f"{path}: a trigger has one of equals, at_least and at_most. Give one."
     for path, figure in entries["figures"]:
         if figure.until_month < figure.from_month:
             yield f"{path}.until_month ({figure.until_month}) is before from_month ({figure.from_month}). Correct one."

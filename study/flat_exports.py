@@ -1,8 +1,9 @@
-"""Flat exports of other tools as the sheets of a return: REDCap, ODK and Kobo, Qualtrics.
+"""Flat exports of other tools as the sheets of a return: REDCap, ODK and Kobo, Qualtrics, SPSS.
 
-An export is a CSV table with a row for each form, visit or submission. A :class:`SourceMap`, a TOML file beside the
-study, says which of its columns is what; what comes out are the rows of a return workbook for each site, so that every
-check, query and event is the same as for a workbook that a site filled in.
+An export is a table, CSV or SPSS, with a row for each form, visit or submission. A :class:`SourceMap`, a TOML file
+beside the study, says which of its columns is what; what comes out are the rows of a return workbook for each site, so
+that every check, query and event is the same as for a workbook that a site filled in. Which line of the export each row
+came from goes with it.
 
 Judgement calls:
 
@@ -16,6 +17,12 @@ Judgement calls:
 - An export does not tell an unanswered question with several answers from one where nothing applied. No tick is taken
   for an answer only where the form was marked as filled in, and never where a choice means "none of these", or where
   the question was not to be asked.
+- A code that means "missing" must not be an answer as well. [missing] holds for all columns, so a code that some item
+  has as an answer is refused there. An SPSS file says of each variable by itself which of its values are missing: such
+  a value is never an answer, and one that neither [missing] nor the item knows stops the export. So does a variable
+  whose labels belong to other codes of the definition: 1 = yes must not become 1 = no.
+- A row with more or fewer cells than the header stops the export: its answers may stand under the wrong names.
+- A comma within a number is a decimal mark only where the map says decimal = ","; else such a cell is asked about.
 
 Source of the columns: REDCap's description of its exports (redcap_event_name, redcap_repeat_instrument,
 redcap_repeat_instance, redcap_data_access_group, <field>___<code>, <form>_complete); the exports of ODK, Kobo and
@@ -39,19 +46,21 @@ from study.definition_fields import DAY_WORDS, Day, DefinitionModel
 from study.exchange import find_identifier_words
 from study.identifier_scan import find_column_kind
 from study.instruments import MISSING_REASONS, ChoiceGroup, DefinitionFaults, Instrument, Item, find_suggestion
-from study.pack_layout import Layout, Sheet, parse_date, parse_text
-from study.protocol import Study
+from study.pack_layout import Column, Layout, Sheet, fold_title, parse_date, parse_text
+from study.protocol import SOURCES_FOLDER, Study
 
-SOURCES_FOLDER = "sources"
 EVENT, REPEAT_FORM, REPEAT, ARM = (
     "redcap_event_name", "redcap_repeat_instrument", "redcap_repeat_instance", "redcap_arm",
 )  # fmt: skip
+_OF_REDCAP = (EVENT, REPEAT_FORM, REPEAT, "redcap_data_access_group")
 _COMPLETE = "_complete"
 _FILLED_IN = frozenset({"1", "2", "unverified", "complete"})
 _CHOSEN = frozenset({"1", "true", "yes", "checked", "1.0"})
 _NOT_CHOSEN = frozenset({"0", "false", "no", "unchecked", "0.0"})
 _BARE_DECIMAL = re.compile(r"([+-]?)(\.\d{1,15})")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
+_WITH_COMMA = re.compile(r"[+-]?\d{0,15},\d{1,15}", re.ASCII)
+_SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _ARM = re.compile(r"_arm_(\d+)[a-z]?$")
 _CLOCK = re.compile(r"(?<=\d)T\d\d:\d\d.*$")  # with its zone: the day is that of the place
 _QUALTRICS_ID = '{"ImportId"'
@@ -80,7 +89,7 @@ class SheetMap(DefinitionModel):
 class SourceMap(DefinitionModel):
     """One source of exports: what its columns, events and groups are in this study."""
 
-    format: Literal["redcap", "odk", "qualtrics"] = Field(description='"redcap", "odk" or "qualtrics"')
+    format: Literal["redcap", "odk", "qualtrics", "spss"] = Field(description='"redcap", "odk", "qualtrics" or "spss"')
     posted_on: Day = Field(description=f"the day of the first export: {DAY_WORDS}")
     sending_number: int = Field(ge=1, description="a number that the sites' own workbooks of that day do not have")
     participant_id: str = Field(description="the column that holds the study's identifier")
@@ -91,17 +100,36 @@ class SourceMap(DefinitionModel):
     event_column: str = Field("", description="the column that says the event or wave")
     waves: dict[str, str] = Field({}, description='a table of events and the waves that they are; "" to pass over one')
     missing: dict[str, str] = Field({}, description='a table of codes and reasons, such as "-99" = "not_answered"')
+    decimal: Literal[".", ","] = Field(".", description='"." or ",": what parts a number from its decimals')
     sheets: tuple[SheetMap, ...] = Field(description="one [[sheets]] for each sheet")
 
     def find_events_column(self) -> str:
         return self.event_column or (EVENT if self.format == "redcap" else "")
 
 
+@dataclass(frozen=True)
+class Export:
+    """A table as it came, cells as text. `numbers`: which line of the file (from 1) each row is, or which case.
+
+    What only some tools tell, by name of the column: `missing`, values that it declares as missing; `labels`, words of
+    its values; `titles`, its own words.
+    """
+
+    header: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    numbers: Sequence[int]
+    missing: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class SiteSheets:
-    """What an export tells, by site and sheet: frames with the columns of the sheet. `notes`: for a person to know."""
+    """What an export tells, by site and sheet: frames with the columns of the sheet, and the line of the export that
+    each row came from. `notes`: for a person to know."""
 
     sheets: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
+    lines: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -115,6 +143,23 @@ def compute_correction(source: SourceMap, exported_on: date) -> int:
 
 
 # --- The map ----------------------------------------------------------------------------------------------------------
+
+
+def find_source_faults(files: Mapping[str, bytes], study: Study, layout: Layout) -> list[str]:
+    """What is wrong with the maps among a study's files (path to contents), each with its place."""
+    faults = []
+    for path, data in sorted(files.items()):
+        folder, _, name = path.rpartition("/")
+        if folder != SOURCES_FOLDER:
+            continue
+        place = f"sites_config/{study.study_id}/{path}"
+        if not _SOURCE_NAME.fullmatch(name.removesuffix(".toml")):
+            faults.append(f"{place}: a source is called by small letters, digits and underscores. Rename the file.")
+        try:
+            parse_source(data, place, study, layout)
+        except DefinitionFaults as error:
+            faults += error.faults
+    return faults
 
 
 def parse_source(data: bytes, name: str, study: Study, layout: Layout) -> SourceMap:
@@ -164,6 +209,8 @@ def _find_map_faults(source: SourceMap, study: Study, layout: Layout) -> list[st
             faults.append(f'[missing] has "{reason}" for a code, which is none of {", ".join(MISSING_REASONS)}.')
         if not code.strip():
             faults.append("[missing] has an empty code; a blank needs none.")
+    if source.format != "spss":
+        faults += _find_missing_answers(source, layout)
     codes = [sheet.code for sheet in layout.sheets if not sheet.is_for_reading]
     for entry in source.sheets:
         sheet = layout.find_sheet(entry.sheet)
@@ -189,20 +236,64 @@ def _find_map_faults(source: SourceMap, study: Study, layout: Layout) -> list[st
     return faults
 
 
+def _find_missing_answers(source: SourceMap, layout: Layout) -> list[str]:
+    """Codes of [missing] that some item has as an answer: which of the two a cell means, nobody could tell."""
+    sheets = {entry.sheet: layout.find_sheet(entry.sheet) for entry in source.sheets}
+    items = [
+        (f"{name}.{column.code}", column)
+        for name, sheet in sheets.items()
+        for column in (sheet.columns if sheet else ())
+        if column.kind == "item"
+    ]
+    faults = []
+    for code in source.missing:
+        answers = [name for name, column in items if _is_answer(code.strip(), column)]
+        if answers:
+            more = f" and {len(answers) - 1} more" if len(answers) > 1 else ""
+            faults.append(
+                f'[missing] has "{code}", which is an answer of {answers[0]}{more}. Leave it out there. Where it means '
+                f'that something is missing, say so of the one column, such as values.glad = {{ "{code}" = "-9" }}.'
+            )
+    return faults
+
+
+def _is_answer(code: str, column: Column) -> bool:
+    if not _NUMBER.fullmatch(code):
+        return False
+    if column.choices:
+        return any(_NUMBER.fullmatch(choice.code) and float(choice.code) == float(code) for choice in column.choices)
+    return column.minimum is not None and column.maximum is not None and column.minimum <= float(code) <= column.maximum
+
+
 # --- The table --------------------------------------------------------------------------------------------------------
 
 
-class _Table:
-    """An export as text, with its columns found by folded name."""
+@dataclass(frozen=True)
+class _Found:
+    """A column of the export: its name there, its cells, and what the export tells of it."""
 
-    def __init__(self, source: SourceMap, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-        lines = list(lines)
+    name: str
+    cells: list[str]
+    missing: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Table:
+    """An export as text, with its columns found by folded name. A header that was pasted in again is no row."""
+
+    def __init__(self, source: SourceMap, export: Export) -> None:
+        lines = list(zip(export.numbers, export.lines, strict=True))
         if source.format == "qualtrics":
-            lines = lines[next((n for n, cells in enumerate(lines[:2], 1) if _is_import_row(cells)), 0) :]
-        width = len(header)
-        self.header = [name.strip() for name in header]
-        self.cells = [[parse_text(cell) for cell in cells[:width]] + [""] * (width - len(cells)) for cells in lines]
-        self.n_longer = sum(any(cell.strip() for cell in cells[width:]) for cells in lines)
+            lines = lines[next((n for n, (_, cells) in enumerate(lines[:2], 1) if _is_import_row(cells)), 0) :]
+        self.export = export
+        self.header = [name.strip() for name in export.header]
+        width = len(self.header)
+        rows = [(number, cells) for number, cells in lines if [cell.strip() for cell in cells] != self.header]
+        self.n_headers = len(lines) - len(rows)
+        self.numbers = [number for number, _ in rows]
+        self.cells = [[parse_text(cell) for cell in cells[:width]] + [""] * (width - len(cells)) for _, cells in rows]
+        self.longer = [number for number, cells in rows if any(cell.strip() for cell in cells[width:])]
+        self.shorter = [number for number, cells in rows if len(cells) < width]
         places: dict[str, list[int]] = {}
         for place, name in enumerate(self.header):
             for key in {_fold(name), *(_fold(part) for part in _list_endings(name, source.format))}:
@@ -211,14 +302,20 @@ class _Table:
         self.place |= {_fold(name): place for place, name in reversed(list(enumerate(self.header)))}
         self.used: set[int] = set()
 
-    def find(self, *names: str) -> list[str] | None:
-        """The cells of the first of these columns that the export has."""
+    def find(self, *names: str) -> _Found | None:
+        """The first of these columns that the export has."""
         for name in names:
             place = self.place.get(_fold(name))
             if place is not None:
                 self.used.add(place)
-                return [cells[place] for cells in self.cells]
+                own, export = self.header[place], self.export
+                cells = [cells[place] for cells in self.cells]
+                return _Found(own, cells, export.missing.get(own, frozenset()), export.labels.get(own, {}))
         return None
+
+    def find_cells(self, *names: str) -> list[str] | None:
+        found = self.find(*names)
+        return found.cells if found else None
 
 
 def _is_import_row(cells: Sequence[str]) -> bool:
@@ -241,22 +338,23 @@ def _list_endings(name: str, tool: str) -> list[str]:
 
 
 def derive_site_sheets(
-    source: SourceMap,
-    header: Sequence[str],
-    lines: Sequence[Sequence[str]],
-    study: Study,
-    layout: Layout,
-    instruments: Mapping[str, Instrument],
+    source: SourceMap, export: Export, study: Study, layout: Layout, instruments: Mapping[str, Instrument]
 ) -> SiteSheets:
-    """The rows of each site's return from an export's rows (text).
+    """The rows of each site's return from an export's rows.
 
     Raises DefinitionFaults with everything that the map must say first; it tells columns, events, groups and counts,
     and never a value of a person's.
     """
-    table = _Table(source, header, lines)
+    table = _Table(source, export)
     found = SiteSheets()
-    faults = [f"{table.n_longer} rows have more cells than the header has columns."] if table.n_longer else []
-    doubles = sorted({name for name in table.header if name and table.header.count(name) > 1})
+    faults = []
+    for numbers, how in ((table.longer, "more"), (table.shorter, "fewer")):
+        if numbers:
+            lines = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+            faults.append(f"{len(numbers)} rows have {how} cells than the header has columns: lines {lines}.")
+    if table.n_headers:
+        found.notes.append(f"The header stands {table.n_headers} times more among the rows, and was passed over there.")
+    doubles = sorted(name for name, n in Counter(table.header).items() if name and n > 1)
     faults += [f'the export has the column "{name}" more than once. Give each its own name.' for name in doubles]
     context = _read_context(source, table, faults)
     for entry in source.sheets:
@@ -290,7 +388,7 @@ def _read_context(source: SourceMap, table: _Table, faults: list[str]) -> _Conte
     blank = [""] * n
 
     def need(name: str, what: str) -> list[str]:
-        cells = table.find(name)
+        cells = table.find_cells(name)
         if cells is None:
             hint = find_suggestion(name, table.header)
             faults.append(
@@ -310,14 +408,16 @@ def _read_context(source: SourceMap, table: _Table, faults: list[str]) -> _Conte
     of_sites = {record: group for record, group in zip(records, groups, strict=True) if record and group}
     groups = [group or of_sites.get(record, "") for record, group in zip(records, groups, strict=True)]
     column = source.find_events_column()
-    events = (need(column, "the event") if source.event_column else table.find(column) or blank) if column else blank
+    events = (
+        (need(column, "the event") if source.event_column else table.find_cells(column) or blank) if column else blank
+    )
     return _Context(
         records,
         [of_record.get(record, "") for record in records],
         [sites.get(group, "") for group in groups],
         events,
-        table.find(REPEAT_FORM) or blank,
-        table.find(REPEAT) or blank,
+        table.find_cells(REPEAT_FORM) or blank,
+        table.find_cells(REPEAT) or blank,
         groups,
     )
 
@@ -332,28 +432,40 @@ def _derive_sheet(
     faults: list[str],
     notes: list[str],
 ) -> pd.DataFrame:
-    """The rows of one sheet, with the column site_id before its own."""
+    """The rows of one sheet, with the columns site_id and line before its own."""
     columns: dict[str, list[Cell]] = {}
     missing = {_fold_code(code): reason for code, reason in source.missing.items()}
     in_groups = {code for group in (instrument.choice_groups if instrument else ()) for code in group.items}
     for column in sheet.columns:
         if column.code in in_groups and column.code not in entry.columns:
             continue
-        cells = _find_cells(entry, column.code, table, context, faults, is_log=instrument is None)
-        if cells is None:
+        there = _find_column(entry, column.code, table, context, faults, is_log=instrument is None)
+        if there is None:
             continue
         words = {word.casefold(): text for word, text in entry.values.get(column.code, {}).items()}
-        texts = [words.get(cell.casefold(), cell) for cell in cells]
+        told = {cell: words.get(cell.casefold(), cell) for cell in dict.fromkeys(there.cells)}
         item = instrument.find_item(column.code) if instrument else None
         if item is not None:
-            columns[column.code] = [_parse_item(text, item, missing) for text in texts]
-        elif column.kind == "date":
+            faults += _find_label_faults(entry, item, there, words)
+            faults += _find_undeclared(entry, item, there, told, missing)
+            if source.decimal == "," and any("." in text and _is_decimal(text) for text in told.values()):
+                faults.append(f'the column "{there.name}" has numbers with a point, and the map says decimal = ",".')
+            parsed = {cell: _parse_item(text, item, column, there, missing, source) for cell, text in told.items()}
+            columns[column.code] = [parsed[cell] for cell in there.cells]
+            continue
+        texts = ["" if cell in there.missing else told[cell] for cell in there.cells]
+        if column.kind == "date":
             columns[column.code] = [parse_date(_CLOCK.sub("", text)).date or text for text in texts]
         else:
             columns[column.code] = list(texts)
     n, form = len(table.cells), entry.form or entry.sheet
-    complete = table.find(f"{form}{_COMPLETE}")
+    complete = table.find_cells(f"{form}{_COMPLETE}")
     is_filled = [cell.casefold() in _FILLED_IN for cell in complete] if complete else None
+    if source.format == "redcap" and instrument and instrument.choice_groups and complete is None:
+        notes.append(
+            f'{entry.sheet}: the export has no column "{form}{_COMPLETE}". Whether a question without any tick was put '
+            "to somebody is not known for sure."
+        )
     for group in instrument.choice_groups if instrument else ():
         columns |= _read_group(entry, group, instrument, columns, table, is_filled, missing)
     absent = [item.id for item in (instrument.items if instrument else ()) if item.id not in columns]
@@ -383,11 +495,14 @@ def _derive_sheet(
     frame = pd.DataFrame(
         {
             "site_id": [context.site[row] for row in kept],
+            "line": [table.numbers[row] for row in kept],
             **{c.code: [columns[c.code][row] for row in kept] for c in sheet.columns if c.code in columns},
         },
         dtype=object,
     )
-    return frame.drop_duplicates(ignore_index=True) if instrument is None else frame
+    if instrument is None:
+        return frame.drop_duplicates([name for name in frame.columns if name != "line"], ignore_index=True)
+    return frame
 
 
 def _is_left_out(code: str, entry: SheetMap, instrument: Instrument | None) -> bool:
@@ -396,39 +511,84 @@ def _is_left_out(code: str, entry: SheetMap, instrument: Instrument | None) -> b
     return code in entry.fixed or any(entry.columns.get(name) == "" for name in (code, *groups))
 
 
-def _find_cells(
+def _find_column(
     entry: SheetMap, code: str, table: _Table, context: _Context, faults: list[str], *, is_log: bool
-) -> list[str] | None:
-    """The export's cells for one column of a sheet, or None where the export has none for it. Of a log only what the
-    map names is taken: a column that happens to be called "reason" may be of anything."""
+) -> _Found | None:
+    """The export's column for one of a sheet, or None where the export has none for it. Of a log only what the map
+    names is taken: a column that happens to be called "reason" may be of anything."""
     name = entry.columns.get(code)
     if name == "":
         return None
     if name == ARM:
-        return [match[1] if (match := _ARM.search(event)) else "" for event in context.event]
+        return _Found(name, [match[1] if (match := _ARM.search(event)) else "" for event in context.event])
     if name is None:
         # As `study.redcap` and `study.xlsform` call what says which record it is: <form>_respondent and the like.
         is_found = not is_log and code not in (*entry.fixed, "participant_id", "wave")
         return table.find(f"{entry.sheet}_{code}", code) if is_found else None
-    cells = table.find(name)
-    if cells is None:
+    found = table.find(name)
+    if found is None:
         hint = find_suggestion(name, table.header)
         faults.append(f'the export has no column "{name}", which the map names for {entry.sheet}.{code}.{hint}')
-    return cells
+    return found
 
 
 def _fold_code(code: str) -> str:
     return code.strip().casefold()
 
 
-def _parse_item(text: str, item: Item, missing: Mapping[str, str]) -> Cell:
-    """An answer as a workbook holds it: a number, the item's own code for a missing reason, or text as it stands."""
-    if reason := missing.get(_fold_code(text)):
+def _parse_item(
+    text: str, item: Item, column: Column, there: _Found, missing: Mapping[str, str], source: SourceMap
+) -> Cell:
+    """An answer as a workbook holds it: a number, the item's own code for a missing reason, or text as it stands. What
+    the export does not declare as missing there, and what is an answer of the item, is an answer."""
+    if (reason := missing.get(_fold_code(text))) and (text in there.missing or not _is_answer(text, column)):
         codes = [code for code, meaning in item.missing_codes.items() if meaning == reason]
         return float(max(codes)) if codes else text
+    if source.decimal == "," and _WITH_COMMA.fullmatch(text):
+        text = text.replace(",", ".")
     if match := _BARE_DECIMAL.fullmatch(text):
         text = f"{match[1]}0{match[2]}"
     return float(text) if _NUMBER.fullmatch(text) else text
+
+
+def _is_decimal(text: str) -> bool:
+    return bool(_NUMBER.fullmatch(text) or _BARE_DECIMAL.fullmatch(text))
+
+
+def _find_undeclared(
+    entry: SheetMap, item: Item, there: _Found, told: Mapping[str, str], missing: Mapping[str, str]
+) -> list[str]:
+    """Values that the export declares as missing, and of which nobody says why."""
+    codes = {str(code) for code in item.missing_codes}
+    own = [cell for cell in told if cell in there.missing]
+    unknown = [cell for cell in own if _fold_code(told[cell]) not in missing and told[cell] not in codes]
+    return [
+        f'the variable "{there.name}", for {entry.sheet}.{item.id}, declares {_shorten(cell)} as missing. Say under '
+        "[missing] which reason that is."
+        for cell in unknown
+    ]
+
+
+def _find_label_faults(entry: SheetMap, item: Item, there: _Found, words: Mapping[str, str]) -> list[str]:
+    """Codes that the export labels with the words that the definition has for another code."""
+    by_label: dict[str, list[int]] = {}
+    for code, label in item.levels.items():
+        by_label.setdefault(fold_title(label), []).append(code)
+    faults = []
+    for cell, label in there.labels.items():
+        codes = by_label.get(fold_title(label), [])
+        text = words.get(cell.casefold(), cell)
+        if len(codes) == 1 and _NUMBER.fullmatch(text) and float(text) != codes[0] and cell not in there.missing:
+            faults.append(
+                f'the variable "{there.name}" has {_shorten(cell)} for what {entry.sheet}.{item.id} has {codes[0]} for '
+                f'("{item.levels[codes[0]]}"). Write values.{item.id} with its codes.'
+            )
+    return faults
+
+
+def _shorten(code: str) -> str:
+    """A code, if it is short enough to be one: a value of a person's must not travel in a message."""
+    return f'"{code}"' if len(code) <= 6 else "a value"
 
 
 def _tells(cell: Cell, code: str, entry: SheetMap, instrument: Instrument | None) -> bool:
@@ -459,10 +619,10 @@ def _read_group(
         item: cells
         for item, choice in choices.items()
         if item not in columns
-        and (cells := table.find(f"{base}___{choice}", f"{base}/{choice}", f"{base}_{choice}")) is not None
+        and (cells := table.find_cells(f"{base}___{choice}", f"{base}/{choice}", f"{base}_{choice}")) is not None
     }
     if not found:
-        together = table.find(base) if not any(item in columns for item in group.items) else None
+        together = table.find_cells(base) if not any(item in columns for item in group.items) else None
         if together is None:
             return {}
         chosen = [{_fold(code) for code in re.split(r"[\s,;]+", cell) if code} for cell in together]
@@ -473,16 +633,20 @@ def _read_group(
     codes_of_missing = {
         reason: cells
         for code, reason in missing.items()
-        if (cells := table.find(f"{base}___{_fold(code)}")) is not None
+        if (cells := table.find_cells(f"{base}___{_fold(code)}")) is not None
     }
     first = instrument.find_item(group.items[0]) if instrument else None
+    reasons = {reason: code for code, reason in sorted(first.missing_codes.items())} if first else {}
+    of_missing = {code: float(reasons[reason]) for code, reason in missing.items() if reason in reasons}
     result: dict[str, list[Cell]] = {item: [] for item in found}
     for row in range(len(table.cells)):
-        told = {item: _parse_choice(of_item[row]) for item, of_item in found.items()}
+        told = {
+            item: of_missing.get(_fold_code(of_item[row]), _parse_choice(of_item[row]))
+            for item, of_item in found.items()
+        }
         reason = next((why for why, marks in codes_of_missing.items() if _parse_choice(marks[row]) == 1.0), "")
-        codes = [code for code, meaning in first.missing_codes.items() if meaning == reason] if first else []
-        if reason and codes:
-            told = dict.fromkeys(told, float(max(codes)))
+        if reason in reasons:
+            told = dict.fromkeys(told, float(reasons[reason]))
         elif any(cell == 1.0 for cell in told.values()):
             told = {item: 0.0 if cell == "" else cell for item, cell in told.items()}
         elif group.exclusive or (is_filled and not is_filled[row]) or not _is_asked(first, columns, row):
@@ -570,16 +734,18 @@ def _check_sites(context: _Context, kept: Iterable[int], faults: list[str]) -> N
 
 def _part_by_site(found: SiteSheets, code: str, frame: pd.DataFrame) -> None:
     for site_id, rows in frame.groupby("site_id", sort=True):
-        own = rows.drop(columns="site_id").reset_index(drop=True)
+        own = rows.drop(columns=["site_id", "line"]).reset_index(drop=True)
         before = found.sheets.setdefault(str(site_id), {}).get(code)
         found.sheets[str(site_id)][code] = own if before is None else pd.concat([before, own], ignore_index=True)
+        found.lines.setdefault(str(site_id), {}).setdefault(code, []).extend(map(int, rows["line"]))
 
 
 def _list_not_taken(source: SourceMap, table: _Table) -> list[str]:
     """Columns that were left alone: those that tell who a person is by what they are called, and all others."""
     left = [name for place, name in enumerate(table.header) if place not in table.used and name]
-    left = [name for name in left if not name.endswith(_COMPLETE) and not name.startswith("redcap_")]
-    telling = {name: words for name in left if (words := find_identifier_words(name))}
+    left = [name for name in left if not name.endswith(_COMPLETE) and name not in _OF_REDCAP]
+    titles = table.export.titles
+    telling = {name: words for name in left if (words := find_identifier_words(name, titles.get(name, "")))}
     notes = [f"Refused, and not read: {name} ({words})." for name, words in telling.items()]
     others = [name for name in left if name not in telling]
     if others:

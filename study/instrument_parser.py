@@ -28,8 +28,10 @@ from study.instruments import (
     Instrument,
     Item,
     MissingRule,
+    OtherVersion,
     Rule,
     Scale,
+    Trigger,
     UnitCosts,
     WorkedExample,
     find_suggestion,
@@ -246,6 +248,14 @@ class _Parser:
             self.parse_caution(table, n, declared, respondents, forms)
             for n, table in enumerate(self.tables_if_any(raw, "cautions"), start=1)
         ]
+        versions = [
+            self.parse_other_version(table, n, items)
+            for n, table in enumerate(self.tables_if_any(raw, "other_versions"), start=1)
+        ]
+        tables = self.tables_if_any(raw, "safeguarding")
+        triggers = [self.parse_trigger(table, n, items) for n, table in enumerate(tables, start=1)]
+        for trigger_id in sorted({one.id for one in triggers if sum(one.id == other.id for other in triggers) > 1}):
+            self.fault(f'safeguarding {trigger_id}: id "{trigger_id}" is used twice.')
         default = self.parse_default(raw, scales)
         recall = self.text(raw, "recall", "") if "recall" in raw else ""
         must_have = [scale.id for scale in scales if scale.method != "cost"]
@@ -272,6 +282,8 @@ class _Parser:
             choice_groups=tuple(self.choice_groups),
             rules=tuple(rules),
             cautions=tuple(cautions),
+            other_versions=tuple(versions),
+            safeguarding=tuple(triggers),
             has_costs=bool(self.cost_scales),
         )
 
@@ -547,15 +559,8 @@ class _Parser:
         severity = table.get("severity")
         if severity not in SEVERITIES:
             self.fault(f'{where}severity "{severity}" is none of {_listed(SEVERITIES)}.')
-        tests = table.get("never_together")
-        if not isinstance(tests, list) or not tests or not all(isinstance(test, dict) for test in tests):
-            self.fault(
-                f'{where}"never_together" must be a list of tests, such as [{{ items = ["a"], equals = [1] }}, '
-                '{ items = ["b"], at_least = 2 }].'
-            )
-            tests = []
-        made = [self.parse_test(test, where, items) for test in tests]
-        if len({item for test in made for item in (*test.items, test.above) if item}) < 2 and tests:
+        made = self.parse_tests(table, "never_together", where, items)
+        if len({item for test in made for item in (*test.items, test.above) if item}) < 2 and made:
             self.fault(f"{where}a rule is about at least two items.")
         return Rule(
             id=self.identifier(table, where),
@@ -564,9 +569,32 @@ class _Parser:
             never_together=tuple(made) or (AnswerTest(items=("",)),),
         )
 
-    def parse_test(self, test: Mapping[str, Any], where: str, items: Mapping[str, Item | None]) -> AnswerTest:
+    def parse_trigger(self, table: Mapping[str, Any], position: int, items: Mapping[str, Item | None]) -> Trigger:
+        where = f"safeguarding {table.get('id') or f'number {position}'}: "
+        self.refuse_unknown(table, list(Trigger.model_fields), where)
+        return Trigger(
+            id=self.identifier(table, where),
+            about=self.text(table, "about", where),
+            any_of=tuple(self.parse_tests(table, "any_of", where, items)),
+        )
+
+    def parse_tests(
+        self, table: Mapping[str, Any], key: str, where: str, items: Mapping[str, Item | None]
+    ) -> list[AnswerTest]:
+        tests = table.get(key)
+        if not isinstance(tests, list) or not tests or not all(isinstance(test, dict) for test in tests):
+            self.fault(
+                f'{where}"{key}" must be a list of tests, such as [{{ items = ["a"], equals = [1] }}, '
+                '{ items = ["b"], at_least = 2 }].'
+            )
+            return []
+        return [self.parse_test(test, f"{where}{key}: ", where, items) for test in tests]
+
+    def parse_test(
+        self, test: Mapping[str, Any], place: str, where: str, items: Mapping[str, Item | None]
+    ) -> AnswerTest:
         ways = ("equals", "at_least", "at_most", "above")
-        self.refuse_unknown(test, ("items", *ways), f"{where}never_together: ")
+        self.refuse_unknown(test, ("items", *ways), place)
         names = self.words(test, "items", where, list(items))
         given = [way for way in ways if way in test]
         if len(given) != 1:
@@ -608,6 +636,21 @@ class _Parser:
             forms=self.words(table, "forms", where, forms) if "forms" in table else (),
             respondents=self.words(table, "respondents", where, respondents) if "respondents" in table else (),
         )
+
+    def parse_other_version(
+        self, table: Mapping[str, Any], position: int, items: Mapping[str, Item | None]
+    ) -> OtherVersion:
+        where = f"other version number {position}: "
+        self.refuse_unknown(table, list(OtherVersion.model_fields), where)
+        names = self.words(table, "items", where, list(items))
+        highest, rows = (self.number(table, key, where) or 0 for key in ("highest", "rows"))
+        for name in names:
+            item = items.get(name)
+            if item is not None and not item.lowest <= highest < item.highest:
+                self.fault(f"{where}highest must be an answer of {name} below its highest ({item.answers_in_words}).")
+        if rows < 2 or not (float(rows).is_integer() and float(highest).is_integer()):
+            self.fault(f"{where}highest and rows must be whole numbers, and rows at least 2.")
+        return OtherVersion(title=self.text(table, "title", where), items=names, highest=int(highest), rows=int(rows))
 
     def parse_default(self, raw: Mapping[str, Any], scales: Sequence[Scale]) -> str:
         """Which value set is the default: said wherever there are several, since a reader would have to guess."""
@@ -666,7 +709,10 @@ class _Parser:
         if method not in METHODS:
             hint = find_suggestion(str(method), METHODS)
             self.fault(f'{where}method "{method}" is none of {_listed(METHODS)}.{hint}')
-        shared = ("id", "label", "method", "items", "minimum", "maximum", "zero_if", "not_asked_as", "reflective")
+        shared = (
+            *("id", "label", "method", "items", "minimum", "maximum", "zero_if", "not_asked_as", "reflective"),
+            "largest_change",
+        )
         every = {key for keys in _OWN_WORDS.values() for key in keys}
         for key in sorted(every & table.keys() - set(_OWN_WORDS.get(str(method), ()))):
             belongs = " or ".join(other for other, keys in _OWN_WORDS.items() if key in keys)
@@ -709,6 +755,9 @@ class _Parser:
         reflective = table.get("reflective", False)
         if not isinstance(reflective, bool):
             self.fault(f'{where}"reflective" must be true or false.')
+        change = self.number(table, "largest_change", where, required=False)
+        if change is not None and minimum is not None and maximum is not None and not 0 < change < maximum - minimum:
+            self.fault(f"{where}largest_change must be more than 0 and less than from the minimum to the maximum.")
         scale_to = self.number(table, "scale_to", where, required=False)
         if minimum is None or maximum is None or method not in METHODS or any(item not in ranges for item in names):
             return None
@@ -731,13 +780,14 @@ class _Parser:
             plus=self.number(table, "plus", where, required=False) or 0.0,
             zero_if=zero_if,
             reflective=reflective is True,
+            largest_change=change,
         )
 
     def parse_valued(
         self, table: Mapping[str, Any], where: str, scale_id: str, label: str, value_sets: Mapping[str, ValueSet]
     ) -> Scale | None:
         """A score looked up in a published table, whose items are those of the table."""
-        for key in ("items", "zero_if", "not_asked_as", "reflective"):
+        for key in ("items", "zero_if", "not_asked_as", "reflective", "largest_change"):
             if key in table:
                 self.fault(f'{where}"{key}" does not go with a value set: the table says what is scored.')
         name = self.text(table, "value_set", where)
@@ -768,7 +818,7 @@ class _Parser:
     ) -> Scale | None:
         """Contacts x unit cost; no scale at all without the study's table. Its reach follows from the table."""
         self.cost_scales.append(scale_id)
-        for key in ("minimum", "maximum", "zero_if", "reflective"):
+        for key in ("minimum", "maximum", "zero_if", "reflective", "largest_change"):
             if key in table:
                 self.fault(f'{where}"{key}" does not go with a cost: it follows from the table of unit costs.')
         names = self.words(table, "items", where, list(items))

@@ -189,6 +189,27 @@ class Rule(_Model):
         return self.never_together[-1].items[-1]
 
 
+class Trigger(_Model):
+    """Answers of which a clinician is told on the day on which they are read: any of the tests is true of a record.
+
+    ``about`` says what they concern, and no answer.
+    """
+
+    id: str
+    about: str
+    any_of: tuple[AnswerTest, ...]
+
+
+class OtherVersion(_Model):
+    """A shorter version of the questionnaire, filled in by mistake: of ``rows`` records or more in one sheet, none is
+    answered above ``highest`` in ``items``, though this version goes further."""
+
+    title: str
+    items: tuple[str, ...]
+    highest: int
+    rows: int
+
+
 class Caution(_Model):
     """What a reader of these scores must know where the answers came on one of these forms or from one of these
     respondents; empty: from all."""
@@ -232,6 +253,7 @@ class Scale(_Model):
     zero_if: Condition | None = None  # the score is 0 then, whatever else is missing
     reflective: bool = False
     price_year: str = ""  # cost
+    largest_change: float | None = None  # between two waves; a larger one is asked about
 
     @property
     def rule_in_words(self) -> str:
@@ -331,6 +353,8 @@ class Instrument(_Model):
     choice_groups: tuple[ChoiceGroup, ...] = ()
     rules: tuple[Rule, ...] = ()
     cautions: tuple[Caution, ...] = ()
+    other_versions: tuple[OtherVersion, ...] = ()
+    safeguarding: tuple[Trigger, ...] = ()
     has_costs: bool = False
 
     def __hash__(self) -> int:

@@ -80,8 +80,8 @@ class Told(NamedTuple):
 @dataclass(frozen=True)
 class Person:
     """Someone whom a site has screened. `consents`: the day of signing by the key of the consent. `body_id`: the body
-    that answers for the person, '' where nobody said. `outcome`: of the approach. `left`: the day by scope of what was
-    left."""
+    that answers for the person, '' where nobody said. `outcome`: of the approach. `left`, `left_for`: the day and the
+    reason by scope of what was left."""
 
     screened_on: date | None = None
     consents: Mapping[str, date] = field(default_factory=dict)
@@ -89,6 +89,8 @@ class Person:
     approached_on: date | None = None
     outcome: str = ""
     left: Mapping[str, date] = field(default_factory=dict)
+    left_for: Mapping[str, str] = field(default_factory=dict)
+    allocated_on: date | None = None
 
     @property
     def consented_on(self) -> date | None:
@@ -106,7 +108,10 @@ class Person:
         if kind is ConsentRecorded:
             return replace(self, consents={**self.consents, key: day})
         if kind is DispositionRecorded:
-            return replace(self, left={**self.left, payload["scope"]: day})
+            of_scope = {payload["scope"]: payload["reason"]}
+            return replace(self, left={**self.left, payload["scope"]: day}, left_for={**self.left_for, **of_scope})
+        if kind is ParticipantAllocated:
+            return replace(self, allocated_on=day)
         return self
 
 

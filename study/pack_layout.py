@@ -38,12 +38,14 @@ ACTIVITY = "activity"
 QUERIES = "queries"
 DUE = "due"
 BODY = "body"
+REMARKS = "safety_remarks"
 LOG_SHEETS = (SCREENING, CONSENT, ALLOCATION, DISPOSITION)
 """Logs of people."""
 ABOUT_TITLE = "About"
-# Sheets that the reader passes over: drop-down lists that are too long for the cell itself, and words to the site.
-LISTS_TITLE, README_TITLE = "Lists", "Read me"
-TITLES_PASSED_OVER = (LISTS_TITLE, README_TITLE)
+# Sheets without records: drop-down lists that are too long for the cell itself, words to the site, and the lines of an
+# export that rows came from.
+LISTS_TITLE, README_TITLE, LINES_TITLE = "Lists", "Read me", "Export lines"
+TITLES_PASSED_OVER = (LISTS_TITLE, README_TITLE, LINES_TITLE)
 
 LABEL_ROW = 1
 CODE_ROW = 2
@@ -77,7 +79,7 @@ ANSWER_WORDS = {
     "cannot_say": "nobody can say any more",
 }
 # Codes that stand in several sheets: no sheet is known by them.
-_SHARED_CODES = frozenset({*RECORD_KEYS, "reason"})
+_SHARED_CODES = frozenset({*RECORD_KEYS, "reason", REMARKS})
 
 Kind = Literal["text", "date", "month", "count", "item"]
 Severity = Literal["hard", "soft"]
@@ -91,6 +93,7 @@ class Choice:
     label: str
 
 
+_CODE_AND_LABEL = re.compile(r"([+-]?\d{1,6})(?: ?[-\u2013=:.)] ?| )(.+)", re.ASCII)
 _KIND_WORDS = {"date": "a date", "month": "a month such as 2018-03", "count": "a whole number, 0 or more"}
 
 
@@ -134,6 +137,22 @@ class Column:
         if not self.missing:
             return self.answers_in_words
         return f"{self.answers_in_words}; or {', '.join(f'{code.code} {code.label}' for code in self.missing)}"
+
+    @cached_property
+    def _labels(self) -> Mapping[str, str]:
+        """The folded label of each code; labels that read like numbers are left out."""
+        labels = {choice.code: fold_title(choice.label) for choice in (*self.choices, *self.missing)}
+        return {code: label for code, label in labels.items() if label and not _WRITTEN_NUMBER.fullmatch(label)}
+
+    def find_code(self, text: str) -> float | None:
+        """The code of an answer that was typed in words: exactly a label that no other code has ("severe"), or a code
+        with its own label ("3 - severe", "3 = severe", "-9 not answered"). None for anything else, such as a part of a
+        label, or a code with the label of another: nothing is guessed."""
+        told = fold_title(text)
+        codes = [code for code, label in self._labels.items() if label == told]
+        if not codes and (match := _CODE_AND_LABEL.fullmatch(told)) and self._labels.get(match[1]) == match[2]:
+            codes = [match[1]]
+        return float(codes[0]) if len(codes) == 1 and _WRITTEN_NUMBER.fullmatch(codes[0]) else None
 
 
 @dataclass(frozen=True)
@@ -277,7 +296,7 @@ class ReadSheet:
     order, cells as objects: text columns stripped text ("" if blank), date columns `datetime.date` or None, months as
     "2018-03" or "", counts as int or None, item columns None, float, bool, date or stripped text, as typed (a number
     typed as text is a number). All but item columns that the file lacks are there, blank. ``letters``: column code to
-    letter.
+    letter. ``odd_cells``: by column and row, the text of days, months and counts that were not understood.
     """
 
     code: str
@@ -287,6 +306,7 @@ class ReadSheet:
     letters: Mapping[str, str]
     missing_columns: tuple[str, ...] = ()
     found_by: Literal["codes", "labels"] = "codes"
+    odd_cells: Mapping[tuple[str, int], str] = field(default_factory=dict, repr=False)
 
     def find_cell(self, column: str, row: int) -> str:
         """The address of a cell, "F14"; "" for a column that the file lacks."""
@@ -300,12 +320,13 @@ class Reading:
 
     ``about``: study, site, layout_version, pack_id (text), posted_on (date or None), sending_number, correction (int or
     None); "" or None where missing. ``sheets`` by sheet code, only those in the file. ``problems`` in the order of the
-    file.
+    file. ``export_lines``: of a workbook made from an export, for each row of a sheet the export's line it came from.
     """
 
     about: Mapping[str, object]
     sheets: Mapping[str, ReadSheet]
     problems: tuple[Problem, ...] = field(default=())
+    export_lines: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
     def find_stopped_rows(self, sheet_code: str) -> frozenset[int]:
         """Rows of one sheet that a hard problem with a row concerns."""
@@ -533,8 +554,18 @@ def _instrument_sheet(study: Study, instrument: Instrument, waves: tuple[Choice,
             Column("wave", "Wave", "text", waves, only_choices=not study.accepts_unscheduled),
             _dated("collected_on", "Collected on", "The day on which it was answered."),
             *(_item(item) for item in instrument.items),
+            *(_REMARKS_COLUMN for rule in study.fieldwork.safeguarding if rule.words),
         ),
     )
+
+
+_REMARKS_COLUMN = Column(
+    REMARKS,
+    "Remarks on the person's safety",
+    "text",
+    advice="What staff want said; no names. It does not take the place of your own safeguarding procedure.",
+    is_optional=True,
+)
 
 
 def _item(item: Item) -> Column:
@@ -723,10 +754,13 @@ def parse_count(value: object) -> ParsedCount:
     return ParsedCount(int(number) if is_count else None, is_fault=not is_count)
 
 
-# No-break, figure, narrow no-break and ideographic spaces count as blanks; zero-width ones and marks as nothing.
-_BLANKS = str.maketrans(
+# No-break, figure, narrow no-break and ideographic spaces count as blanks; zero-width ones and marks as nothing. Digits
+# of full width, as keyboards of East Asia type them, are the digits that they show, and so are the signs of numbers.
+_SAME_SIGNS = str.maketrans(
     {"\u00a0": " ", "\u2007": " ", "\u202f": " ", "\u3000": " ", "\t": " ", "\n": " ", "\r": " "}
     | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u200e\u200f", None)
+    | {chr(0xFF10 + digit): str(digit) for digit in range(10)}
+    | {"\uff0b": "+", "\uff0d": "-", "\u2212": "-", "\uff0e": ".", "\uff0f": "/"}
 )
 _WRITTEN_NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 
@@ -734,7 +768,7 @@ _WRITTEN_NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 def parse_text(value: object) -> str:
     """A cell as text, without blanks around: 701.0 is "701", a date its ISO form."""
     if isinstance(value, str):
-        return value.strip() if value.isascii() and value.isprintable() else value.translate(_BLANKS).strip()
+        return value.strip() if value.isascii() and value.isprintable() else value.translate(_SAME_SIGNS).strip()
     if value is None:
         return ""
     if isinstance(value, bool):

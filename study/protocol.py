@@ -28,7 +28,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, StrictBool, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StrictBool, StringConstraints, ValidationError
 
 from study.calendar import (
     HolidayCalendar,
@@ -59,6 +59,7 @@ STUDY_FILE = "study.toml"
 PATHWAY_FILE = "approvals.toml"
 FIELDWORK_FILE = "fieldwork.toml"
 SITES_FOLDER = "sites"
+SOURCES_FOLDER = "sources"
 ANCHORS = ("screened", "consented", "allocated")
 EARLIEST_YEAR, LATEST_YEAR = 1950, 2100  # anything else is a slip of the hand
 
@@ -185,6 +186,73 @@ class DispositionReason(DefinitionModel):
         description='a list of what may end for this reason: "treatment", "questionnaires", "linkage", "post" (letters '
         'to the person), "data" (use of what was given already), "study"',
     )
+    is_ineligibility: StrictBool = Field(
+        default=False,
+        description="true or false, without quotes (the person should never have been in the study; nothing more is "
+        "expected of them)",
+    )
+    is_never_received: StrictBool = Field(
+        default=False,
+        description="true or false, without quotes (whoever left the treatment for this reason never received it)",
+    )
+
+
+class MainAnalysis(DefinitionModel):
+    """Whom the flow of participants counts as analysed: who answered at a wave, and is left out by no rule below.
+
+    `instruments`: any of them (none named: any). `needs_baseline`: without a baseline in time nobody is analysed.
+    `in_time`: answers after the last day on which the wave is taken do not count.
+    """
+
+    label: Line = Field(description=LINE_WORDS)
+    wave: Code = Field(description="the id of a wave, in quotes")
+    respondents: tuple[Respondent, ...] = Field(
+        min_length=1, description='a list of "self", "proxy", "carer", "manager", at least one (whose answers count)'
+    )
+    instruments: tuple[Code, ...] = Field(default=(), description="a list of names of folders in instruments/")
+    needs_baseline: StrictBool = Field(description="true or false, without quotes")
+    in_time: StrictBool = Field(description="true or false, without quotes")
+
+
+class PowerValue(DefinitionModel):
+    """A figure that the sample size rests on, and where it comes from."""
+
+    value: Annotated[float, Field(gt=-1)]
+    source: Line
+
+
+_POWER_WORDS = '{ value = <number>, source = "<where it comes from>" }'
+
+
+def _between(low: float, high: float) -> AfterValidator:
+    def check(given: PowerValue) -> PowerValue:
+        if not low <= given.value < high:
+            raise ValueError(f"must be at least {low} and below {high}")
+        return given
+
+    return AfterValidator(check)
+
+
+class PowerBasis(DefinitionModel):
+    """What the detectable effect on one outcome is computed from: the score of a scale at a wave, its standard
+    deviation, the intracluster correlation of sites, the correlation of the score with its baseline, the power and the
+    two-sided alpha. Each has a source."""
+
+    id: Code = Field(description=CODE_IN_QUOTES)
+    label: Line = Field(description=LINE_WORDS)
+    instrument: Code = Field(description="the name of a folder in instruments/, in quotes")
+    scale: Code = Field(description="the id of a scale of that instrument, in quotes")
+    respondents: tuple[Respondent, ...] = Field(
+        min_length=1, description='a list of "self", "proxy", "carer", "manager", at least one (whose scores count)'
+    )
+    wave: Code = Field(description="the id of a wave, in quotes")
+    sd: Annotated[PowerValue, _between(1e-9, 1e9)] = Field(description=f"{_POWER_WORDS}, above 0")
+    icc: Annotated[PowerValue, _between(0, 1)] = Field(description=f"{_POWER_WORDS}, 0 or more and below 1")
+    baseline_correlation: Annotated[PowerValue, _between(-0.999, 1)] = Field(
+        description=f"{_POWER_WORDS}, above -1 and below 1"
+    )
+    power: Annotated[PowerValue, _between(0.5, 1)] = Field(description=f"{_POWER_WORDS}, 0.5 or more and below 1")
+    alpha: Annotated[PowerValue, _between(1e-6, 0.5)] = Field(description=f"{_POWER_WORDS}, above 0 and below 0.5")
 
 
 class PlannedInstrument(DefinitionModel):
@@ -291,6 +359,8 @@ class Study(_StudySection):
     disposition_reasons: tuple[DispositionReason, ...]
     planned_instruments: tuple[PlannedInstrument, ...]
     assumptions: tuple[Assumption, ...]
+    power: tuple[PowerBasis, ...] = ()
+    main_analysis: tuple[MainAnalysis, ...] = ()
     sites: tuple[Site, ...]
     pathway: Pathway = Pathway()
     fieldwork: Fieldwork = Fieldwork()
@@ -435,6 +505,8 @@ _SECTIONS: dict[str, tuple[type[DefinitionModel], str, bool]] = {
     "disposition_reasons": (DispositionReason, "id", True),
     "planned_instruments": (PlannedInstrument, "id", False),
     "assumptions": (Assumption, "id", False),
+    "power": (PowerBasis, "id", False),
+    "main_analysis": (MainAnalysis, "", False),
 }
 # Sections whose labels stand in drop-downs and are read back: no two entries may share one.
 _LABELLED = ("arms", "cohorts", "waves", "disposition_reasons", "consent_scopes")
@@ -472,6 +544,8 @@ class _Reader:
             self.check_waves()
             self.check_schedule()
             self.check_consent()
+            self.check_power()
+            self.check_main_analysis()
         self.check_sites()
         pathway = self.read_pathway()
         fieldwork = self.read_fieldwork()
@@ -856,6 +930,50 @@ class _Reader:
                 self.fault(
                     f"{path}.in_force_from ({form.in_force_from}) is after the end of data collection "
                     f"({self.section.data_collection_ends_on}): nobody could sign it. Correct one of them."
+                )
+
+    def check_power(self) -> None:
+        for path, basis in self.entries.get("power", []):
+            self.check_known([basis.wave], "waves", f"{path}.wave", "wave")
+            if self.section is None:
+                continue
+            for field, words, known in (
+                ("instrument", [basis.instrument], self.section.instruments),
+                ("respondents", basis.respondents, self.section.respondents),
+            ):
+                for word in words:
+                    if word not in known:
+                        self.fault(
+                            f'{path}.{field} names "{word}", which is not in study.{field.rstrip("s")}s '
+                            f"({', '.join(known) or 'none'}). Add or correct it."
+                        )
+        for path, reason in self.entries.get("disposition_reasons", []):
+            if reason.is_ineligibility and reason.kind != "exclusion":
+                self.fault(
+                    f'{path}.is_ineligibility is true, but its kind is "{reason.kind}". Only an exclusion by the study '
+                    "team can say that a person was not eligible: correct one of them."
+                )
+
+    def check_main_analysis(self) -> None:
+        entries = self.entries.get("main_analysis", [])
+        if len(self.find_raw_entries("main_analysis")) > 1:
+            self.fault("there is more than one [[main_analysis]]. Keep the one with which the flow of people ends.")
+        for path, analysis in entries:
+            self.check_known([analysis.wave], "waves", f"{path}.wave", "wave")
+            if self.section is None:
+                continue
+            for field, known in (("respondents", self.section.respondents), ("instruments", self.section.instruments)):
+                for word in getattr(analysis, field):
+                    if word not in known:
+                        self.fault(
+                            f'{path}.{field} names "{word}", which is not in study.{field} '
+                            f"({', '.join(known) or 'none'}). Add or correct it."
+                        )
+        for path, reason in self.entries.get("disposition_reasons", []):
+            if reason.is_never_received and "treatment" not in reason.scopes:
+                self.fault(
+                    f'{path}.is_never_received is true, but its scopes lack "treatment". Add the scope, or remove '
+                    "is_never_received."
                 )
 
     def check_sites(self) -> None:

@@ -45,7 +45,7 @@ from study.identifiers import Block, derive_block, list_block
 from study.packs import PackPlan, Purpose, add_what_is_open, derive_pack_id
 from study.participation import derive_stops
 from study.protocol import Site, Study
-from study.queries import find_open_queries
+from study.queries import find_unanswered_queries
 from study.state import Events, Head, derive_frame, derive_queries
 from study.waves import derive_expected_returns
 
@@ -95,7 +95,7 @@ class ReleasePlan:
     @cached_property
     def queries(self) -> pd.DataFrame:
         """Those open at the sites."""
-        queries = find_open_queries(derive_queries(self.events.select(as_of=self.as_of)))
+        queries = find_unanswered_queries(derive_queries(self.events.select(as_of=self.as_of)))
         return queries[queries["site_id"].isin(self.sites)].reset_index(drop=True)
 
     @cached_property

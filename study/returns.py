@@ -47,10 +47,12 @@ from study.events import (
     QueryAnswered,
     QueryClosed,
     QueryRaised,
+    QueryReason,
     ReturnAccepted,
     ReturnFileProcessed,
     ReturnQuarantined,
     ReturnRefused,
+    ReturnReleased,
     Source,
     Voided,
     is_code,
@@ -86,7 +88,7 @@ from study.logs import (
     list_logs,
     parse_codes,
 )
-from study.pack_layout import ABOUT, ACTIVITY, ANSWER_WORDS, QUERIES, Problem, Reading, ReadSheet
+from study.pack_layout import ABOUT, ACTIVITY, ANSWER_WORDS, QUERIES, Problem, Reading, ReadSheet, parse_text
 from study.protocol import Study
 from study.queries import (
     FILE_RULES,
@@ -94,9 +96,16 @@ from study.queries import (
     NOTHING_FILLED_IN,
     ROW_RULES,
     SHEET_RULES,
+    WHOLE_ROW_RULES,
+    AskedQuery,
+    Settled,
     Severity,
+    compute_fingerprint,
     derive_query_ids,
+    make_comparison,
+    settle_fault,
 )
+from study.return_checks import Beside, Finding, find_earlier, find_return_faults, find_settled
 from study.state import Events
 from study.validation import REASON_CODES, REASON_NAMES, check_records
 
@@ -175,32 +184,24 @@ class StandingRecord(NamedTuple):
     incident_id: str = ""
 
 
-class OpenQuery(NamedTuple):
-    """A query that waits for the site. `return_id`, `sheet`, `row` (0: no row): what it was asked about."""
-
-    query_id: str
-    return_id: str
-    sheet: str
-    row: int
-
-
 @dataclass(frozen=True)
 class Standing:
     """What the study holds of one site already, as a return meets it.
 
     people: by participant_id. log: by the event's key. records: current versions, those held among them. holding: the
-    question of each incident that may hold more: its answers are not decided on. queries: open ones. episodes: how
-    often each was asked so far. corrections: the highest one received of each sending, by return_id, quarantined files
-    left out. homes: site_id of every participant of the study. query_ids: whether it is open, of every query that the
-    site ever had. figures: the newest count by figure, month and whom it was reported to. answers: the newest one by
-    query. blocks: the identifiers issued to the site, first number to how many.
+    question of each incident that may hold more: its answers are not decided on. asked: the queries that the site had,
+    oldest first, by what they ask. episodes: the last of each. corrections: the highest one received of each sending,
+    by return_id, quarantined files left out. homes: site_id of every participant of the study. query_ids: whether it is
+    open, of every query that the site ever had. figures: the newest count by figure, month and whom it was reported to.
+    answers: the newest one by query. blocks: the identifiers issued to the site, first number to how many. sent_forms:
+    of what went out, by participant_id, respondent and wave.
     """
 
     people: Mapping[str, Person] = field(default_factory=dict)
     log: Mapping[str, LogEntry] = field(default_factory=dict)
     records: Mapping[RecordKey, StandingRecord] = field(default_factory=dict)
     holding: Mapping[str, Question] = field(default_factory=dict)
-    queries: Mapping[QueryKey, OpenQuery] = field(default_factory=dict)
+    asked: Mapping[QueryKey, tuple[AskedQuery, ...]] = field(default_factory=dict)
     episodes: Mapping[QueryKey, int] = field(default_factory=dict)
     corrections: Mapping[str, int] = field(default_factory=dict)
     homes: Mapping[str, str] = field(default_factory=dict)
@@ -208,6 +209,12 @@ class Standing:
     figures: Mapping[tuple[str, ...], Told] = field(default_factory=dict)
     answers: Mapping[tuple[str, ...], Told] = field(default_factory=dict)
     blocks: Mapping[int, int] = field(default_factory=dict)
+    sent_forms: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+
+    @property
+    def open_queries(self) -> dict[QueryKey, AskedQuery]:
+        """The newest open one of each."""
+        return {key: query for key, several in self.asked.items() for query in several if not query.reason}
 
 
 def find_allowed_files(events: Events, site_id: str) -> frozenset[str]:
@@ -268,17 +275,20 @@ def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> S
     opened = rows(IncidentOpened, "incident_id", "activity", "body_id")
     holding = {incident_id: Question(*question) for incident_id, *question in opened if incident_id not in decided}
 
-    queries: dict[QueryKey, OpenQuery] = {}
+    asked: dict[QueryKey, tuple[AskedQuery, ...]] = {}
     episodes: dict[QueryKey, int] = {}
     query_ids: dict[str, bool] = {}
-    closed = {query_id for (query_id,) in rows(QueryClosed, "query_id")}
-    columns = ("subject", "rule", "item", "episode", "query_id", "return_id", "sheet", "source_row")
-    for subject, rule, item, episode, query_id, return_id, sheet, row in rows(QueryRaised, *columns):
-        asked = (subject, rule, item)
-        query_ids[query_id] = query_id not in closed
-        episodes[asked] = max(episode, episodes.get(asked, 0))
-        if query_id not in closed:
-            queries[asked] = OpenQuery(query_id, return_id, sheet, row)
+    reasons = dict(rows(QueryClosed, "query_id", "reason"))
+    standing_rows: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    for query_id, row_hash in chain(*(rows(step, "query_id", "hash") for step in (QueryClosed, QueryAnswered))):
+        standing_rows[query_id] += (row_hash,)
+    columns = ("query_id", "return_id", "sheet", "source_row", "column_name", "fingerprint", "source_sha256")
+    for subject, rule, item, episode, *place in rows(QueryRaised, "subject", "rule", "item", "episode", *columns):
+        question, query = (subject, rule, item), AskedQuery(*place)
+        query = query._replace(reason=reasons.get(query.query_id, ""), standing=standing_rows.get(query.query_id, ()))
+        query_ids[query.query_id] = not query.reason
+        episodes[question] = max(episode, episodes.get(question, 0))
+        asked[question] = (*asked.get(question, ()), query)
     figures: dict[tuple[str, ...], Told] = {}
     columns = ("figure", "month", "reported_to", "version", "count", "source_sha256")
     for *place, version, count, sha256 in rows(ActivityReported, *columns):
@@ -291,9 +301,12 @@ def derive_standing(events: Events, site_id: str, homes: Mapping[str, str]) -> S
         told_now = Told(version, answer, sendings.get(sha256, nowhere)[2])
         answered[query_id,] = max(answered.get((query_id,), told_now), told_now, key=lambda entry: entry.version)
     blocks = dict(rows(IdentifiersIssued, "first", "n"))
+    sent = rows(ReturnReleased, "participant_id", "respondent", "wave", "form")
+    sent_forms = {(name, respondent, wave): form for name, respondent, wave, form in sent}
     return Standing(
-        people, log, records, holding, queries, episodes, corrections, homes, query_ids, figures, answered, blocks
-    )
+        people, log, records, holding, asked, episodes, corrections, homes, query_ids, figures, answered, blocks,
+        sent_forms,
+    )  # fmt: skip
 
 
 def find_processed_file(events: Events, site_id: str, sha256: str) -> dict[str, Any] | None:
@@ -365,7 +378,9 @@ class Decision:
     subjects of queries about which the file says nothing wrong. `rows_read`: the rows of each sheet that the file has.
     `is_overtaken`: a higher correction of the sending was received before. `breaches`: what was done on days on which
     the gate says no; `assess_by`: the day by which an incident of today must be assessed. `pack_id`: of the pack that
-    the file says it is.
+    the file says it is. `values`: what stands where each fault is, as text; never recorded nor told. `settled`: what
+    follows where a fault meets what was asked before, as `settle_queries` gives it. `export_lines`: as in `Reading`.
+    `mended_elsewhere`: questions about other records that these answer.
     """
 
     facts: FileFacts
@@ -383,6 +398,10 @@ class Decision:
     assess_by: date | None = None
     pack_id: str = ""
     places: tuple[Place, ...] = ()
+    export_lines: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    values: tuple[str, ...] = field(default=(), repr=False)
+    settled: Mapping[QueryKey, Settled] = field(default_factory=dict)
+    mended_elsewhere: frozenset[QueryKey] = frozenset()
 
     def count(self, *outcomes: str) -> int:
         """How many records came out so."""
@@ -432,6 +451,17 @@ class Decision:
     def find_query_key(self, fault: Fault) -> QueryKey:
         return (self.find_subject(fault), fault.rule, fault.item)
 
+    def find_settled(self, key: QueryKey, standing: Standing) -> Settled:
+        """What follows for one question; of a file whose values nobody looked at, by what is open alone."""
+        if key in self.settled:
+            return self.settled[key]
+        return settle_fault(standing.asked.get(key, ()), lambda _: None, is_overtaken=self.is_overtaken)
+
+    def is_silent(self, fault: Fault) -> bool:
+        """Whether a person has settled it, so that nobody is told again. What stops a row is always told."""
+        settled = self.settled.get(self.find_query_key(fault))
+        return settled is not None and settled.step == "silent" and fault.severity == "soft"
+
 
 def decide_return(
     reading: Reading,
@@ -463,8 +493,13 @@ def decide_return(
         log_events += told_events
         n_log_repeated += n_repeated
     records = list(_read_records(case, people))
-    _settle_records(case, records, answers, people)
+    old = _group_answers(standing, answers)
+    beside = Beside(standing.records, old, people, standing.sent_forms, sending.posted_on, today)
+    for finding in find_return_faults(study, instruments, records, reading.sheets, beside):
+        case.findings.add_found(finding, records)
+    _settle_records(case, records, old, people)
     _find_left_out(case, records)
+    came = [record for record in records if record.outcome != "refused"]
     return Decision(
         facts,
         sending,
@@ -481,8 +516,11 @@ def decide_return(
         rows_read={code: frozenset(map(int, sheet.frame["row"])) for code, sheet in reading.sheets.items()},
         is_overtaken=case.is_overtaken,
         breaches=case.derive_breaches(),
+        mended_elsewhere=frozenset(find_settled(standing.open_queries, study, came)),
         assess_by=compute_assess_by(study, COLLECTED, today),
         pack_id=_find_pack_id(reading, facts.site_id),
+        values=_find_values(reading, case.findings.faults),
+        export_lines=reading.export_lines,
     )
 
 
@@ -609,6 +647,25 @@ class _Findings:
         if fault.severity == "hard":
             self._stopped_rows.setdefault((fault.sheet, fault.row), len(self.faults))
         self.faults.append(replace(fault, cell=cell))
+
+    def add_found(self, found: Finding, records: Sequence[Record]) -> None:
+        """What a record, a row of a log, a column of a sheet or the sheet About says beside what else is known."""
+        if found.row:
+            told = (found.rule, found.severity, found.sheet, found.row, found.column)
+            self._add(Fault(*told, expected=found.expected, participant_id=found.participant_id))
+            return
+        if found.record is None:
+            letter = self._sheets[found.sheet].letters.get(found.column, "") if found.sheet in self._sheets else ""
+            cell = f"{letter}:{letter}" if letter else ""
+            self.faults.append(Fault(found.rule, found.severity, found.sheet, 0, found.column, cell, found.expected))
+            return
+        record = records[found.record]
+        sheet, key = record.key.instrument, record.key._asdict()
+        self._add(
+            Fault(
+                found.rule, found.severity, sheet, record.row, found.column, "", found.expected, **key, item=found.item
+            )
+        )
 
     def add_left_out(self, key: RecordKey) -> None:
         """A record that a correction leaves out has no row, and stops none."""
@@ -761,7 +818,7 @@ def _decide_logs(case: _Case, people: dict[str, Person]) -> tuple[list[Event], i
 
 
 def _ask_softly(case: _Case, sheet: str, entry: Entry, person: Person) -> None:
-    """What is taken as it is told and yet asked about: once, for whoever has answered has settled it."""
+    """What is taken as it is told and yet asked about."""
     payload, rules = entry.payload, []
     rule, blocks = case.study.fieldwork.identifier_rule, case.standing.blocks
     is_new = entry.step.kind is ParticipantScreened and person == Person()
@@ -778,9 +835,7 @@ def _ask_softly(case: _Case, sheet: str, entry: Entry, person: Person) -> None:
         if left_on and min(left_on) < entry.occurred_on:
             rules.append(("consent_after_leaving", "participant_id"))
     for name, column in rules:
-        asked = (f"{entry.participant_id}:{sheet}", name, "")
-        if asked not in case.standing.episodes or asked in case.standing.queries:
-            case.findings.add(name, sheet, entry.row, column, participant_id=entry.participant_id)
+        case.findings.add(name, sheet, entry.row, column, participant_id=entry.participant_id)
 
 
 def _judge_entry(case: _Case, sheet: str, entry: Entry, stands: LogEntry | None, body_id: str) -> None:
@@ -1022,14 +1077,16 @@ def _fold_sign(text: str) -> str:
 def find_named_again(
     reading: Reading, study: Study, instruments: Mapping[str, Instrument], standing: Standing
 ) -> list[RecordKey]:
-    """Standing records that a file names again: to decide on it, their answers are needed."""
+    """Standing records that a file names again, and earlier ones of the same people: to decide on it, their answers are
+    needed."""
     found = set()
     for instrument_id, sheet in reading.sheets.items():
         if instrument_id in instruments:
             waves = _find_waves(study, sheet)
             names = zip(*(sheet.frame[name] for name in RECORD_KEY[:3]), strict=True)
             found |= {RecordKey(name, respondent, waves[text], instrument_id) for name, respondent, text in names}
-    return sorted(found & standing.records.keys())
+    named = found & standing.records.keys()
+    return sorted(named | find_earlier(study, instruments, found, standing.records))
 
 
 def _find_waves(study: Study, sheet: ReadSheet) -> dict[str, str]:
@@ -1094,7 +1151,7 @@ def _check_consent(case: _Case, record: Record, consented_on: date | None) -> No
 
 
 def _settle_records(
-    case: _Case, records: Sequence[Record], answers: pd.DataFrame, people: Mapping[str, Person]
+    case: _Case, records: Sequence[Record], old: Mapping[RecordKey, Record], people: Mapping[str, Person]
 ) -> None:
     """What becomes of each record: sets `outcome`, and of a superseding one `version` and `supersedes_return_id`.
 
@@ -1107,7 +1164,6 @@ def _settle_records(
             record.outcome = "refused"
         else:
             sound[record.key].append(record)
-    old = _group_answers(case.standing, answers)
     for key, tellings in sound.items():
         first, *others = tellings
         stands = case.standing.records.get(key)
@@ -1199,15 +1255,92 @@ def derive_responses(decision: Decision, *, quarantined: bool = False) -> pd.Dat
 # --- What is recorded -------------------------------------------------------------------------------------------------
 
 
+def _find_values(reading: Reading, faults: Sequence[Fault]) -> tuple[str, ...]:
+    """What stands where each fault is, as text: its cell, or all cells of the row where the rule is about the row; ""
+    for a place without a cell. As typed, where it was not understood."""
+    frames = {sheet: reading.sheets[sheet].frame for sheet in {fault.sheet for fault in faults} & reading.sheets.keys()}
+    cells = {sheet: frame.iloc[:, 1:].to_numpy(dtype=object) for sheet, frame in frames.items()}
+    places = {sheet: {row: n for n, row in enumerate(frame["row"].tolist())} for sheet, frame in frames.items()}
+    columns = {sheet: {name: n for n, name in enumerate(frame.columns[1:])} for sheet, frame in frames.items()}
+
+    def find_value(fault: Fault) -> str:
+        place = places.get(fault.sheet, {}).get(fault.row)
+        if place is None:
+            return ""
+        if fault.rule in WHOLE_ROW_RULES:
+            return "\x1f".join(map(parse_text, cells[fault.sheet][place]))
+        odd = reading.sheets[fault.sheet].odd_cells.get((fault.column, fault.row))
+        if odd is not None:
+            return odd
+        column = columns[fault.sheet].get(fault.column)
+        return "" if column is None else parse_text(cells[fault.sheet][place, column])
+
+    return tuple(map(find_value, faults))
+
+
+def find_files_asked_about(decision: Decision, standing: Standing) -> set[str]:
+    """The files (SHA-256) without which nobody can tell whether a value was asked about: this one, and those of queries
+    that the site had about the same. None where nothing was read."""
+    if not decision.values or not decision.faults:
+        return set()
+    places = _find_asked_at_places(standing)
+    before = chain.from_iterable(_find_asked(decision, fault, standing, places) for fault in decision.faults)
+    return {query.sha256 for query in before if query.fingerprint} | {decision.facts.sha256}
+
+
+def settle_queries(decision: Decision, standing: Standing, seals: Mapping[str, bytes]) -> Decision:
+    """The decision with what follows from each fault for what was asked before. `seals`: by the SHA-256 of the files
+    that `find_files_asked_about` names, as `queries.derive_seal` gives them; one that is gone is left out."""
+    told: dict[QueryKey, list[tuple[str, Fault]]] = defaultdict(list)
+    for fault, value in zip(decision.faults, decision.values, strict=False):
+        told[decision.find_query_key(fault)].append((value, fault))
+    own, places = seals.get(decision.facts.sha256), _find_asked_at_places(standing) if told else {}
+    settled = {}
+    for key, several in told.items():
+        values = sorted(value for value, _ in several)
+        is_same = make_comparison(seals, values)
+        before = _find_asked(decision, several[0][1], standing, places)
+        if key not in standing.asked:
+            before = tuple(query for query in before if values != [""] and is_same(query))
+        step = settle_fault(before, is_same, is_overtaken=decision.is_overtaken)
+        settled[key] = step._replace(fingerprint=compute_fingerprint(own, values) if own else "")
+    return replace(decision, settled=settled)
+
+
+_Places = Mapping[tuple[str, str, str], tuple[AskedQuery, ...]]
+
+
+def _find_asked_at_places(standing: Standing) -> _Places:
+    """Queries about places that no person is known of, by rule, sheet and column: a log that is sent whole each time
+    tells the same cell in another sending, or further down."""
+    found: dict[tuple[str, str, str], tuple[AskedQuery, ...]] = {}
+    for (subject, rule, _), several in standing.asked.items():
+        for query in several:
+            if query.row and query.column and subject.startswith(f"{query.return_id}:"):
+                place = (rule, query.sheet, query.column)
+                found[place] = (*found.get(place, ()), query)
+    return found
+
+
+def _find_asked(decision: Decision, fault: Fault, standing: Standing, places: _Places) -> tuple[AskedQuery, ...]:
+    """What the site was asked about this fault; where nothing is known of it, what it was asked in other sendings about
+    such a cell."""
+    asked = standing.asked.get(decision.find_query_key(fault), ())
+    if asked or fault.participant_id or not fault.row:
+        return asked
+    return places.get((fault.rule, fault.sheet, fault.column), ())
+
+
 def number_queries(decision: Decision, standing: Standing, n_queries_already: int) -> list[str]:
-    """The query of each fault. One that is open already keeps its number; new ones follow on those the site has had.
+    """The query of each fault. One that was asked already keeps its number; new ones follow on those the site has had.
 
     Call it under the write lock, with the number of queries that the site has had so far.
     """
     asked = [decision.find_query_key(fault) for fault in decision.faults]
-    new = [key for key in dict.fromkeys(asked) if key not in standing.queries]
+    known = {key: decision.find_settled(key, standing).query for key in asked}
+    new = [key for key, query in known.items() if query is None]
     ids = dict(zip(new, derive_query_ids(decision.facts.site_id, n_queries_already, len(new)), strict=True))
-    return [ids[key] if key in ids else standing.queries[key].query_id for key in asked]
+    return [ids[key] if (query := known[key]) is None else query.query_id for key in asked]
 
 
 def number_incidents(decision: Decision, n_incidents_already: int) -> list[str]:
@@ -1234,7 +1367,7 @@ def derive_return_events(
 
     `query_ids`: one for each fault, as `number_queries` gives them; `incident_ids`: one for each breach, as
     `number_incidents` does. `responses_sha256`, `quarantined_sha256`: of the files that hold what `derive_responses`
-    gives. A fault whose query is open already is not asked again.
+    gives. A fault is asked about once for each value: see `queries.settle_fault`.
     """
     facts, sending = decision.facts, decision.sending
     return_id = sending.return_id if sending else ""
@@ -1278,7 +1411,11 @@ def derive_return_events(
             severity=fault.severity, subject=key[0], episode=standing.episodes.get(key, 0) + 1,
             respondent=fault.respondent, wave=fault.wave, instrument=fault.instrument, item=fault.item,
             sheet=fault.sheet, column_name=fault.column, row=fault.row, return_id=return_id,
+            fingerprint=decision.find_settled(key, standing).fingerprint,
         )  # fmt: skip
+
+    def close(query_id: str, reason: QueryReason) -> Event:
+        return QueryClosed(**common, occurred_on=today, source=of_file, query_id=query_id, reason=reason)
 
     def refuse(record: Record) -> Event:
         place = decision.stopped_by[record.key.instrument, record.row]
@@ -1289,11 +1426,16 @@ def derive_return_events(
 
     told = list(zip(decision.breaches, incident_ids, strict=True))
     incidents = {(breach.question, breach.incident_id): incident_id for breach, incident_id in told}
-    open_already = {query.query_id for query in standing.queries.values()}
     new: dict[str, Fault] = {}
+    reopened: dict[str, tuple[str, ...]] = {}
+    changed: dict[str, None] = {}
     for fault, query_id in zip(decision.faults, query_ids, strict=True):
-        if query_id not in open_already:
+        settled = decision.find_settled(decision.find_query_key(fault), standing)
+        changed |= {query.query_id: None for query in settled.changed}
+        if settled.step == "ask":
             new.setdefault(query_id, fault)
+        elif settled.step == "reopen" and settled.query:
+            reopened[query_id] = settled.query.standing
     mended = find_mended_queries(decision, standing)
     processed = ReturnFileProcessed(
         **common, occurred_on=today, source=of_file, sha256=facts.sha256, return_id=return_id,
@@ -1308,9 +1450,14 @@ def derive_return_events(
         *(accept(record) for record in decision.records if record.is_taken),
         *(open_incident(breach, incident_id) for breach, incident_id in told if not breach.incident_id),
         *chain.from_iterable(hold(record, record.question) for record in decision.records if record.question),
+        *(close(query_id, "changed") for query_id in changed),
+        *(
+            Voided(**common, occurred_on=today, source=of_file, voids=row, reason="reopened")
+            for row in chain.from_iterable(reopened.values())
+        ),
         *(ask(fault, query_id) for query_id, fault in new.items()),
         *(refuse(record) for record in decision.records if record.outcome == "refused"),
-        *(QueryClosed(**common, occurred_on=today, source=of_file, query_id=old, reason="mended") for old in mended),
+        *(close(query_id, "mended") for query_id in mended),
         processed,
     ]
 
@@ -1328,8 +1475,11 @@ def find_mended_queries(decision: Decision, standing: Standing) -> list[str]:
     if sending is None or decision.quarantine_rule:
         return []
     asked = {decision.find_query_key(fault) for fault in decision.faults}
+    told_again = {settled.query.query_id for settled in decision.settled.values() if settled.query}
 
-    def is_mended(key: QueryKey, query: OpenQuery) -> bool:
+    def is_mended(key: QueryKey, query: AskedQuery) -> bool:
+        if key in decision.mended_elsewhere:
+            return True
         if key[0] in decision.told_soundly or (decision.pack_id and key[0].startswith(f"pack:{decision.pack_id}:")):
             return True
         is_own = query.return_id == sending.return_id and not decision.is_overtaken
@@ -1338,7 +1488,9 @@ def find_mended_queries(decision: Decision, standing: Standing) -> list[str]:
         rows = decision.rows_read.get(query.sheet)
         return is_own and rows is not None and (not query.row or query.row in rows)
 
-    return [query.query_id for key, query in standing.queries.items() if key not in asked and is_mended(key, query)]
+    queries = standing.open_queries.items()
+    mended = (query.query_id for key, query in queries if key not in asked and is_mended(key, query))
+    return [query_id for query_id in mended if query_id not in told_again]
 
 
 def _is_sheet_of_study(sheet: str) -> bool:

@@ -27,6 +27,7 @@ from study.events import (
     Event,
     ParticipantAllocated,
     ParticipantScreened,
+    QueryAnswered,
     QueryClosed,
     QueryRaised,
     ReturnAccepted,
@@ -35,6 +36,7 @@ from study.events import (
     find_kind,
     upcast_payload,
 )
+from study.queries import CLOSED, WITH_SITE, WITH_STUDY
 
 if TYPE_CHECKING:
     from study.protocol import Study
@@ -507,7 +509,9 @@ def derive_current_returns(events: Events, columns: Sequence[str]) -> pd.DataFra
 
 def derive_queries(events: Events) -> pd.DataFrame:
     """Every standing QueryRaised with the columns of `Events.frame`, raised_on, closed_on (NaT while open),
-    close_reason ("" while open) and status ("open" or "closed")."""
+    close_reason ("" while open), status ("open" or "closed": what the study makes of it); answer and answered_on, the
+    site's newest ("" and NaT where it gave none); stage, one of `queries.STAGES`; n_reopened, how often it was put to
+    the site again, and asked_on, when it was put last."""
     raised, closed = events.table(QueryRaised), events.table(QueryClosed)
     place = pc.index_in(raised["query_id"], closed["query_id"])
     queries = derive_frame(raised)
@@ -515,7 +519,34 @@ def derive_queries(events: Events) -> pd.DataFrame:
     queries["closed_on"] = pc.take(closed["occurred_on"], place).to_pandas()
     queries["close_reason"] = pc.fill_null(pc.take(closed["reason"], place), "").to_pandas()
     queries["status"] = pc.if_else(pc.is_valid(place), "closed", "open").to_pandas()
+    answered = events.table(QueryAnswered)
+    newest = answered.filter(pa.array(_find_last(answered, ["query_id"], ["answer_number"])))
+    place = pc.index_in(raised["query_id"], newest["query_id"])
+    queries["answered_on"] = pc.take(newest["occurred_on"], place).to_pandas()
+    queries["answer"] = pc.fill_null(pc.take(newest["answer"], place), "").to_pandas()
+    with_site_or_study = queries["answer"].eq("").map({True: WITH_SITE, False: WITH_STUDY})
+    queries["stage"] = with_site_or_study.where(queries["status"] == "open", CLOSED).astype("str")
+    queries["n_reopened"], queries["asked_on"] = 0, queries["raised_on"]
+    again = _find_reopened(events)
+    if len(again):
+        queries["n_reopened"] = queries["query_id"].map(again["n"]).fillna(0).astype("int64")
+        queries["asked_on"] = queries["query_id"].map(again["on"]).fillna(queries["raised_on"])
     return queries
+
+
+def _find_reopened(events: Events) -> pd.DataFrame:
+    """By query_id, on how many days (n) and when last (on) a step of it was voided to put it to its site again."""
+    voids = events.table(Voided)
+    voids = voids.filter(pc.equal(voids["reason"], "reopened"))
+    if not len(voids):
+        return pd.DataFrame({"n": [], "on": []})
+    steps = [events._find_known(kind).select(["query_id", "hash"]) for kind in (QueryClosed, QueryAnswered)]
+    told = pa.concat_tables(steps)
+    place = pc.index_in(voids["voids"], told["hash"])
+    found = pd.DataFrame({"on": voids["occurred_on"].to_pandas()})
+    found["query_id"] = pc.take(told["query_id"], place).to_pandas()
+    by_query = found.drop_duplicates().groupby("query_id")["on"]
+    return pd.DataFrame({"n": by_query.size(), "on": by_query.max()})
 
 
 def derive_files(events: Events) -> pd.DataFrame:

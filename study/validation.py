@@ -10,6 +10,8 @@ or a faulty cell breaks none.
 Text that is exactly a plain number ("3", "-9", "7.33") is taken as that number; nothing else is guessed.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Sequence
@@ -51,29 +53,58 @@ _BLANK, _FAULTY = 126, 127  # while checking only: the reason is still to be fou
 ) = range(len(RULES))  # fmt: skip
 _ALONE = "this choice and no other, or the others without it"
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
-_CELLS_AT_ONCE = 262_144  # 2 MB of numbers: a block that stays in the processor's cache
+_CELLS_AT_ONCE = 262_144  # read together: 2 MB of numbers
+_CELLS_IN_CACHE = 32_768  # looked at together: what they take stays in the processor's cache
 
 
 @dataclass(frozen=True)
 class CheckedRecords:
     """What a return's cells say, one row per record and one column per item that the return had.
 
-    ``responses``: numbers, NaN where there is no answer. ``reasons``: int8, records x items, 0 where answered, else a
-    value of ``REASON_CODES``. ``faults``: columns record, item, rule, severity, expected, code_shown, in the order of
-    records and items. A cell with a hard fault has no response, and counts as illegible; only answers that do not go
-    with another (a question that was not asked, choices, rules between items) are kept beside their fault.
+    ``reasons``: int8, records x items, 0 where answered, else a value of ``REASON_CODES``. ``faults``: columns record,
+    item, rule, severity, expected, code_shown, in the order of records and items. A cell with a hard fault has no
+    response, and counts as illegible; only answers that do not go with another (a question that was not asked, choices,
+    rules between items) are kept beside their fault. ``items``, ``index``: the names of columns and rows; ``cells``: a
+    column of numbers for each item.
     """
 
-    responses: pd.DataFrame
     reasons: Codes
     faults: pd.DataFrame
+    items: tuple[str, ...]
+    index: pd.Index[Any]
+    cells: tuple[Floats | pd.Series[Any], ...]
+
+    @cached_property
+    def responses(self) -> pd.DataFrame:
+        """Numbers, NaN where there is no answer. Made when first asked for: who only wants the faults of a large frame
+        pays for no second one."""
+        values = np.empty((len(self.items), len(self.index)))
+        for own, cells, reasons in zip(values, self.cells, self.reasons.T, strict=True):
+            own[:] = cells
+            own[reasons != 0] = np.nan
+        return pd.DataFrame(values.T, index=self.index, columns=list(self.items), copy=False)
 
     @cached_property
     def missing_reasons(self) -> pd.DataFrame:
         """``reasons`` in words: the missing reason of each cell, "" where answered."""
-        return pd.DataFrame(
-            REASON_NAMES[self.reasons], index=self.responses.index, columns=self.responses.columns, dtype=object
-        )
+        return pd.DataFrame(REASON_NAMES[self.reasons], index=self.index, columns=list(self.items), dtype=object)
+
+
+class _Answers:
+    """The cells of each item as numbers (those given, where a column holds nothing else), and what of it is answered:
+    ``reasons``, items x records."""
+
+    def __init__(self, n_items: int, n: int) -> None:
+        self.cells: list[Floats | pd.Series[Any]] = [np.empty(0)] * n_items
+        self.reasons: Codes = np.zeros((n_items, n), dtype=np.int8)
+        self._answers: dict[int, Floats] = {}
+
+    def find(self, number: int) -> Floats:
+        """The answers to an item, NaN where there is none."""
+        if number not in self._answers:
+            is_answered = self.reasons[number] == 0
+            self._answers[number] = np.where(is_answered, np.asarray(self.cells[number]), np.nan)
+        return self._answers[number]
 
 
 @dataclass(frozen=True)
@@ -203,29 +234,36 @@ class _Found:
             )
         )
 
-    def to_frame(self, index: "pd.Index[Any]", plan: _Plan, names: Sequence[str]) -> pd.DataFrame:
+    def to_frame(self, index: pd.Index[Any], plan: _Plan, names: Sequence[str]) -> pd.DataFrame:
         if not self.parts:
             return _NO_FAULTS.copy()
         items, records, rules, is_soft, shown = (np.concatenate(part) for part in zip(*self.parts, strict=True))
         order = np.lexsort((rules, items, records))
         items, rules, shown = items[order], rules[order], shown[order]
-        expected = np.where(rules == _NOT_ASKED_RULE, plan.expected_if_asked[items], plan.expected[items])
-        expected[rules == _NOT_ALONE] = _ALONE
+        # What is expected: of each item, of each item that was not asked, of choices, and of each rule between items.
+        n = len(plan.expected)
+        expected = np.where(rules == _NOT_ASKED_RULE, items + n, items)
+        expected[rules == _NOT_ALONE] = 2 * n
         disagree = rules == _DISAGREE
         if disagree.any():
-            expected[disagree] = plan.says[shown[disagree].astype(np.intp)]
+            expected[disagree] = 2 * n + 1 + shown[disagree].astype(np.intp)
             shown[disagree] = math.nan
         codes, inverse = np.unique(shown, return_inverse=True)
         return pd.DataFrame(
             {
                 "record": index.to_numpy()[records[order]],
-                "item": np.array(names, dtype=object)[items],
-                "rule": np.array(RULES, dtype=object)[rules],
-                "severity": np.array([HARD, SOFT], dtype=object)[is_soft[order].astype(np.intp)],
-                "expected": expected,
-                "code_shown": np.array([_code_in_words(code) for code in codes.tolist()], dtype=object)[inverse],
+                "item": _take(names, items),
+                "rule": _take(RULES, rules),
+                "severity": _take((HARD, SOFT), is_soft[order]),
+                "expected": _take((*plan.expected, *plan.expected_if_asked, _ALONE, *plan.says), expected),
+                "code_shown": _take([_code_in_words(code) for code in codes.tolist()], inverse),
             }
         )
+
+
+def _take(words: Sequence[str], places: npt.NDArray[Any]) -> pd.api.extensions.ExtensionArray:
+    """A column of words, looked up: far quicker than one made of as many texts."""
+    return pd.array(list(words), dtype="str").take(places.astype(np.intp))
 
 
 _NO_FAULTS = pd.DataFrame(
@@ -256,45 +294,52 @@ def check_records(instrument: Instrument, records: pd.DataFrame) -> CheckedRecor
     columns = records.columns.get_indexer(pd.Index(names, dtype=object))
     present = np.flatnonzero(columns >= 0)
     n = len(records)
-    values = np.empty((len(names), n))  # rows of items without a column are never read
-    reasons = np.empty((len(names), n), dtype=np.int8)
+    answers = _Answers(len(names), n)
+    reasons = answers.reasons
     found = _Found()
     per_block = max(1, _CELLS_AT_ONCE // max(n, 1))
     for start in range(0, len(present), per_block):
         block = present[start : start + per_block]
-        _check_block(plan, records, block, columns[block], values, reasons, found)
+        _check_block(plan, records, block, columns[block], answers, found)
     for number, column, excluded in plan.asked_of:
         if columns[number] >= 0 and column in records.columns:
             not_asked = records[column].isin(excluded).to_numpy()
-            _check_asked_of(number, not_asked, values, reasons, found)
+            _check_asked_of(number, not_asked, reasons, found)
     for routing in plan.routing:
-        _check_routing(routing, columns >= 0, values, reasons, found)
-    _check_between(plan, columns >= 0, values, found)
+        _check_routing(routing, columns >= 0, answers, found)
+    _check_between(plan, columns >= 0, answers, found)
     reasons[reasons == _BLANK] = _NOT_ANSWERED
     reasons[reasons == _FAULTY] = _ILLEGIBLE
-    if len(present) < len(names):
-        values, reasons = values[present], reasons[present]
-        names = tuple(names[number] for number in present)
     return CheckedRecords(
-        responses=pd.DataFrame(values.T, index=records.index, columns=list(names), copy=False),
-        reasons=reasons.T,
-        faults=found.to_frame(records.index, plan, instrument.item_ids),
+        reasons=(reasons if len(present) == len(names) else reasons[present]).T,
+        faults=found.to_frame(records.index, plan, names),
+        items=tuple(names[number] for number in present),
+        index=records.index,
+        cells=tuple(answers.cells[number] for number in present),
     )
 
 
 def _check_block(
-    plan: _Plan,
-    records: pd.DataFrame,
-    block: Positions,
-    columns: Positions,
-    values: Floats,
-    reasons: Codes,
-    found: _Found,
+    plan: _Plan, records: pd.DataFrame, block: Positions, columns: Positions, answers: _Answers, found: _Found
 ) -> None:
     """Read the cells of some items, and find what is no answer: blanks, missing codes, faults."""
     cells, odd = _read_cells(records, columns)
-    lowest, highest = plan.lowest[block, None], plan.highest[block, None]
-    is_answer = (cells >= lowest) & (cells <= highest)
+    for number, own in zip(block, cells, strict=True):
+        answers.cells[number] = own
+    values = np.asarray(cells) if len(cells) > 1 else np.asarray(cells[0])[None, :]
+    per_part = max(1, _CELLS_IN_CACHE // len(block))
+    for start in range(0, values.shape[1], per_part):
+        _check_part(plan, block, values[:, start : start + per_part], start, answers.reasons, found)
+    if odd:
+        odd_rows, odd_positions, rules = (np.array(part, dtype=np.intp) for part in zip(*odd, strict=True))
+        answers.reasons[block[odd_rows], odd_positions] = _FAULTY
+        found.add(block[odd_rows], odd_positions, rules)
+
+
+def _check_part(plan: _Plan, block: Positions, cells: Floats, start: int, reasons: Codes, found: _Found) -> None:
+    """Some records of a block, from the one at ``start`` on."""
+    is_answer = cells >= plan.lowest[block, None]
+    is_answer &= cells <= plan.highest[block, None]
     is_whole = plan.is_whole[block]
     if is_whole.all():
         is_answer &= np.rint(cells) == cells
@@ -303,36 +348,30 @@ def _check_block(
     for number, levels in plan.gaps:
         for row in np.flatnonzero(block == number):
             is_answer[row] = np.isin(cells[row], levels)
-    block_reasons = np.zeros(cells.shape, dtype=np.int8)
-    rows, positions = np.nonzero(~is_answer)
-    if len(rows):
-        shown = cells[rows, positions]
-        meaning = np.full(len(rows), _BLANK, dtype=np.int8)
-        numbers = np.flatnonzero(~np.isnan(shown))
-        if len(numbers):
-            codes, items = shown[numbers], block[rows[numbers]]
-            meaning[numbers] = _FAULTY
-            if len(plan.codes):
-                near = np.minimum(np.searchsorted(plan.codes, codes), len(plan.codes) - 1)
-                reason = np.where(plan.codes[near] == codes, plan.code_reasons[items, near], 0)
-                meaning[numbers] = np.where(reason > 0, reason, _FAULTY)
-            wrong = meaning[numbers] == _FAULTY
-            if wrong.any():
-                items = items[wrong]
-                rules = np.where(plan.is_level[items], _LEVEL_UNKNOWN, _OUT_OF_RANGE)
-                found.add(items, positions[numbers[wrong]], rules, shown=codes[wrong])
-            cells[rows, positions] = np.nan
-        block_reasons[rows, positions] = meaning
-    if odd:
-        odd_rows, odd_positions, rules = (np.array(part, dtype=np.intp) for part in zip(*odd, strict=True))
-        block_reasons[odd_rows, odd_positions] = _FAULTY
-        found.add(block[odd_rows], odd_positions, rules)
-    values[block], reasons[block] = cells, block_reasons
+    # Places in one dimension: finding them in two takes several times as long.
+    rows, positions = np.divmod(np.flatnonzero(~is_answer.ravel()), max(cells.shape[1], 1))
+    if not len(rows):
+        return
+    shown = cells[rows, positions]
+    items, positions = block[rows], positions + start
+    meaning = np.full(len(rows), _BLANK, dtype=np.int8)
+    numbers = np.flatnonzero(~np.isnan(shown))
+    if len(numbers):
+        codes, items_there = shown[numbers], items[numbers]
+        meaning[numbers] = _FAULTY
+        if len(plan.codes):
+            near = np.minimum(np.searchsorted(plan.codes, codes), len(plan.codes) - 1)
+            reason = np.where(plan.codes[near] == codes, plan.code_reasons[items_there, near], 0)
+            meaning[numbers] = np.where(reason > 0, reason, _FAULTY)
+        wrong = meaning[numbers] == _FAULTY
+        if wrong.any():
+            faulty = items_there[wrong]
+            rules = np.where(plan.is_level[faulty], _LEVEL_UNKNOWN, _OUT_OF_RANGE)
+            found.add(faulty, positions[numbers[wrong]], rules, shown=codes[wrong])
+    reasons[items, positions] = meaning
 
 
-def _check_asked_of(
-    number: int, not_asked: npt.NDArray[np.bool_], values: Floats, reasons: Codes, found: _Found
-) -> None:
+def _check_asked_of(number: int, not_asked: npt.NDArray[np.bool_], reasons: Codes, found: _Found) -> None:
     """Blanks of an item that these records' respondents or forms do not have, and answers to it all the same."""
     own = reasons[number]
     answered = np.flatnonzero(not_asked & (own == 0))
@@ -340,12 +379,16 @@ def _check_asked_of(
     own[not_asked & (own != 0) & (own != _FAULTY)] = _NOT_ASKED
 
 
-def _check_between(plan: _Plan, is_present: npt.NDArray[np.bool_], values: Floats, found: _Found) -> None:
+def _check_between(plan: _Plan, is_present: npt.NDArray[np.bool_], answers: _Answers, found: _Found) -> None:
     """Choices that stand alone beside others, and answers that the definition's rules forbid together."""
+    n = answers.reasons.shape[1]
     for alone, others in plan.choices:
         alone, others = alone[is_present[alone]], others[is_present[others]]
-        chosen = values[alone] == 1
-        too_many = chosen.sum(axis=0) + (values[others] == 1).sum(axis=0) > 1
+        chosen, others_chosen = (
+            np.array([answers.find(number) == 1 for number in group], dtype=np.bool_).reshape(len(group), n)
+            for group in (alone, others)
+        )
+        too_many = chosen.sum(axis=0) + others_chosen.sum(axis=0) > 1
         rows, positions = np.nonzero(chosen & too_many)
         if len(rows):
             found.add(alone[rows], positions, _NOT_ALONE)
@@ -353,17 +396,17 @@ def _check_between(plan: _Plan, is_present: npt.NDArray[np.bool_], values: Float
         named = np.concatenate([np.append(items, other) if other >= 0 else items for _, items, other in tests])
         if not is_present[named].all():
             continue
-        broken = np.ones(values.shape[1], dtype=np.bool_)
+        broken = np.ones(n, dtype=np.bool_)
         for test, items, other in tests:
             for item in items:
-                broken &= _passes(test, values[item], values[other])
+                broken &= passes_test(test, answers.find(item), answers.find(item if other < 0 else other))
         positions = np.flatnonzero(broken)
         if len(positions):
             last = np.full(len(positions), tests[-1][1][-1], dtype=np.intp)
             found.add(last, positions, _DISAGREE, is_soft=rule.severity == SOFT, shown=float(number))
 
 
-def _passes(test: AnswerTest, answers: Floats, others: Floats) -> npt.NDArray[np.bool_]:
+def passes_test(test: AnswerTest, answers: Floats, others: Floats) -> npt.NDArray[np.bool_]:
     """Whether each answer is as the test tells; never true of a missing one."""
     if test.equals:
         passes: npt.NDArray[np.bool_] = answers == test.equals[0]
@@ -377,15 +420,16 @@ def _passes(test: AnswerTest, answers: Floats, others: Floats) -> npt.NDArray[np
     return answers <= (math.inf if test.at_most is None else test.at_most)
 
 
-def _check_routing(
-    routing: _Routing, is_present: npt.NDArray[np.bool_], values: Floats, reasons: Codes, found: _Found
-) -> None:
+def _check_routing(routing: _Routing, is_present: npt.NDArray[np.bool_], answers: _Answers, found: _Found) -> None:
     """Give blanks of routed items their reason, and find answers to what was not asked."""
     checked = is_present[routing.items] & is_present[routing.gates]
     items, gates = routing.items[checked], routing.gates[checked]
     if not len(items):
         return
-    gate_values, gate_reasons = values[gates], reasons[gates]
+    reasons = answers.reasons
+    gate_reasons = reasons[gates]
+    distinct, places = np.unique(gates, return_inverse=True)
+    gate_values = np.array([answers.find(gate) for gate in distinct])[places]
     is_asked = gate_values == routing.equals[0]
     for value in routing.equals[1:]:
         is_asked |= gate_values == value
@@ -406,22 +450,31 @@ def _check_routing(
     reasons[items] = own_reasons
 
 
-def _read_cells(records: pd.DataFrame, columns: Positions) -> tuple[Floats, list[tuple[int, int, int]]]:
-    """Numbers (items x records, NaN for blanks and oddities), and the oddities as (row, position, rule)."""
+def _read_cells(
+    records: pd.DataFrame, columns: Positions
+) -> tuple[Sequence[Floats | pd.Series[Any]], list[tuple[int, int, int]]]:
+    """The cells of each column as numbers (NaN for blanks and oddities), and the oddities as (row, position, rule).
+
+    A column of floats is taken as it is, without a copy: as a Series, so that pandas knows of it and copies it should
+    the frame be changed.
+    """
     n = len(records)
-    cells = np.empty((len(columns), n))
     odd: list[tuple[int, int, int]] = []
     if n * len(columns) <= _CELLS_AT_ONCE and n <= 1_000:
         # Few records: one object array for all columns costs less than looking at each column.
         flat = records.iloc[:, columns].to_numpy(dtype=object).T.ravel()
         numbers, odd_flat = _read_objects(flat)
-        return numbers.reshape(len(columns), n), [(place // n, place % n, rule) for place, rule in odd_flat]
+        return list(numbers.reshape(len(columns), n)), [(place // n, place % n, rule) for place, rule in odd_flat]
+    cells: list[Floats | pd.Series[Any]] = []
     for row, column in enumerate(columns):
         series = records.iloc[:, column]
-        if is_numeric_dtype(series.dtype) and not is_bool_dtype(series.dtype) and series.dtype.kind != "c":
-            cells[row] = series.to_numpy(dtype=np.float64, na_value=np.nan)
+        if series.dtype == np.float64:
+            cells.append(series)
+        elif is_numeric_dtype(series.dtype) and not is_bool_dtype(series.dtype) and series.dtype.kind != "c":
+            cells.append(series.to_numpy(dtype=np.float64, na_value=np.nan))
         else:
-            cells[row], odd_here = _read_objects(series.to_numpy(dtype=object))
+            numbers, odd_here = _read_objects(series.to_numpy(dtype=object))
+            cells.append(numbers)
             odd += [(row, position, rule) for position, rule in odd_here]
     return cells, odd
 
@@ -457,7 +510,7 @@ def _read_objects(cells: Objects) -> tuple[Floats, list[tuple[int, int]]]:
     return numbers, odd
 
 
-def derive_response_schema(instrument: Instrument) -> "pa.DataFrameSchema":
+def derive_response_schema(instrument: Instrument) -> pa.DataFrameSchema:
     """The schema that checked responses must meet when a release is frozen.
 
     One nullable float column per item (a column may be absent, others may stand beside): levels or range; and for each
@@ -471,7 +524,7 @@ def derive_response_schema(instrument: Instrument) -> "pa.DataFrameSchema":
     return pa.DataFrameSchema(columns, checks=routing, strict=False, name=instrument.id)
 
 
-def _checks(item: Item) -> "list[pa.Check]":
+def _checks(item: Item) -> list[pa.Check]:
     import pandera.pandas as pa
 
     if item.type == "level":
@@ -482,10 +535,10 @@ def _checks(item: Item) -> "list[pa.Check]":
     return checks
 
 
-def _routing_check(item_id: str, condition: Condition) -> "pa.Check":
+def _routing_check(item_id: str, condition: Condition) -> pa.Check:
     import pandera.pandas as pa
 
-    def is_in_order(frame: pd.DataFrame) -> "pd.Series[bool]":
+    def is_in_order(frame: pd.DataFrame) -> pd.Series[bool]:
         if item_id not in frame or condition.item not in frame:
             return pd.Series(True, index=frame.index)
         gate = frame[condition.item]

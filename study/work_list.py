@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from study.calendar import format_day
+from study.calendar import format_day, format_short_day
 from study.chasing import derive_chasers, find_kind
 from study.events import ActivityReported
 from study.held_files import derive_held_files, describe_kinds
@@ -20,10 +20,12 @@ from study.holds import HOLDS
 from study.messages import derive_addresses, derive_messages, derive_replies
 from study.protocol import Study
 from study.releasing import HELD, WAITS, WORDS, find_open_claims, plan_release
+from study.safeguarding import find_open_alerts
 from study.state import Events
 
 _BY = '--by "Your Name"'
 KIND_WORDS = {
+    "safeguarding": "Safeguarding alert",
     "file_held": "File held",
     "uncertain": "Message uncertain",
     "undelivered": "Pack not delivered",
@@ -55,6 +57,7 @@ def derive_work_list(study: Study, events: Events, as_of: date, name: str = "") 
     name = name or study.study_id
     order = {kind: place for place, kind in enumerate(KIND_WORDS)}
     entries = [
+        *_list_alerts(study, events, as_of, name),
         *_list_held_files(name, events, as_of),
         *_list_messages(name, events, as_of),
         *_list_calls(study, events, as_of, name),
@@ -63,6 +66,19 @@ def derive_work_list(study: Study, events: Events, as_of: date, name: str = "") 
         *_list_differing_figures(study, events, as_of),
     ]
     return sorted(entries, key=lambda work: (order[work.kind], work.since or as_of, work.site_id, work.text))
+
+
+def _list_alerts(study: Study, events: Events, as_of: date, name: str) -> Iterator[Work]:
+    rule = study.fieldwork.safeguarding_rule
+    if rule is None:
+        return
+    alerts: list[Any] = list(find_open_alerts(study, events, as_of).itertuples(index=False))
+    for row in alerts:
+        roles = [(rule.clinician, row.told_on), (rule.escalates_to, row.escalated_on)]
+        told = [f"the {_name(role)} ({format_short_day(on.date())})" for role, on in roles if not pd.isna(on)]
+        text = f"Alert {row.alert_id} is not acknowledged. Told: {' and '.join(told) or 'nobody yet'}"
+        command = f"summative safeguarding acknowledge {name} {row.alert_id} telephone --role {rule.clinician} {_BY}"
+        yield Work("safeguarding", row.site_id, text, f"Telephone; then `{command}`.", 1, _to_day(row.raised_on))
 
 
 def _list_held_files(name: str, events: Events, as_of: date) -> Iterator[Work]:

@@ -104,8 +104,8 @@ def _list_steps_taken(events: Events) -> pd.DataFrame:
     chased = chased[(chased["message_id"] == "") | chased["message_id"].isin(went_out)]
     taken = chased[["about", "step", "site_id"]].copy()
     taken["chased_on"] = chased["occurred_on"].astype("datetime64[us]")
-    # Consent given anew answers for the person, on whatever form.
-    is_of_person = chased["about"] == "reconsent"
+    # Consent given anew answers for the person, on whatever form; an answer for a query, however often it was put.
+    is_of_person = chased["about"].isin(["reconsent", "query"])
     parts = chased["chase"].str.rsplit(":", n=1).str[0]
     taken["obligation"] = parts.mask(is_of_person, parts.str.split(":", n=3).str[:3].str.join(":")).astype("str")
     return taken.reset_index(drop=True).rename_axis("place").reset_index()

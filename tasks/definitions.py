@@ -19,11 +19,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from study.calendar import LONDON, add_months
 from study.configuration import ConfigurationPart, assemble_files, list_parts
-from study.flat_exports import SOURCES_FOLDER
+from study.flat_exports import find_source_faults
 from study.instrument_parser import parse_instrument
 from study.instruments import UNIT_COSTS_FILE, DefinitionFaults, Instrument, find_suggestion, is_instrument_file
-from study.pack_layout import ABOUT_TITLE, LISTS_TITLE, derive_return_layout, fold_title
-from study.protocol import FIELDWORK_FILE, PATHWAY_FILE, SITES_FOLDER, STUDY_FILE, Study, parse_study
+from study.pack_layout import ABOUT_TITLE, TITLES_PASSED_OVER, derive_return_layout, fold_title
+from study.protocol import (
+    FIELDWORK_FILE,
+    PATHWAY_FILE,
+    SITES_FOLDER,
+    SOURCES_FOLDER,
+    STUDY_FILE,
+    Study,
+    parse_study,
+)
+from study.return_checks import find_across_faults
+from study.safeguarding import find_safeguarding_faults
 from study.scoring import find_worked_example_faults
 from study.value_sets import VALUE_SETS_FOLDER
 from tasks.settings import PROJECT, read_settings
@@ -229,14 +239,13 @@ def _read_files(folder: Path) -> dict[str, bytes]:
 
 
 def _read_study_files(folder: Path) -> dict[str, bytes]:
-    """The files that a study is parsed from: study.toml, approvals.toml, fieldwork.toml and sites/*.toml."""
-    sites = folder / SITES_FOLDER
-    files = _read_files(folder)
-    of_sites = _read_files(sites) if sites.is_dir() else {}
-    return {
-        **{name: data for name, data in files.items() if name in _OF_STUDY},
-        **{f"{SITES_FOLDER}/{name}": data for name, data in of_sites.items() if name.endswith(".toml")},
-    }
+    """The files that a study is parsed from: study.toml, approvals.toml, fieldwork.toml, sites/*.toml and
+    sources/*.toml."""
+    files = {name: data for name, data in _read_files(folder).items() if name in _OF_STUDY}
+    for name in (SITES_FOLDER, SOURCES_FOLDER):
+        own = _read_files(folder / name) if (folder / name).is_dir() else {}
+        files |= {f"{name}/{file}": data for file, data in own.items() if file.endswith(".toml")}
+    return files
 
 
 def _read_instrument_files(folder: Path) -> dict[str, bytes]:
@@ -320,9 +329,15 @@ def _examine(study_id: str, sites_config: Path, instruments_folder: Path) -> tup
             except DefinitionFaults as error:
                 faults += error.faults
     if study is not None:
-        faults += _find_title_clashes(study, instruments)
+        clashes = _find_title_clashes(study, instruments)
+        faults += clashes
         faults += _find_schedule_faults(study, instruments, place)
         faults += _find_undeclared_assumptions(study, place)
+        faults += find_safeguarding_faults(study, instruments)
+        faults += find_across_faults(study, instruments)
+        has_sources = any(path.startswith(f"{SOURCES_FOLDER}/") for path in files)
+        if has_sources and not clashes and all(id_ in instruments for id_ in study.instruments):
+            faults += find_source_faults(files, study, derive_return_layout(study, instruments))
         notes += _find_notes(study, place)
     return study, Findings(tuple(faults), tuple(notes))
 
@@ -364,7 +379,7 @@ def _find_stray_files(folder: Path) -> tuple[list[str], list[str]]:
 def _find_title_clashes(study: Study, instruments: Mapping[str, Instrument]) -> list[str]:
     """Excel refuses two sheets of one name, whatever the capitals."""
     logs = derive_return_layout(study.model_copy(update={"instruments": ()}), {})
-    every_return = [ABOUT_TITLE, LISTS_TITLE, *(sheet.title for sheet in logs.sheets)]
+    every_return = [ABOUT_TITLE, *TITLES_PASSED_OVER, *(sheet.title for sheet in logs.sheets)]
     owners = {fold_title(title): f'the sheet "{title}" that every return has' for title in every_return}
     faults = []
     for id_, instrument in instruments.items():
@@ -392,6 +407,13 @@ def _find_schedule_faults(study: Study, instruments: Mapping[str, Instrument], p
                         f'{place}: schedule entry {n} has {called} "{word}", but instruments/{entry.instrument} is for '
                         f"{', '.join(allowed)}. Correct one of the two."
                     )
+    for basis in study.power:
+        instrument = instruments.get(basis.instrument)
+        if instrument is not None and basis.scale not in instrument.scale_ids:
+            faults.append(
+                f'{place}: power.{basis.id}.scale is "{basis.scale}", which instruments/{basis.instrument} lacks. '
+                f"Known: {', '.join(instrument.scale_ids)}."
+            )
     return faults
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from tasks.settings import read_settings
 from tasks.workbook_inspection import WorkbookUnreadable, bound_sheet, build_package, inspect_package
 from tasks.workbooks import Book
 
+_SEPARATOR = re.compile(r"sep=([,;\t])(?:\r\n|\r|\n)", re.IGNORECASE)
+_NO_TABLE = "The file is no table: it is empty, or not text. Save or export it as CSV (UTF-8)."
 _WORDING_COLUMNS = ("item", "code", "text")
 _WIDTHS = {"label": 60, "name": 24, "type": 28, "relevant": 36, "constraint": 36}
 
@@ -55,16 +58,40 @@ def read_dictionary(data: bytes, *, is_neutral: bool = False) -> Translated:
 
 
 def read_csv(data: bytes) -> list[list[str]]:
-    """The rows of a CSV file, the header first, with commas, semicolons or tabs. Raises EntryFault."""
+    """The rows of a CSV file, the header first. Raises EntryFault."""
+    return [cells for _, cells in read_csv_lines(data)]
+
+
+def read_csv_lines(data: bytes) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV file with the number of the line (from 1) on which each begins, blank ones left out.
+
+    Cells are parted by commas, semicolons or tabs: by what the header has most of, or by what a first line such as
+    "sep=;" says. The text is UTF-8, UTF-16 with a byte order mark, or Windows-1252. Raises EntryFault.
+    """
     text = decode_text(data)
     if text is None or not text.strip():
-        raise EntryFault("The file is no table: it is empty, or not text. Save or export it as CSV (UTF-8).")
-    header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+        raise EntryFault(_NO_TABLE)
+    text = text.removeprefix("\ufeff")
+    declared = _SEPARATOR.match(text)
+    body = text[declared.end() :] if declared else text
+    header = re.split(r"[\r\n]", body.lstrip(), maxsplit=1)[0]
+    reader = csv.reader(
+        io.StringIO(body, newline=""), delimiter=declared[1] if declared else max(",;\t", key=header.count), strict=True
+    )
+    rows: list[tuple[int, list[str]]] = []
+    first = 1 + bool(declared)
+    start = first
     try:
-        return [cells for cells in reader if any(cell.strip() for cell in cells)]
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append((start, cells))
+            start = first + reader.line_num
     except csv.Error as fault:
-        raise EntryFault(f"line {reader.line_num}: this is no row of a CSV file ({fault}). Mend the quotes.") from None
+        line = first + reader.line_num - 1
+        raise EntryFault(f"line {line}: this is no row of a CSV file ({fault}). Mend the quotes.") from None
+    if not rows:
+        raise EntryFault(_NO_TABLE)
+    return rows
 
 
 def read_xlsform(data: bytes, name: str, *, is_neutral: bool = False) -> Translated:

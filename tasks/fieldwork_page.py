@@ -10,6 +10,7 @@ import pandas as pd
 from study.calendar import format_day
 from study.progress import MEASURE_WORDS, derive_curves, derive_matrix, derive_reached
 from study.protocol import Study
+from study.safeguarding import find_open_alerts
 from study.state import Events
 from study.waves import derive_moves
 from study.work_list import KIND_WORDS, derive_work_list, format_since
@@ -85,6 +86,10 @@ def write_fieldwork_page(
             ("questionnaires out", int(matrix["n_out"].sum())),
             ("of these late", int(matrix["n_late"].sum())),
             ("held", int(matrix["n_held"].sum())),
+            *[
+                ("safeguarding alerts open", len(find_open_alerts(study, events, as_of)))
+                for _ in study.fieldwork.safeguarding
+            ],
         ],
         work=_describe_work(study, events, as_of, name),
         matrix=_describe_matrix(study, matrix),

@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from datetime import date
 
 from study.approval_entries import EntryFault
+from study.exchange import find_identifier_words
 from study.flat_exports import (
-    SOURCES_FOLDER,
+    Export,
     SiteSheets,
     SourceMap,
     compute_correction,
     derive_site_sheets,
     parse_source,
 )
-from study.instruments import find_suggestion
-from tasks.exchange import read_csv
+from study.identifier_scan import KIND_WORDS, find_column_kind
+from study.instruments import DefinitionFaults, find_suggestion
+from study.protocol import SOURCES_FOLDER
+from tasks.exchange import read_csv_lines
+from tasks.identifier_search import make_scanner
+from tasks.spss import read_sav
 from tasks.workbooks import write_return_workbook
 from tasks.workspace import Workspace
 
@@ -56,8 +61,9 @@ def read_export(
     Raises EntryFault or DefinitionFaults where it cannot be taken as a whole.
     """
     correction = compute_correction(source, exported_on)
-    header, *lines = read_csv(data)
-    found = derive_site_sheets(source, header, lines, workspace.study, workspace.layout, workspace.instruments)
+    export = read_sav(data) if source.format == "spss" else _read_table(data)
+    _refuse_telling_words(workspace, source, export, exported_on)
+    found = derive_site_sheets(source, export, workspace.study, workspace.layout, workspace.instruments)
     postings = []
     for site_id, sheets in sorted(found.sheets.items()):
         about = {
@@ -68,8 +74,37 @@ def read_export(
         }
         name = f"{workspace.study.study_id}_{site_id}_{source.sending_number}_{correction}.xlsx"
         n_rows = {code: len(frame) for code, frame in sheets.items()}
-        postings.append(SitePosting(site_id, name, write_return_workbook(workspace.layout, about, sheets), n_rows))
+        workbook = write_return_workbook(workspace.layout, about, sheets, export_lines=found.lines[site_id])
+        postings.append(SitePosting(site_id, name, workbook, n_rows))
     return postings, found
+
+
+def _read_table(data: bytes) -> Export:
+    rows = read_csv_lines(data)
+    (_, header), lines = rows[0], rows[1:]
+    return Export(header, [cells for _, cells in lines], [number for number, _ in lines])
+
+
+def _refuse_telling_words(workspace: Workspace, source: SourceMap, export: Export, on: date) -> None:
+    """Stop where a variable that is taken is labelled as one that tells who a person is, or where its label or those of
+    its values do."""
+    sheets = [(entry, workspace.layout.find_sheet(entry.sheet)) for entry in source.sheets]
+    taken = {source.participant_id, *(name for entry, _ in sheets for name in entry.columns.values())}
+    taken |= {code for _, sheet in sheets if sheet for code in sheet.codes}
+    scanner = make_scanner(workspace.study, on)
+    faults = []
+    for name in export.header:
+        if name not in taken:
+            continue
+        title = export.titles.get(name, "")
+        if find_column_kind(title) not in ("", "perhaps_name"):
+            faults.append(f'the variable "{name}" holds {find_identifier_words(title)} by its label. It is not taken.')
+        kinds = set().union(*scanner.scan([title, *export.labels.get(name, {}).values()]).values())
+        if kinds:
+            words = " and ".join(KIND_WORDS[kind] for kind in sorted(kinds))
+            faults.append(f'the variable "{name}" has {words} in its label or in the labels of its values. Remove it.')
+    if faults:
+        raise DefinitionFaults(faults)
 
 
 def post_export(workspace: Workspace, postings: list[SitePosting]) -> None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import unquote
 
+from study.approval_entries import EntryFault
 from study.identifier_scan import (
     IdentifierKind,
     NameLists,
@@ -39,6 +40,7 @@ from study.identifier_scan import (
 from study.pack_layout import ABOUT, Layout, fold_title
 from study.protocol import Study
 from tasks.settings import PROJECT
+from tasks.spss import SAV_MAGIC, read_sav
 from tasks.workbook_inspection import MAX_PARTS, Package, SheetPart, find_letters
 
 MAX_PLACES = 1_000
@@ -577,6 +579,18 @@ def _search_text(data: bytes, layout: Layout, scanner: Scanner) -> Iterator[Plac
     if data.startswith(b"PK"):
         yield from _search_archive(data, scanner)
         return
+    if data.startswith(SAV_MAGIC):
+        try:
+            export = read_sav(data)
+        except EntryFault:
+            pass  # damaged: what can be read in it is searched
+        else:
+            labels = [label for own in export.labels.values() for label in own.values()]
+            yield from _search_texts([*export.titles.values(), *labels], "", "", "other", scanner)
+            yield from _search_rows([export.header, *export.lines], layout, scanner)
+            titles = [export.titles.get(name, "") for name in export.header]
+            yield from _search_rows([titles, *export.lines], layout, scanner)
+            return
     text = decode_text(data)
     if text is None:
         runs = [run.decode("ascii") for run in _PRINTABLE.findall(data)]
@@ -585,7 +599,11 @@ def _search_text(data: bytes, layout: Layout, scanner: Scanner) -> Iterator[Plac
         for kinds in scanner.scan(runs).values():
             yield from (Place("", "", "other", kind) for kind in sorted(kinds & {"email", "nhs_number"}))
         return
-    rows = _split_rows(text)
+    yield from _search_rows(_split_rows(text), layout, scanner)
+
+
+def _search_rows(rows: Sequence[Sequence[str]], layout: Layout, scanner: Scanner) -> Iterator[Place]:
+    """A table, by cells, and by what its columns are called."""
     columns: dict[int, _Column] = defaultdict(_Column)
     cells: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for row, line in enumerate(rows, start=1):

@@ -45,6 +45,7 @@ def write_instrument_page(instrument: Instrument) -> bytes:
         form_file=FORM_FILE,
         asked_of=asked_of,
         cautions=[_describe_caution(instrument, caution) for caution in instrument.cautions],
+        safeguarding=[trigger.about for trigger in instrument.safeguarding],
         lacks_costs=instrument.has_costs and instrument.unit_costs is None,
         examples=instrument.worked_examples,
     )

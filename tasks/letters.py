@@ -171,9 +171,9 @@ def _list_cells(columns: tuple[str, ...], row: tuple[str, ...]) -> str:
 def find_letter_faults(study: Study, folder: Path = LETTERS_FOLDER) -> list[str]:
     """What is wrong with the letters that a study sends: each is rendered with made-up values; each fault once.
 
-    A study that chases nobody sends none.
+    A study that chases nobody and raises no safeguarding alert sends none.
     """
-    if study.fieldwork.chasing_rule is None:
+    if study.fieldwork.chasing_rule is None and study.fieldwork.safeguarding_rule is None:
         return []
     faults: dict[str, None] = {}
     for template, where in _list_named(study):

@@ -58,6 +58,7 @@ from tasks.workspace import Workspace
 
 Category = Literal["digest", "stop_notice", "escalation", "pack_notice", "alert"]
 
+_WHATEVER_COMES = "alert"  # a safeguarding alert goes out whatever else has become known
 _WAIT_SECONDS = 600.0  # for another run that sends
 _MOMENT_SECONDS = 5.0
 _TROUBLES_IN_A_ROW = 3
@@ -178,7 +179,7 @@ def queue_message(workspace: Workspace, outgoing: Outgoing, decided_at: int, as_
         people = _find_people(outgoing.participant_ids, (step.participant_id for step in outgoing.obligations))
         with workspace.ledger.writing() as writing:
             sites = {outgoing.site_id, *(step.site_id for step in outgoing.obligations)}
-            if _has_news(writing, sites, people, decided_at):
+            if outgoing.category != _WHATEVER_COMES and _has_news(writing, sites, people, decided_at):
                 return False
             standing = writing.find_keys(event.key for event in events)
             if any(not row.is_voided for row in standing.values()):
@@ -240,8 +241,9 @@ def send_waiting(
     """Send every message of today that waits; how many became what: sent, put_off (a server wants it later), refused
     (for good), overtaken (by news), expired (of another day), lost (its wording is gone), uncertain.
 
-    Stop notices go first; who was put off before goes last. Raises SendingRefused unless `as_of` is today or while
-    another run sends, and SendingFailed where the server cannot be worked with; what was not reached goes on waiting.
+    Safeguarding alerts go first, then stop notices; who was put off before goes last. Raises SendingRefused unless
+    `as_of` is today or while another run sends, and SendingFailed where the server cannot be worked with; what was not
+    reached goes on waiting.
     """
     _refuse_unless_today(workspace, as_of)
     transport = transport or find_transport(workspace)
@@ -283,7 +285,8 @@ class _Round:
         messages = derive_messages(events, self.as_of, unsent_only=True)
         states = ["queued", "claimed", "uncertain"]
         waiting = _list_waiting(messages[messages["state"].isin(states)], events)
-        return sorted(waiting, key=lambda one: (one.category != "stop_notice", one.n_attempts, one.queued_seq))
+        first = {_WHATEVER_COMES: 0, "stop_notice": 1}
+        return sorted(waiting, key=lambda one: (first.get(one.category, 2), one.n_attempts, one.queued_seq))
 
     def _send_one(self, message: _Waiting) -> str:
         """What became of it; "" where another run has dealt with it meanwhile."""
@@ -354,7 +357,8 @@ class _Round:
             queued = standing.pop(queued_key)
             if queued.is_voided or queued.seq != message.queued_seq or standing:
                 return ""
-            if _has_news(writing, {message.site_id, *message.step_sites}, people, message.queued_seq):
+            sites = {message.site_id, *message.step_sites}
+            if message.category != _WHATEVER_COMES and _has_news(writing, sites, people, message.queued_seq):
                 writing.append(self._make_voids(message))
                 return "overtaken"
             writing.append([step])

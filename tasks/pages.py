@@ -12,6 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from study.calendar import LONDON, format_day, format_short_day
+from study.codebook import MISSING_REASON_LABELS, describe_summary
 from study.datasets import (
     NOT_ALLOCATED,
     RECORD_KEY,
@@ -24,6 +25,7 @@ from study.datasets import (
 )
 from study.fieldwork import LadderStep
 from study.instruments import MISSING_REASONS, Instrument
+from study.labelled import SPSS_MISSING, STATA_MISSING
 from study.protocol import Study
 from study.state import Head
 from study.yields import Sending
@@ -48,6 +50,7 @@ def _templates() -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": format_number, "counted": format_counted, "listed": format_list}
+    environment.filters["summary"] = describe_summary
     return environment
 
 
@@ -93,6 +96,11 @@ def write_codebook_page(codebook: Mapping[str, Any]) -> bytes:
         title=f"Codebook: {codebook['title']}",
         codebook=codebook,
         instruments=[describe_items(entry) for entry in codebook["instruments"]],
+        summarised=any(table["n_rows"] is not None for table in codebook["tables"]),
+        missing=[
+            {"reason": reason, "label": label, "stata": STATA_MISSING[reason], "spss": SPSS_MISSING[reason]}
+            for reason, label in MISSING_REASON_LABELS.items()
+        ],
     )
 
 
@@ -105,6 +113,7 @@ def describe_items(instrument: Mapping[str, Any]) -> dict[str, Any]:
             "answers": _describe_answers(item),
             "missing": [(code, reason.replace("_", " ")) for code, reason in item["missing_codes"].items()],
             "asked_if": item["asked_if"],
+            "summary": item.get("summary"),
         }
         for item in instrument["items"]
     ]
@@ -196,11 +205,34 @@ def write_release_report(
         sites=_describe_sites(by_site[~is_silent], study),
         sending=sending,
         steps=describe_steps(sending.steps, study),
-        files=[
-            {"name": name, "n_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in sorted(data_files.items())
-        ],
+        files=_describe_files(data_files),
     )
+
+
+_FORMATS = {"Parquet": "data/{}.parquet", "CSV": "data/{}.csv", "Stata": "stata/{}.dta", "SPSS": "spss/{}.sav"}
+
+
+def _describe_files(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The files of each table, one cell a format (None where there is none), and those that are of no table."""
+
+    def describe(name: str) -> dict[str, Any] | None:
+        if name not in files:
+            return None
+        return {
+            "name": name,
+            "n_bytes": len(files[name]),
+            "sha256": hashlib.sha256(files[name]).hexdigest(),
+        }
+
+    names = [name.removeprefix("data/").removesuffix(".csv") for name in files if name.startswith("data/")]
+    tables = [
+        {"name": name, "files": [describe(path.format(name)) for path in _FORMATS.values()]}
+        for name in names
+        if f"data/{name}.csv" in files
+    ]
+    of_tables = {path.format(name) for name in names for path in _FORMATS.values()}
+    others = [describe(name) for name in sorted(files) if name not in of_tables]
+    return {"formats": list(_FORMATS), "tables": tables, "others": others}
 
 
 def _find_wave_label(study: Study, wave_id: str) -> str:

@@ -10,8 +10,10 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
+from study.identifiers import has_sound_check
 from study.incidents import Breach
-from study.pack_layout import ABOUT, Layout
+from study.marked_rows import MarkedSheet, derive_marked_sheets
+from study.pack_layout import ABOUT, Layout, Reading
 from study.queries import GATE_RULES
 from study.returns import MOST_TOLD, Decision, Fault, FileFacts
 from tasks.settings import PROJECT
@@ -45,12 +47,17 @@ def write_receipt(
     query_ids: Sequence[str],
     received_on: date,
     incident_ids: Sequence[str] = (),
+    reading: Reading | None = None,
 ) -> tuple[str, bytes]:
     """The receipt of one file: its name and its bytes. `query_ids`: the query of each fault; `incident_ids`: the
-    incident of each breach."""
+    incident of each breach; `reading`: the file as it was read, None where it was not. What a person has settled is not
+    told again."""
     sending, facts = decision.sending, decision.facts
-    told = sorted(zip(decision.faults, query_ids, strict=True), key=lambda pair: _find_place(workspace.layout, pair[0]))
-    rows = [_derive_row(workspace.layout, fault, query_id) for fault, query_id in told]
+    told = sorted(
+        (pair for pair in zip(decision.faults, query_ids, strict=True) if not decision.is_silent(pair[0])),
+        key=lambda pair: _find_place(workspace.layout, pair[0]),
+    )
+    rows = [_derive_row(workspace.layout, fault, query_id, decision.export_lines) for fault, query_id in told]
     expected = decision.faults[0].expected if decision.quarantine_rule and decision.faults else ""
     reason, what_to_do = find_wording(decision.quarantine_rule, expected) if decision.quarantine_rule else ("", "")
     summary = ReceiptSummary(
@@ -79,7 +86,28 @@ def write_receipt(
     if decision.places:
         summary = replace(summary, notes=tuple(_find_held_notes(workspace, decision)))
     name = sending.return_id if sending else f"unidentified-{received_on}"
-    return f"{name}-receipt-{facts.sha256[:8]}.xlsx", write_receipt_workbook(summary, rows)
+    marked = _mark_rows(workspace, decision, [fault for fault, _ in told], reading)
+    return f"{name}-receipt-{facts.sha256[:8]}.xlsx", write_receipt_workbook(summary, rows, marked)
+
+
+def _mark_rows(
+    workspace: Workspace, decision: Decision, faults: Sequence[Fault], reading: Reading | None
+) -> tuple[MarkedSheet, ...]:
+    """The site's rows with the faulty cells marked. Nothing is repeated of a file that was held or put aside."""
+    if reading is None or decision.quarantine_rule or decision.places or decision.sending is None:
+        return ()
+    records = {record.key.participant_id for record in decision.records}
+    known = {fault.participant_id for fault in decision.faults} | records | set(decision.new_participant_ids)
+    study, site_id = workspace.study, decision.facts.site_id
+
+    def is_own(text: str) -> bool:
+        is_of_study = study.is_participant_id(text) and has_sound_check(study, text)
+        return is_of_study and study.participant_site(text) == site_id
+
+    scopes = {scope.id for scope in study.consent_scopes}
+    return derive_marked_sheets(
+        reading, workspace.layout, site_id, faults, known - {""}, decision.sending.posted_on, scopes, is_own
+    )
 
 
 def _find_held_notes(workspace: Workspace, decision: Decision) -> Iterator[str]:
@@ -99,6 +127,8 @@ def _find_held_notes(workspace: Workspace, decision: Decision) -> Iterator[str]:
 def _find_notes(decision: Decision) -> Iterator[str]:
     n_repeated = decision.n_log_repeated + decision.count("repeated")
     is_all_repeated = n_repeated and len(decision.records) == decision.count("repeated") and not decision.log_events
+    if decision.export_lines and decision.faults:
+        yield "These rows come from an export of another tool. Of an SPSS file, its line is the case."
     if is_all_repeated and not decision.faults:
         yield "There was nothing new in this workbook: we had all of it before."
 
@@ -134,8 +164,12 @@ def _find_place(layout: Layout, fault: Fault) -> tuple[int, int, int, str]:
     return sheet, fault.row, len(letters), letters
 
 
-def _derive_row(layout: Layout, fault: Fault, query_id: str) -> ReceiptRow:
+def _derive_row(
+    layout: Layout, fault: Fault, query_id: str, export_lines: Mapping[str, Mapping[int, int]]
+) -> ReceiptRow:
     wrong, what_to_do = find_wording(fault.rule, fault.expected)
+    if line := export_lines.get(fault.sheet, {}).get(fault.row):
+        what_to_do = f"{what_to_do} In the export it is line {line:,}."
     return ReceiptRow(
         sheet=layout.find_title(fault.sheet),
         cell=fault.cell,
@@ -147,6 +181,7 @@ def _derive_row(layout: Layout, fault: Fault, query_id: str) -> ReceiptRow:
         what_to_do=what_to_do,
         query_id=query_id,
         severity=fault.severity,
+        marked_at=(fault.sheet, fault.row, fault.column),
     )
 
 

@@ -8,17 +8,20 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from study.analysis_tables import derive_asked_returns, derive_further_tables
+from study.attrition import derive_attrition_rows
 from study.calendar import london_day
 from study.codebook import derive_study_codebook
 from study.configuration import find_in_force
@@ -44,7 +47,16 @@ from study.events import (
 )
 from study.incidents import count_quarantined
 from study.instruments import Instrument
+from study.masking import mask_arms, mask_study
 from study.protocol import Study
+from study.release_rules import (
+    Hindrance,
+    apply_waivers,
+    count_left_out,
+    describe_hindrances,
+    find_hindrances,
+    judge_consent,
+)
 from study.state import (
     Events,
     Head,
@@ -56,15 +68,35 @@ from study.state import (
     format_moment,
 )
 from study.yields import Sending, summarise_sending
+from tasks.codebook_files import write_codebook_files
 from tasks.definitions import parse_configuration
+from tasks.exports import (
+    DESCRIPTOR,
+    encode_descriptor,
+    encode_names,
+    label_tables,
+    write_examples,
+    write_labelled_files,
+)
 from tasks.files import ReleaseDiffers, point_latest, publish_folder
-from tasks.pages import write_codebook_page, write_release_report
+from tasks.identifier_search import make_scanner
+from tasks.masking import draw_letters
+from tasks.pages import write_release_report
+from tasks.psychometrics_page import (
+    INSTRUMENTS_FIGURES,
+    INSTRUMENTS_PAGE,
+    InstrumentsReport,
+    write_instruments_report,
+)
 from tasks.returns import read_answers
 from tasks.settings import PROJECT
 from tasks.workspace import Workspace
 
 RELEASES = "releases"
 MANIFEST = "manifest.json"
+BLINDED = "blinded"
+CONTENT_HASH = "sha256_of_content"
+_ROWS_HASHED = 65_536
 
 pc: Any = pyarrow.compute  # its stubs know no plain values as scalars
 
@@ -89,6 +121,8 @@ class Assembled:
     `head`: the last row of the ledger at `known_at`. `files`: every file from which anything here came, and every
     other one processed by `as_of`. `quarantined`: what `count_quarantined` says is left out. `erased`: what was
     erased of it until now, whatever `known_at`. `slice_name`: that of a replay's slice, "" for the whole study.
+    `left_out`: what `count_left_out` says of answers without consent. `letters`: of a blinded edition, by arm; `study`
+    and `tables` have them in the place of the arms. `waived`: what stood in the way and was let pass.
     """
 
     study: Study
@@ -105,14 +139,24 @@ class Assembled:
     sending: Sending
     erased: Mapping[str, Any]
     configuration: pd.DataFrame
+    left_out: Mapping[str, Any]
+    letters: Mapping[str, str]
+    waived: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def edition(self) -> str:
+        return BLINDED if self.letters else ""
 
 
-def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | None = None) -> Assembled:
+def assemble_release(
+    workspace: Workspace, as_of: date, known_at: datetime | None = None, *, is_blinded: bool = False
+) -> Assembled:
     """The tables of the study as of a date, as known at a moment, by the configuration of that date.
 
     Without `known_at`: as known when the ledger last learned something. So everything that is written here follows
     from the ledger, and what one run froze another can rebuild. Raises ReleaseFault with every reason why the tables
-    may not be released.
+    are not sound; what else forbids to release them, `find_release_hindrances` tells. `is_blinded`: with letters for
+    the arms.
     """
     today = london_day(workspace.clock())
     if as_of > today:
@@ -136,7 +180,15 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
     returns = returns[returns["is_current"] & (returns["occurred_on"] <= pd.Timestamp(as_of))]
     # What was erased since can't be read as it was known then: that decision holds for every view.
     with_erased, returns = returns, returns[~is_erased(returns, derive_erased(everything))]
+    reasons = judge_consent(study, happened, returns, as_of)
+    left_out, returns = count_left_out(returns, reasons), returns[reasons == ""]
+    asked, lost = derive_asked_returns(study, happened, as_of), derive_attrition_rows(study, happened, as_of)
     participants = derive_participants_table(derive_participants(happened))
+    letters: Mapping[str, str] = {}
+    if is_blinded:
+        letters = draw_letters(workspace, study)
+        study = mask_study(study, letters)
+        participants, asked, lost = (mask_arms(frame, letters) for frame in (participants, asked, lost))
     responses = derive_responses_table(returns, read_answers(workspace, returns), study, instruments)
     faults = find_participant_faults(participants, study)
     faults += find_response_faults(responses, participants, returns, study, instruments, as_of)
@@ -153,7 +205,13 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
         as_of=as_of,
         known_at=known_at,
         head=_find_head(known)[0],
-        tables={"participants": participants, "responses": responses, "scores": scores},
+        tables=derive_further_tables(
+            {"participants": participants, "responses": responses, "scores": scores},
+            asked,
+            lost,
+            study,
+            instruments,
+        ),
         dispositions=derive_dispositions(happened),
         files=files,
         queries=derive_queries(happened),
@@ -161,7 +219,19 @@ def assemble_release(workspace: Workspace, as_of: date, known_at: datetime | Non
         sending=summarise_sending(study, known, as_of),
         erased=summarise_erasures(everything, with_erased, files),
         configuration=configuration,
+        left_out=left_out,
+        letters=letters,
     )
+
+
+def find_release_hindrances(workspace: Workspace, assembled: Assembled) -> tuple[list[Hindrance], Assembled]:
+    """What stands in the way of releasing this, as far as nobody waived it, and the same with what was waived."""
+    events = workspace.read_events()
+    known = events.select(known_at=assembled.known_at)
+    scanner = make_scanner(assembled.study, assembled.as_of)
+    hindrances = find_hindrances(assembled.study, known, assembled.as_of, assembled.tables, scanner)
+    left, waived = apply_waivers(hindrances, events, assembled.as_of)
+    return left, replace(assembled, waived=tuple(waived))
 
 
 def _find_head(events: Events) -> tuple[Head, datetime | None]:
@@ -188,21 +258,31 @@ def _find_source_files(known: Events, happened: Events, returns: pd.DataFrame) -
     return files[is_source].sort_values(["site_id", "sha256"], ignore_index=True)
 
 
-def freeze_release(workspace: Workspace, as_of: date, requested_by: str, known_at: datetime | None = None) -> Release:
+def freeze_release(
+    workspace: Workspace,
+    as_of: date,
+    requested_by: str,
+    known_at: datetime | None = None,
+    *,
+    is_blinded: bool = False,
+) -> Release:
     """Freeze the study as of a date. The same tables by the same configuration are the same release, whatever came
-    between; other ones get the next number: 2014-06-30, 2014-06-30.2 ...
+    between; other ones get the next number: 2014-06-30, 2014-06-30.2 ... (of a blinded edition 2014-06-30-blinded ...).
 
     A release appears whole or not at all. A crash before the publishing step leaves nothing that counts; one after it
     is mended by the next freeze, which finds the release and records it. Raises ReleaseFault.
     """
-    assembled = assemble_release(workspace, as_of, known_at)
+    assembled = assemble_release(workspace, as_of, known_at, is_blinded=is_blinded)
+    hindrances, assembled = find_release_hindrances(workspace, assembled)
+    if hindrances:
+        raise ReleaseFault(describe_hindrances(hindrances, workspace.name, as_of))
     recorded = workspace.read_events().frame(ReleaseFrozen)
     manifests = dict(zip(recorded["release"], recorded["manifest_sha256"], strict=True))
     data = derive_data_files(assembled.tables)
-    wanted = _find_identity(derive_manifest(assembled, "", data))
-    number = 1
+    wanted = derive_manifest(assembled, "", data)
+    number, name = 1, f"{as_of.isoformat()}-{BLINDED}" if is_blinded else as_of.isoformat()
     while True:
-        release = as_of.isoformat() if number == 1 else f"{as_of.isoformat()}.{number}"
+        release = name if number == 1 else f"{name}.{number}"
         standing, answer = read_manifest(workspace, release), "same"
         if standing is None:
             files = write_release_files(assembled, release, data)
@@ -214,20 +294,29 @@ def freeze_release(workspace: Workspace, as_of: date, requested_by: str, known_a
                     if read_manifest(workspace, release) is None:
                         raise
                 standing = read_manifest(workspace, release)
-        if standing is not None and _find_identity(standing) == wanted:
+        if standing is not None and is_same_dataset(standing, wanted):
             break
         number += 1
     _record_release(workspace, assembled, release, manifests.get(release), requested_by)
-    if _is_newest(assembled, recorded[recorded["release"] != release]):
+    others = recorded[(recorded["release"] != release) & ~recorded["release"].str.contains(f"-{BLINDED}", regex=False)]
+    if not is_blinded and _is_newest(assembled, others):
         point_latest(workspace.area, RELEASES, release, MANIFEST)
     return Release(release, answer, standing, f"{workspace.area.place}/{RELEASES}/{release}")
 
 
-def _find_identity(manifest: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What makes two releases the same dataset: the content of the tables and the definitions they rest on."""
-    configuration = [(part["part"], part["name"], part["sha256"]) for part in manifest["configuration"]]
-    tables = {name: (table["columns"], table["sha256_of_csv"]) for name, table in manifest["tables"].items()}
-    return configuration, tables
+def is_same_dataset(manifest: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two manifests tell of the same content of the same tables, by the same definitions."""
+
+    def collect(told: Mapping[str, Any], hash_name: str) -> dict[str, Any]:
+        return {name: (table["columns"], table[hash_name]) for name, table in told["tables"].items()}
+
+    definitions, others = (
+        [(part["part"], part["name"], part["sha256"]) for part in told["configuration"]] for told in (manifest, other)
+    )
+    # Manifests from before there were hashes of the content have those of the CSV files alone.
+    tables = (*manifest["tables"].values(), *other["tables"].values())
+    hash_name = CONTENT_HASH if all(CONTENT_HASH in table for table in tables) else "sha256_of_csv"
+    return definitions == others and collect(manifest, hash_name) == collect(other, hash_name)
 
 
 def _is_newest(assembled: Assembled, others: pd.DataFrame) -> bool:
@@ -284,7 +373,7 @@ def derive_data_files(tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
     """Each table as Parquet and CSV; the same rows give the same bytes."""
     files = {}
     for name, frame in tables.items():
-        table = encode_table(TABLES[name], frame)
+        table = _encode_frame(frame)
         files[f"data/{name}.parquet"] = encode_parquet(table)
         files[f"data/{name}.csv"] = encode_csv(table)
     return files
@@ -294,6 +383,44 @@ def encode_table(table: Table, frame: pd.DataFrame) -> pa.Table:
     """A released table as Arrow columns: text, doubles, dates; nothing of the writer's environment."""
     schema = pa.schema([(column.name, _STORED_AS[column.type]) for column in table.columns])
     return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
+
+
+def _encode_frame(frame: pd.DataFrame) -> pa.Table:
+    """`encode_table` of a frame that its layout has shaped: its types are those of the columns."""
+    types = {"f": "number", "M": "date"}
+    columns = [(str(name), types.get(dtype.kind, "text")) for name, dtype in frame.dtypes.items()]
+    schema = pa.schema([(name, _STORED_AS[type_]) for name, type_ in columns])
+    return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
+
+
+def compute_table_hash(table: pa.Table) -> str:
+    """The SHA-256 of a table's content, which follows from its columns and values alone and from no library's way of
+    writing them.
+
+    Over: the columns' names and types as JSON, and the number of rows; then by column, of each 65,536 rows, a byte for
+    each value (1: there is one, 0: missing), and the values: text as lengths (little-endian, 4 bytes) and then the
+    UTF-8 of all; numbers as little-endian doubles, -0 as 0; dates as days since 1970 (little-endian, 4 bytes). A
+    missing value counts as an empty text or 0.
+    """
+    names = [
+        [column.name, next(k for k, stored in _STORED_AS.items() if stored == column.type)] for column in table.schema
+    ]
+    digest = hashlib.sha256(json.dumps([names, len(table)], ensure_ascii=False).encode())
+    for column in table.columns:
+        for start in range(0, len(column), _ROWS_HASHED):
+            values = column.slice(start, _ROWS_HASHED).combine_chunks()
+            digest.update(pc.is_valid(values).cast(pa.uint8()).to_numpy().tobytes())
+            if values.type == pa.string():
+                values = pc.fill_null(values, "")
+                digest.update(pc.binary_length(values).to_numpy().astype("<i4").tobytes())
+                _, offsets, text = values.buffers()
+                ends = np.frombuffer(offsets, "<i4")[[values.offset, values.offset + len(values)]]
+                digest.update(memoryview(text or b"")[ends[0] : ends[1]])
+            elif values.type == pa.float64():
+                digest.update((pc.fill_null(values, 0.0).to_numpy() + 0.0).astype("<f8").tobytes())
+            else:
+                digest.update(pc.fill_null(values.cast(pa.int32()), 0).to_numpy().astype("<i4").tobytes())
+    return digest.hexdigest()
 
 
 def encode_parquet(table: pa.Table) -> bytes:
@@ -311,12 +438,20 @@ def encode_csv(table: pa.Table) -> bytes:
 
 
 def write_release_files(assembled: Assembled, release: str, data: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Every file of a release by its name: the data, the codebook, the report, and the manifest that names them."""
-    codebook = derive_study_codebook(assembled.study, assembled.instruments, assembled.tables)
+    """Every file of a release by its name: the data, the same for other programs, the codebook, the report, how the
+    instruments behaved, and the manifest that names them."""
+    instruments = _write_instruments(assembled, release)
+    labelled = label_tables(assembled.study, assembled.instruments, assembled.tables)
+    exported = {
+        **write_labelled_files(labelled, assembled.known_at),
+        DESCRIPTOR: encode_descriptor(assembled.study.study_id, labelled, data),
+        "names.csv": encode_names(labelled),
+        **write_examples(assembled.study, assembled.instruments),
+    }
     files = {
         **data,
-        "codebook.json": _encode_json(codebook),
-        "codebook.html": write_codebook_page(codebook),
+        **exported,
+        **write_codebook_files(derive_study_codebook(assembled.study, assembled.instruments, assembled.tables)),
         "report.html": write_release_report(
             release=release,
             slice_name=assembled.slice_name,
@@ -332,10 +467,37 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
             kept_apart=assembled.quarantined,
             erased=assembled.erased,
             sending=assembled.sending,
-            data_files=data,
+            data_files={**data, **exported},
         ),
+        "instruments.html": instruments.page,
+        "instruments.csv": instruments.figures,
     }
     return {**files, MANIFEST: _encode_json(derive_manifest(assembled, release, files))}
+
+
+def _write_instruments(assembled: Assembled, release: str = "", banner: str = "") -> InstrumentsReport:
+    return write_instruments_report(
+        study=assembled.study,
+        instruments=assembled.instruments,
+        tables=assembled.tables,
+        as_of=assembled.as_of,
+        known_at=assembled.known_at,
+        head=assembled.head,
+        release=release,
+        slice_name=assembled.slice_name,
+        banner=banner,
+    )
+
+
+def write_current_instruments(workspace: Workspace) -> list[str]:
+    """How the instruments behaved until today, among the study's pages, without freezing anything. Gives the keys of
+    the page and its figures; raises ReleaseFault where the tables may not be released."""
+    assembled = assemble_release(workspace, london_day(workspace.clock()))
+    written = _write_instruments(assembled, banner=workspace.banner)
+    keys = [f"pages/{INSTRUMENTS_PAGE}", f"pages/{INSTRUMENTS_FIGURES}"]
+    for key, content in zip(keys, written, strict=True):
+        workspace.area.put(key, content)
+    return keys
 
 
 def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -358,6 +520,7 @@ def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, byte
                 "n_rows": len(table),
                 "columns": list(table.columns),
                 "sha256_of_csv": compute_sha256(files[f"data/{name}.csv"]),
+                CONTENT_HASH: compute_table_hash(_encode_frame(table)),
             }
             for name, table in assembled.tables.items()
         },
@@ -375,6 +538,9 @@ def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, byte
             for row in assembled.files.itertuples()
         ],
         "collected_while_not_allowed": dict(assembled.quarantined),
+        "without_consent": dict(assembled.left_out),
+        "waived": [dict(waiver) for waiver in assembled.waived],
+        "masked_arms": sorted(assembled.letters.values()),
         "erased": dict(assembled.erased),
         "code": derive_code_version(),
     }
@@ -393,7 +559,7 @@ def derive_code_version() -> dict[str, str]:
         "summative": version("summative"),
         "commit": described or "unknown",
         "python": platform.python_version(),
-        **{name: version(name) for name in ("pandas", "pyarrow", "numpy")},
+        **{name: version(name) for name in ("pandas", "pyarrow", "numpy", "matplotlib", "pyreadstat", "xlsxwriter")},
     }
 
 

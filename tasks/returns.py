@@ -22,7 +22,7 @@ from study.identifier_scan import Place, Scanner
 from study.incidents import RECORD_KEY, SiteGate
 from study.pack_layout import Reading
 from study.protocol import Study
-from study.queries import IDENTIFIERS_FOUND
+from study.queries import IDENTIFIERS_FOUND, derive_seal
 from study.returns import (
     RESPONSE_COLUMNS,
     Decision,
@@ -38,11 +38,13 @@ from study.returns import (
     derive_return_events,
     derive_standing,
     find_allowed_files,
+    find_files_asked_about,
     find_named_again,
     find_processed_file,
     number_incidents,
     number_queries,
     parse_sending,
+    settle_queries,
 )
 from study.state import Events
 from tasks.files import DropBox, FileFault, FileMissing, FileTooLarge, FolderArea, Inbox, WaitingFile
@@ -55,6 +57,7 @@ from tasks.quarantine import (
     remove_decided_copies,
 )
 from tasks.receipts import write_receipt, write_repeat_receipt
+from tasks.safeguarding import raise_alerts
 from tasks.workbook_inspection import (
     MAX_UNPACKED_BYTES,
     MEGABYTE,
@@ -288,6 +291,8 @@ def record_return(workspace: Workspace, received: Received, as_of: date, request
         standing = snapshot.find_standing(site_id)
         gate = snapshot.find_gate(workspace.study, site_id, as_of)
         decision = _decide(workspace, received, standing, gate, requested_by)
+        seals = _read_seals(workspace, snapshot, find_files_asked_about(decision, standing))
+        decision = settle_queries(decision, standing, seals)
         with workspace.ledger.writing() as writing:
             newest = writing.newest_seq(site_ids=[site_id, ""], participant_ids=decision.new_participant_ids)
             if newest <= snapshot.events.head.seq:
@@ -304,6 +309,7 @@ def record_return(workspace: Workspace, received: Received, as_of: date, request
                     kept = keep_held_file(workspace, site_id, received.held.data)
                     n_held = writing.count(FileHeld.kind, site_id)
                     events.append(derive_held_event(decision, kept, n_held, query_ids[0], as_of, requested_by))
+                events += raise_alerts(workspace, writing, decision, received.reading, standing, as_of, requested_by)
                 for appended in writing.append(events):
                     if appended.answer == "conflict":
                         raise DecisionRefused(
@@ -311,7 +317,7 @@ def record_return(workspace: Workspace, received: Received, as_of: date, request
                             f"the file {facts.sha256[:12]} was recorded; it stays in the inbox. Report this fault."
                         )
                 # Before the commit: a file that counts as received always has its receipt.
-                box.leave_receipt(*write_receipt(workspace, decision, query_ids, as_of, incident_ids))
+                box.leave_receipt(*write_receipt(workspace, decision, query_ids, as_of, incident_ids, received.reading))
                 snapshot.outdated.add(site_id)
                 return decision
         snapshot = take_snapshot(workspace, afresh=True)
@@ -332,12 +338,22 @@ def _decide(
     )
 
 
+def _read_seals(workspace: Workspace, snapshot: Snapshot, files: Collection[str]) -> dict[str, bytes]:
+    """The seal of each file that is still there, by its SHA-256."""
+    for sha256 in set(files) - snapshot.seals.keys():
+        with suppress(FileMissing):
+            snapshot.seals[sha256] = derive_seal(workspace.content.get(sha256))
+    return {sha256: snapshot.seals[sha256] for sha256 in files if sha256 in snapshot.seals}
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """What this process read of the ledger last. `outdated`: sites about which it has recorded something since."""
+    """What this process read of the ledger last. `outdated`: sites about which it has recorded something since.
+    `seals`: of files, by SHA-256."""
 
     events: Events
     outdated: set[str] = field(default_factory=set)
+    seals: dict[str, bytes] = field(default_factory=dict)
     _standing: dict[str, Standing] = field(default_factory=dict)
     _gates: dict[tuple[str, date], SiteGate] = field(default_factory=dict)
 

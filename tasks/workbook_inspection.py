@@ -262,7 +262,12 @@ def _find_sheets(
     )
     if book_name not in parts:
         raise WorkbookUnreadable("not_a_workbook")
-    relations = {key: (kind, target) for kind, key, target in _list_relations(parts, book_name)}
+    listed = list(_list_relations(parts, book_name))
+    relations = {key: (kind, target) for kind, key, target in listed}
+    if len(relations) < len(listed):
+        raise WorkbookUnreadable("damaged_workbook")
+    # Sheet and part lead to each other, or rows would be missed by nobody.
+    listed_ids = {key for key, (kind, _) in relations.items() if kind == "worksheet"}
     sheets, is_1904 = [], False
     for tag, attributes in _list_elements(parts[book_name]):
         if tag == "workbookPr":
@@ -272,18 +277,26 @@ def _find_sheets(
         kind, target = relations.get(attributes.get("id", ""), ("", ""))
         if kind == "xlmacrosheet":
             raise WorkbookUnreadable("macro_workbook")
+        if not kind:
+            raise WorkbookUnreadable("damaged_workbook")
         if kind != "worksheet":
             continue
         if target not in parts and target not in heads:
             raise WorkbookUnreadable("damaged_workbook")
         is_whole = target in parts
         head = parts[target] if is_whole else heads[target][:_HEAD_BYTES]
+        listed_ids.discard(attributes["id"])
         sheets.append(SheetPart(attributes.get("name", ""), head, is_whole, target, entries[target], data))
     if not sheets:
         raise WorkbookUnreadable("empty_workbook")
+    if listed_ids:
+        raise WorkbookUnreadable("damaged_workbook")
     if len(sheets) > MAX_SHEETS:
         raise WorkbookUnreadable("zip_bomb")
     by_kind = dict(relations.values())
+    # Texts would be read as blanks, and days as numbers.
+    if any(by_kind.get(kind, book_name) not in parts for kind in ("sharedstrings", "styles")):
+        raise WorkbookUnreadable("damaged_workbook")
     return Package(
         sheets=tuple(sheets),
         shared_strings=parts.get(by_kind.get("sharedstrings", ""), b""),

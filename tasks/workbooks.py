@@ -20,6 +20,7 @@ import pandas as pd
 import python_calamine
 import xlsxwriter  # type: ignore[import-untyped]  # it ships no types
 
+from study.marked_rows import MarkedSheet
 from study.pack_layout import (
     ABOUT,
     ABOUT_FIELDS,
@@ -27,8 +28,10 @@ from study.pack_layout import (
     CODE_ROW,
     EARLIEST_DAY,
     FIRST_DATA_ROW,
+    LABEL_ROW,
     LARGEST_COUNT,
     LATEST_DAY,
+    LINES_TITLE,
     LISTS_TITLE,
     TITLES_PASSED_OVER,
     AboutField,
@@ -114,13 +117,15 @@ def write_return_workbook(
     sheets: Mapping[str, pd.DataFrame],
     *,
     print_blank_rows: int = 0,
+    export_lines: Mapping[str, Sequence[int]] | None = None,
 ) -> bytes:
     """A return workbook: "About", then the sheets given, in the layout's order.
 
     ``about`` maps codes of `ABOUT_FIELDS` to values; study, layout_version and correction are filled in when left out.
     Each frame has columns named by the layout's codes (those left out stay blank; the column ``row`` is ignored), one
     record per row; dates as date, Timestamp or datetime64, blanks as None, NaN, NaT or "". ``print_blank_rows`` rules
-    that many empty rows for filling in by hand. Raises ValueError for a sheet or column that the layout doesn't have.
+    that many empty rows for filling in by hand. ``export_lines``: by sheet, the line of an export that each row came
+    from, for a sheet that says so row by row. Raises ValueError for a sheet or column that the layout doesn't have.
     """
     unknown = set(sheets) - set(layout.sheet_by_code)
     if unknown:
@@ -133,8 +138,20 @@ def write_return_workbook(
         write_about(book, layout, about, wanted, header).activate()
         for sheet in wanted:
             write_records(book, sheet, sheets[sheet.code], header, print_blank_rows)
+        if export_lines:
+            _write_export_lines(book, wanted, export_lines)
         book.write_lists()
     return buffer.getvalue()
+
+
+def _write_export_lines(book: Book, sheets: Sequence[Sheet], lines: Mapping[str, Sequence[int]]) -> None:
+    """A column for each sheet, under its code; the line of the export stands in the row whose line it is."""
+    page = book.add_sheet(LINES_TITLE)
+    for column, sheet in enumerate(sheets):
+        page.set_column(column, column, 16)
+        page.write_string(LABEL_ROW - 1, column, sheet.title, book.find_format("head"))
+        page.write_string(CODE_ROW - 1, column, sheet.code, book.find_format("code"))
+        page.write_column(FIRST_DATA_ROW - 1, column, lines.get(sheet.code, ()), book.find_format("fixed_number"))
 
 
 def write_blank_return(
@@ -206,6 +223,27 @@ def _format_properties() -> dict[str, dict[str, Any]]:
         "fixed_text": inset | {"num_format": "@", "bg_color": "#F2F2F2", "text_wrap": True},
         "fixed_date": inset | {"num_format": _DATE_FORMAT, "align": "left", "bg_color": "#F2F2F2"},
         "fixed_number": inset | {"num_format": "0", "align": "right", "bg_color": "#F2F2F2"},
+        "link": inset | {"num_format": "@", "underline": 1, "font_color": "#0B3D91"},
+        "link_back": cell | {"underline": 1, "font_color": "#0B3D91"},
+        "marked_hard": inset
+        | {
+            "num_format": "General",
+            "align": "left",
+            "bold": True,
+            "border": 5,
+            "border_color": "#000000",
+            "bg_color": "#F6E0D8",
+        },
+        "marked_soft": inset
+        | {
+            "num_format": "General",
+            "align": "left",
+            "italic": True,
+            "border": 8,
+            "border_color": "#000000",
+            "bg_color": "#FFF7E0",
+        },
+        "as_sent": inset | {"num_format": "General", "align": "left"},
     }
 
 
@@ -697,7 +735,25 @@ def read_return_workbook(
     problems += sheet_problems
     if not ordered and not problems:
         problems.append(Problem("nothing_to_read", "hard", expected="At least one sheet with records."))
-    return Reading(about, ordered, tuple(problems))
+    return Reading(about, ordered, tuple(problems), _read_export_lines(package))
+
+
+def _read_export_lines(package: Package) -> dict[str, dict[int, int]]:
+    """By sheet, the line of an export that each row came from; empty for a workbook that was not made from one."""
+    own = [part for part in package.sheets if fold_title(part.title) == fold_title(LINES_TITLE)]
+    if len(own) != 1:
+        return {}
+    [(cells, _)] = _parse_cells(package, [bound_sheet(own[0].read())[0]])
+    codes = cells[CODE_ROW - 1] if len(cells) >= CODE_ROW else []
+    return {
+        code: {
+            row: int(line[column])
+            for row, line in enumerate(cells[CODE_ROW:], start=FIRST_DATA_ROW)
+            if line[column].__class__ is float and 0 < line[column] < MAX_FILE_BYTES
+        }
+        for column, code in enumerate(codes)
+        if isinstance(code, str) and code
+    }
 
 
 def read_sheets(
@@ -923,6 +979,7 @@ def _read_records(place: _Found, sheet: Sheet, package: Package) -> tuple[ReadSh
             "missing_column", "hard", f'a column "{label}" with the code {code} in row {CODE_ROW}.', None, code
         )
     _find_odd_columns(cells, header, sheet, problems)
+    _find_mixed_columns(cells, header, sheet, problems)
     if outside:
         expected = f"We read rows up to {MAX_ROW:,} and columns up to {find_letters(MAX_COLUMN)}."
         problems.add("cells_out_of_reach", "hard", expected)
@@ -934,8 +991,8 @@ def _read_records(place: _Found, sheet: Sheet, package: Package) -> tuple[ReadSh
         if known and area.last_row > header.row:
             data = Area(max(area.row, header.row + 1), area.column, area.last_row, area.last_column)
             problems.add("merged_cells", "hard", "Unmerge them and type a value into each cell.", data, known[0])
-    frame = _derive_frame(rows, lines, header, sheet, problems, letters, is_1904=package.is_1904)
-    read = ReadSheet(sheet.code, sheet.title, place.position, frame, letters, missing, header.found_by)
+    frame, odd_cells = _derive_frame(rows, lines, header, sheet, problems, is_1904=package.is_1904)
+    read = ReadSheet(sheet.code, sheet.title, place.position, frame, letters, missing, header.found_by, odd_cells)
     return read, problems.found
 
 
@@ -984,6 +1041,19 @@ def _find_odd_columns(cells: _Cells, header: _Header, sheet: Sheet, problems: _P
             problems.add("column_repeated", "hard", "Each column once only, with its values in one column.", area)
         else:
             problems.add("unknown_column", "soft", "Only the columns of the study's own workbook.", area)
+
+
+def _find_mixed_columns(cells: _Cells, header: _Header, sheet: Sheet, problems: _Problems) -> None:
+    """Columns whose code is that of one question and whose label, above it, that of another: cells were moved in one of
+    the two rows, and nobody can tell of which question the answers are."""
+    if header.found_by != "codes" or header.row == 1:
+        return
+    labels = cells[header.row - 2]
+    for code, column in header.places.items():
+        label = labels[column]
+        if isinstance(label, str) and sheet.code_by_label.get(fold_title(label), code) != code:
+            area = Area(header.row - 1, column + 1, header.row, column + 1)
+            problems.add("columns_mixed_up", "hard", f'the label "{sheet.column_by_code[code].label}".', area, code)
 
 
 def _find_lines(cells: _Cells, header: _Header, sheet: Sheet) -> tuple[list[int], _Cells]:
@@ -1056,10 +1126,12 @@ def _derive_frame(
     header: _Header,
     sheet: Sheet,
     problems: _Problems,
-    letters: Mapping[str, str],
     *,
     is_1904: bool,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, dict[tuple[str, int], str]]:
+    """The rows as `ReadSheet` holds them, and the cells that were not understood."""
+    odd_cells = {}
+    labelled: list[tuple[int, int, str]] = []
     columns = [column for column in sheet.columns if column.code in header.places or column.kind != "item"]
     values = np.empty((len(lines), len(columns)), dtype=object)
     for index, column in enumerate(columns):
@@ -1069,18 +1141,33 @@ def _derive_frame(
         elif column.kind == "text":
             values[:, index] = [parse_text(line[place]) for line in lines]
         elif column.kind == "item":
-            values[:, index] = [
-                cell if cell.__class__ is float else parse_answer(cell) for line in lines for cell in (line[place],)
-            ]
+            own = [cell if cell.__class__ is float else parse_answer(cell) for line in lines for cell in (line[place],)]
+            values[:, index] = own
+            in_words = _read_labels(column, own)
+            values[list(in_words), index] = list(in_words.values())
+            labelled += [(rows[n], place + 1, column.code) for n in in_words]
         else:
             told = [_parse_cell(column.kind, line[place], is_1904=is_1904) for line in lines]
             values[:, index] = [value for value, _ in told]
-            for row in (row for row, (_, is_fault) in zip(rows, told, strict=True) if is_fault):
+            for n, row in ((n, row) for n, row in enumerate(rows) if told[n][1]):
+                odd_cells[column.code, row] = parse_text(lines[n][place])
                 area = Area(row, place + 1, row, place + 1)
                 problems.add(f"{column.kind}_not_understood", "hard", _EXPECTED[column.kind], area, column.code)
+    if labelled:
+        numbers, places, codes = zip(*labelled, strict=True)
+        area = Area(min(numbers), min(places), max(numbers), max(places))
+        expected = sheet.column_by_code[codes[0]].expected
+        problems.add("read_from_label", "soft", f"{len(labelled):,} cells. In the first: {expected}.", area, codes[0])
     frame = pd.DataFrame(values, columns=[column.code for column in columns], dtype=object)
     frame.insert(0, "row", np.asarray(rows, dtype=np.int64))
-    return frame
+    return frame, odd_cells
+
+
+def _read_labels(column: Column, cells: Sequence[object]) -> dict[int, float]:
+    """Places of cells that hold words which stand for one code of the column and no other, with that code."""
+    told = {cell: column.find_code(cell) for cell in {cell for cell in cells if isinstance(cell, str)}}
+    found = {cell: code for cell, code in told.items() if code is not None}
+    return {n: found[cell] for n, cell in enumerate(cells) if isinstance(cell, str) and cell in found} if found else {}
 
 
 _EXPECTED: Mapping[Kind, str] = {
@@ -1138,7 +1225,8 @@ class ReceiptSummary:
 
 @dataclass(frozen=True)
 class ReceiptRow:
-    """One thing to mend or to look at: where, what is wrong, what to do. It has no place for an answer."""
+    """One thing to mend or to look at: where, what is wrong, what to do. `marked_at`: sheet, row and column (codes) of
+    the cell, if it is marked on a sheet of the receipt."""
 
     sheet: str
     cell: str
@@ -1150,6 +1238,7 @@ class ReceiptRow:
     what_to_do: str
     query_id: str
     severity: Severity
+    marked_at: tuple[str, int, str] = ("", 0, "")
 
 
 _OUTCOMES: Mapping[str, str] = {
@@ -1170,20 +1259,117 @@ _RECEIPT_COLUMNS = (
 )  # fmt: skip
 
 
-def write_receipt_workbook(summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> bytes:
-    """The answer to a site: "Read me", and, if anything needs attention, "To mend" with one row for each thing.
+def write_receipt_workbook(
+    summary: ReceiptSummary, rows: Sequence[ReceiptRow], marked: Sequence[MarkedSheet] = ()
+) -> bytes:
+    """The answer to a site: "Read me", and, if anything needs attention, "To mend" with one row for each thing, and the
+    site's own rows with the faulty cells `marked`, sheet by sheet. A mark's faults are places in `rows`.
 
-    Written anew and never made from the file received; it holds places, identifiers and codes, no answers.
+    Written anew and never made from the file received; of that it holds what `study.marked_rows` lets through.
     """
     buffer = io.BytesIO()
     with Book(buffer, f"{summary.study_title}: receipt {summary.return_id}", summary.received_on) as book:
-        _write_receipt_summary(book, summary, rows)
+        titles = _name_marked(marked)
+        _write_receipt_summary(book, summary, rows, list(titles.values()))
         if rows:
-            _write_receipt_rows(book, summary, rows)
+            _write_receipt_rows(book, summary, rows, _place_marks(marked, titles))
+        for sheet in marked:
+            _write_marked_sheet(book, summary, sheet, titles[sheet.code], rows)
     return buffer.getvalue()
 
 
-def _write_receipt_summary(book: Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> None:
+_FIRST_MARKED_ROW = 5  # of a sheet with marked cells, counted from 0: title, advice, the way back, two rows of headings
+_MARKS: Mapping[Severity, str] = {"hard": "!!", "soft": "?"}
+
+
+def _name_marked(marked: Sequence[MarkedSheet]) -> dict[str, str]:
+    """The title of each sheet with marked cells, by its code: at most 31 characters, and no two the same."""
+    titles: dict[str, str] = {}
+    for number, sheet in enumerate(marked, start=1):
+        title = f"{sheet.title[:22].strip()} - marked"
+        is_taken = fold_title(title) in map(fold_title, titles.values())
+        titles[sheet.code] = f"{sheet.title[:18].strip()} {number} - marked" if is_taken else title
+    return titles
+
+
+def _place_marks(marked: Sequence[MarkedSheet], titles: Mapping[str, str]) -> dict[tuple[str, int, str], str]:
+    """Where each marked cell stands in the receipt, as a link: by sheet, row and column (codes)."""
+    return {
+        (sheet.code, row.row, sheet.columns[place].code): "internal:'{}'!{}{}".format(
+            titles[sheet.code].replace("'", "''"), find_letters(place + 3), _FIRST_MARKED_ROW + n + 1
+        )
+        for sheet in marked
+        for n, row in enumerate(sheet.rows)
+        for place in row.marks
+    }
+
+
+def _write_marked_sheet(
+    book: Book, summary: ReceiptSummary, sheet: MarkedSheet, title: str, rows: Sequence[ReceiptRow]
+) -> None:
+    """The rows of one sheet with a fault: a column that names the marked cells, then the site's own columns. A marked
+    cell has a heavy or a dashed border and bold or slanting letters, and a note that says what to do."""
+    page = book.add_sheet(title)
+    last = len(sheet.columns) + 1
+    page.write_string(0, 0, f"{sheet.title}: your rows with something to mend", book.find_format("title"))
+    page.write_string(
+        1, 0,
+        "!! and a heavy border: must be mended.  ? and a dashed border: please check.  Mend your own workbook, not "
+        "this copy: the row numbers and letters are those of yours.",
+        book.find_format("subtitle"),
+    )  # fmt: skip
+    page.write_url(2, 0, "internal:'To mend'!A1", book.find_format("link_back"), "Back to the list")
+    page.set_row(0, 28)
+    for place, (label, width) in enumerate((("Your row", 9), ("Marked cells", 18))):
+        page.set_column(place, place, width)
+        page.write_string(3, place, label, book.find_format("head"))
+        page.write_blank(4, place, None, book.find_format("code"))
+    for place, (column, letter) in enumerate(zip(sheet.columns, sheet.letters, strict=True), start=2):
+        page.set_column(place, place, 18 if column.kind != "item" else 14)
+        page.write_string(3, place, column.label, book.find_format("head"))
+        page.write_string(4, place, f"{letter}  {column.code}", book.find_format("code"))
+    labels = [(column.label,) for column in sheet.columns]
+    page.set_row(3, max((find_row_height(label, (13,)) for label in labels), default=15))
+    for number, row in enumerate(sheet.rows, start=_FIRST_MARKED_ROW):
+        named = [f"{_MARKS[mark.severity]} {sheet.letters[place]}{row.row}" for place, mark in row.marks.items()]
+        page.write_number(number, 0, row.row, book.find_format("fixed_number"))
+        page.write_string(number, 1, ", ".join(named), book.find_format("wrapped_strong"))
+        page.set_row(number, find_row_height((", ".join(named),), (17,)))
+        for place, value in enumerate(row.cells):
+            mark = row.marks.get(place)
+            style = book.find_format(f"marked_{mark.severity}" if mark else "as_sent")
+            if isinstance(value, float):
+                page.write_number(number, place + 2, value, style)
+            else:
+                page.write_string(number, place + 2, value, style)
+            if mark:
+                page.write_comment(number, place + 2, _word_note([rows[n] for n in mark.faults]), _NOTE)
+    end = _FIRST_MARKED_ROW + len(sheet.rows)
+    if sheet.n_left_out:
+        page.write_string(
+            end, 0, f"{sheet.n_left_out:,} more rows are on the sheet To mend.", book.find_format("subtitle")
+        )
+    page.freeze_panes(_FIRST_MARKED_ROW, 2)
+    page.set_comments_author("The study")
+    page.protect("", _ALLOWED_WHERE_LOCKED)
+    set_up_print(page, f"Site {summary.site_id}  {summary.return_id}", 1)
+    page.repeat_rows(3, 4)
+    page.print_area(0, 0, end, last)
+
+
+_NOTE = {"author": "The study", "x_scale": 2.2, "y_scale": 1.6, "font_size": 9, "font_name": _FONT}
+
+
+def _word_note(rows: Sequence[ReceiptRow]) -> str:
+    """What to do about a cell, each fault in a line of its own."""
+    return "\n".join(
+        f"{_SEVERITIES[row.severity]}. {row.what_is_wrong} {row.what_to_do} Query {row.query_id}." for row in rows
+    )
+
+
+def _write_receipt_summary(
+    book: Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow], marked: Sequence[str]
+) -> None:
     sheet = book.add_sheet("Read me")
     for column, width in enumerate(_README_WIDTHS):
         sheet.set_column(column, column, width, book.find_format("prose"))
@@ -1212,7 +1398,7 @@ def _write_receipt_summary(book: Book, summary: ReceiptSummary, rows: Sequence[R
         sheet,
         row + 1,
         "What to do now",
-        _list_next_steps(summary, rows),
+        (*_list_next_steps(summary, rows), *_word_marked(marked)),
         last_column=2,
         width=sum(_README_WIDTHS),
     )
@@ -1230,6 +1416,16 @@ def _write_receipt_summary(book: Book, summary: ReceiptSummary, rows: Sequence[R
         write_lines(book, sheet, row + 1, "Please note", summary.notes, last_column=2, width=sum(_README_WIDTHS))
     set_up_print(sheet, f"Site {summary.site_id}  {summary.return_id}", 1)
     sheet.activate()
+
+
+def _word_marked(titles: Sequence[str]) -> tuple[str, ...]:
+    if not titles:
+        return ()
+    named = f"{', '.join(titles[:-1])} and {titles[-1]}" if len(titles) > 1 else titles[0]
+    return (
+        f"Your own rows, with the cells marked, are on {'the sheets' if len(titles) > 1 else 'the sheet'} {named}. "
+        "A note on each cell says what to do.",
+    )
 
 
 def _write_receipt_counts(
@@ -1255,6 +1451,9 @@ def _write_receipt_counts(
         sheet.write_string(row, 2, meaning, book.find_format("prose"))
         row += 1
     return row
+
+
+_MOST_LINKS = 5_000  # Excel takes 65,530 in a sheet
 
 
 def _list_receipt_facts(summary: ReceiptSummary) -> list[tuple[str, str]]:
@@ -1289,7 +1488,10 @@ def _list_next_steps(summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> tup
     return tuple(steps) or ("Nothing: there is nothing to mend.",)
 
 
-def _write_receipt_rows(book: Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> None:
+def _write_receipt_rows(
+    book: Book, summary: ReceiptSummary, rows: Sequence[ReceiptRow], links: Mapping[tuple[str, int, str], str]
+) -> None:
+    """One row for each thing; its cell leads to where it is marked, by `links`."""
     sheet = book.add_sheet("To mend")
     sheet.set_row(0, 22)
     for column, (label, width) in enumerate(_RECEIPT_COLUMNS):
@@ -1304,6 +1506,8 @@ def _write_receipt_rows(book: Book, summary: ReceiptSummary, rows: Sequence[Rece
         )  # fmt: skip
         for column, text in enumerate(texts):
             sheet.write_string(number, column, text, strong if column == 1 and entry.severity == "hard" else plain)
+        if (link := links.get(entry.marked_at)) and number <= _MOST_LINKS:
+            sheet.write_url(number, 3, link, book.find_format("link"), entry.cell, "To the marked cell")
         sheet.set_row(number, find_row_height(texts, (width for _, width in _RECEIPT_COLUMNS)))
     sheet.freeze_panes(1, 0)
     sheet.autofilter(0, 0, len(rows), len(_RECEIPT_COLUMNS) - 1)

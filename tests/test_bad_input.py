@@ -21,6 +21,7 @@ from typing import Any
 import openpyxl
 import pandas as pd
 import pytest
+from openpyxl.utils.datetime import CALENDAR_MAC_1904
 from openpyxl.workbook import Workbook
 
 from study.events import (
@@ -40,7 +41,7 @@ from tasks.settings import Settings
 from tasks.workbook_inspection import MEGABYTE
 from tasks.workbooks import write_return_workbook
 from tasks.workspace import Workspace, create_workspace
-from tests.return_workbooks import edit, list_parts, rezip
+from tests.return_workbooks import edit, find_part, list_parts, rezip, spoil_part
 
 SITE = "702"
 TODAY = date(2013, 3, 1)
@@ -201,6 +202,24 @@ CELLS = [
     pytest.param("E4", "=TODAY()", "There is a formula", id="formula for a date"),
     pytest.param("E4", date(2013, 3, 2), "lies in the future", id="a date in the future"),
     pytest.param("E4", "next week", "cannot be understood", id="no date"),
+    pytest.param("E4", "02/28/2013", "cannot be understood", id="the month first"),
+    pytest.param("E4", "28/02/13", "cannot be understood", id="a year of two digits"),
+    pytest.param("E4", "41321", "cannot be understood", id="a day's number as text"),
+    pytest.param("E4", 7, "cannot be understood", id="a day in 1900"),
+    pytest.param("E4", None, "The date is missing", id="no date at all"),
+    pytest.param("F4", "3 - severe", "text where a number belongs", id="a code with a label of nobody's"),
+    pytest.param("F4", "n/a", "text where a number belongs", id="n/a"),
+    pytest.param("F4", "-", "text where a number belongs", id="a dash"),
+    pytest.param("F4", "\u2713", "text where a number belongs", id="a tick"),
+    pytest.param("F4", "x", "text where a number belongs", id="a cross"),
+    pytest.param("F4", "4,5", "text where a number belongs", id="two answers, or a decimal comma"),
+    pytest.param("F4", "4 / 5", "text where a number belongs", id="two answers"),
+    pytest.param("F4", "4-5", "text where a number belongs", id="a range"),
+    pytest.param("F4", date(2013, 5, 4), "a date or another kind", id="two answers that became a date"),
+    pytest.param("F4", True, "a date or another kind", id="TRUE"),
+    pytest.param("F4", 4.5, "not one of the answers", id="between two levels"),
+    pytest.param("F4", "\u00bd", "text where a number belongs", id="a half in one sign"),
+    pytest.param("F4", "#N/A", "shows an error", id="an error"),
 ]
 
 
@@ -218,6 +237,144 @@ def test_one_bad_cell_stops_its_row_alone(post, cell, value, words):
     for stranger in ("9999", "706", "green door", "77", "2+2", "TODAY", "next week"):
         assert stranger not in ledger
         assert not post.receipt.says(stranger)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [4, 4.0, "4", "4.0", "\u00a04\u00a0", "4\u200b", "\u3000\uff14", "+4"],
+    ids=["number", "decimal", "text", "text with decimals", "no-break spaces", "zero width", "full width", "sign"],
+)
+def test_a_number_is_one_however_it_is_typed(post, value):
+    counts = post.receive(post.make(change=set_cell("MMSE", "F4", value)))
+    assert (counts["records accepted"], counts["queries"]) == (3, 0)
+    assert post.find_marks() == {ANN: 5.0, BEN: 4.0, CAT: 5.0}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        date(2013, 2, 10), datetime.fromisoformat("2013-02-10T09:30"), 41315, "10/02/2013", "10 Feb 2013",
+        "2013-02-10T09:30:00Z",
+    ],
+)  # fmt: skip
+def test_a_day_is_one_however_it_is_typed(post, value):
+    counts = post.receive(post.make(change=set_cell("MMSE", "E4", value)))
+    assert (counts["records accepted"], counts["queries"]) == (3, 0)
+    accepted = post.workspace.read_events().frame(ReturnAccepted)
+    assert set(accepted["occurred_on"].dt.date) == {date(2013, 2, 10)}
+
+
+def test_days_of_a_workbook_that_counts_from_1904(post):
+    counts = post.receive(post.make(change=lambda book: setattr(book, "epoch", CALENDAR_MAC_1904)))
+    assert (counts["records accepted"], counts["queries"]) == (3, 0)
+    accepted = post.workspace.read_events().frame(ReturnAccepted)
+    assert set(accepted["occurred_on"].dt.date) == {date(2013, 2, 10)}
+
+
+HACHINSKI = ["absent", "Present", "1 - present", "0 = absent", "1: present", "not answered", "-8 refused", "absent"]
+
+
+def test_words_of_the_questionnaire_are_their_codes_and_that_is_recorded(post):
+    items = [item.id for item in post.workspace.instruments["hachinski"].items][: len(HACHINSKI)]
+    rest = {item.id: 0.0 for item in post.workspace.instruments["hachinski"].items}
+    sheet = mmse(ANN, BEN)[["participant_id", "respondent", "form", "wave", "collected_on"]]
+    sheet = sheet.assign(**(rest | dict(zip(items, HACHINSKI, strict=True))))
+    counts = post.receive(post.make({"hachinski": sheet}))
+    assert (counts["records accepted"], counts["records refused"], counts["queries"]) == (2, 0, 1)
+    returns = derive_returns(post.workspace.read_events())
+    answers = read_answers(post.workspace, returns[returns["is_current"]]).set_index(["participant_id", "item"])
+    own = answers.loc[ANN].loc[items]
+    assert own["response"].tolist()[:5] == [0, 1, 1, 0, 1]
+    assert own["missing_reason"].tolist()[5:7] == ["not_answered", "refused"]
+    [row] = post.receipt.rows
+    assert (row["Importance"], row["Sheet"]) == ("Please check", post.workspace.layout.find_title("hachinski"))
+    assert post.receipt.says("we took the codes that they stand for")
+    assert post.receipt.says("16 cells")
+
+
+@pytest.mark.parametrize("word", ["presen", "1 - absent", "2 - present", "present?", "absent/present", "1 present 1"])
+def test_words_that_are_not_exactly_those_of_one_code_are_asked_about(post, word):
+    keys = mmse(ANN)[["participant_id", "respondent", "form", "wave", "collected_on"]]
+    sheet = keys.assign(**{item.id: 0.0 for item in post.workspace.instruments["hachinski"].items})
+    post.receive(post.make({"hachinski": sheet}, change=set_cell("Hachinski", "F3", word)))
+    assert post.count() == {"accepted": 0, "refused": 1, "open": 1, "quarantined": 0}
+    assert post.receipt.says("text where a number belongs")
+
+
+def hide_and_filter(workbook: Workbook) -> None:
+    page = workbook["MMSE"]
+    page.column_dimensions["F"].hidden = True
+    page.row_dimensions[4].hidden = True
+    page.auto_filter.ref = "A2:K5"
+    page.auto_filter.add_filter_column(0, [ANN])
+
+
+def test_hidden_columns_and_filtered_rows_are_read(post):
+    """What a person cannot see any more is in the file all the same."""
+    assert post.receive(post.make(change=hide_and_filter))["records accepted"] == 3
+    assert post.find_marks() == {ANN: 5.0, BEN: 5.0, CAT: 5.0}
+
+
+def test_merged_labels_do_no_harm_and_merged_codes_are_told(post):
+    post.receive(post.make({"mmse": mmse(ANN)}, change=lambda book: book["MMSE"].merge_cells("F1:H1")))
+    assert post.count()["accepted"] == 1
+    merged = post.make({"mmse": mmse(BEN)}, change=lambda book: book["MMSE"].merge_cells("F2:G2"), sending_number=2)
+    post.receive(merged)
+    assert post.count() == {"accepted": 2, "refused": 0, "open": 1, "quarantined": 0}  # the labels say which is which
+    assert list(post.workspace.read_events().frame(QueryRaised)["rule"]) == ["merged_cells"]
+
+
+def test_a_label_above_the_code_of_another_question_stops_the_sheet(post):
+    """Somebody deleted one cell of the labels, and the rest moved to the left: or of the codes?"""
+
+    def move(workbook: Workbook) -> None:
+        page = workbook["MMSE"]
+        for column in range(6, 11):
+            page.cell(1, column).value = page.cell(1, column + 1).value
+
+    post.receive(post.make(change=move))
+    assert post.count()["accepted"] == 0
+    assert post.receipt.says("belongs to another question than its code")
+    assert [row["Cell"] for row in post.receipt.rows] == [f"{letter}1:{letter}2" for letter in "FGHIJ"]
+
+
+def test_a_header_twice_five_thousand_columns_and_a_million_empty_rows(tmp_path):
+    post = open_post(tmp_path, largest_return_mb=50)
+    post.begin()
+
+    def spoil(workbook: Workbook) -> None:
+        page = workbook["MMSE"]
+        for column in range(1, 12):
+            page.cell(6, column).value = page.cell(2, column).value
+        for column in range(12, 5_012):
+            page.cell(2, column).value = f"note {column}"
+
+    data = post.make(change=spoil)
+    rows = b"".join(b'<row r="%d" ht="15"><c r="A%d" s="1"/></row>' % (row, row) for row in range(1_000, 1_048_577))
+    data = spoil_part(data, find_part(data, "MMSE"), lambda xml: xml.replace(b"</sheetData>", rows + b"</sheetData>"))
+    started = time.process_time()
+    counts = post.receive(data)
+    assert time.process_time() - started < 5
+    assert (counts["records accepted"], counts["records refused"]) == (3, 0)
+    assert [row["Importance"] for row in post.receipt.rows] == ["Please check"]  # of the columns
+
+
+def test_the_value_that_a_formula_had_when_it_was_saved_is_not_taken(post):
+    data = post.make()
+    formula = re.compile(rb'<c r="F4"([^>]*)><v>5</v></c>')
+    spoilt = spoil_part(
+        data, find_part(data, "MMSE"), lambda xml: formula.sub(rb'<c r="F4"\1><f>2+3</f><v>5</v></c>', xml)
+    )
+    assert post.receive(spoilt)["records accepted"] == 2
+    assert post.receipt.places == [("702-0001", "MMSE", "F4")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_table_of_text_in_an_inbox_is_answered_and_not_guessed_at(post, encoding):
+    """Nobody says which sheet and which site it is: it comes in by a map of its source, `returns from-export`."""
+    post.receive("participant_id;mmse01;note\n01-702-1001;4,5;caf\u00e9\n".encode(encoding))
+    assert post.count() == {"accepted": 0, "refused": 0, "open": 1, "quarantined": 1}
+    assert post.receipt.says("not an Excel workbook")
 
 
 def test_the_whole_table_of_a_bad_file_in_one_receipt(post):

@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from flows.chasing import chase_now, chase_sites, list_second_copies, read_mail
+from flows.returns import receive_returns_now
+from flows.safeguarding import tell_clinicians
 from study.events import DispositionRecorded, MessageSent, ObligationChased
 from tasks.chasing import chase
 from tasks.orchestration import StepFailed
+from tasks.safeguarding import acknowledge_alert
 from tasks.workspace import Workspace, use_workspace
+from tests import test_safeguarding as safeguarding
 from tests.chasing_studies import (
     CONTACTS,
     NO_FIGURES,
@@ -28,6 +32,7 @@ from tests.chasing_studies import (
 )
 from tests.release_studies import BY, grant, identify
 from tests.replays import run_prefect
+from tests.test_bad_input import ANN, BEN, TODAY
 
 ONE = identify(1)
 LATE = date(2017, 8, 18)
@@ -107,6 +112,29 @@ def test_second_copies_that_a_ladder_encloses(run: Workspace) -> None:
     assert list_second_copies("trial", LATE - timedelta(days=1)).empty
     chase(run, LATE, BY)
     assert list_second_copies("trial", LATE).empty
+
+
+# Safeguarding alerts --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_received_by_hand_tells_the_clinician_at_once(run: Workspace, tmp_path: Path) -> None:
+    post = safeguarding.begin(tmp_path / "data", safeguarding.make_config(tmp_path / "config"))
+    with use_workspace(post.workspace):
+        post.put(post.make(safeguarding.concern(ANN)))
+        states = receive_returns_now("cdisc_pilot", BY, as_of=TODAY)
+        assert [state.name for state in states] == ["Completed", "Completed"]
+        assert not any(str(safeguarding.LEVEL) in state.model_dump_json() for state in states)
+        assert safeguarding.list_addressees(post) == ["Cleo Clinician"]
+        post.put(post.make(safeguarding.concern(BEN), sending_number=2))
+        safeguarding.write_contacts(post, "")
+        with pytest.raises(StepFailed):
+            receive_returns_now("cdisc_pilot", BY, as_of=TODAY)
+        _, failures = tell_clinicians("cdisc_pilot", BY)
+        assert failures[0].startswith("Safeguarding alerts: Nobody could be told of 702-S0002")
+        for alert in ("702-S0001", "702-S0002"):
+            acknowledge_alert(post.workspace, alert, "project_manager", "email", BY, on=TODAY)
+        assert tell_clinicians("cdisc_pilot", BY) == ([], [])
+    post.workspace.ledger.close()
 
 
 # Stop notices, whatever rests -----------------------------------------------------------------------------------------

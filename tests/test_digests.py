@@ -79,6 +79,9 @@ def test_one_letter_with_everything_the_most_urgent_first() -> None:
     (returns,) = (part for part in draft.sections if part.about == "return")
     assert returns.columns == ("Identifier", "Wave", "Who answers", "Due on", "Days late")
     assert returns.rows[0] == (ONE, "Baseline", "the participant", "15 Aug 2017", "3")
+    (queries,) = (part for part in draft.sections if part.about == "query")
+    assert queries.columns == ("Query", "Identifier", "Asked", "To be answered by", "Days late")
+    assert queries.rows == (("LUT-0001", ONE, "8 to 14 days ago", "16 Aug 2017", "2"),)
 
 
 def test_what_was_asked_before_comes_with_it_and_is_no_reason_to_write() -> None:

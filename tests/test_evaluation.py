@@ -50,7 +50,8 @@ from study.modifications import derive_document_versions
 from study.pack_layout import ABOUT_TITLE, ALLOCATION, CONSENT, DISPOSITION, QUERIES, SCREENING
 from study.protocol import Study
 from study.state import Events
-from tasks.definitions import load_instruments, load_study
+from study.validation import check_records
+from tasks.definitions import load_instrument, load_instruments, load_study
 from tasks.settings import Settings
 from tasks.workspace import create_workspace
 
@@ -148,6 +149,21 @@ def test_answers_are_answers(name: str) -> None:
         if item.asked_if:
             assert (values.notna() == written[item.asked_if.item].isin(item.asked_if.equals)).all()
     assert (written[list(instrument.item_ids)] == -9).any(axis=None)
+
+
+def test_what_a_person_says_of_themselves_agrees() -> None:
+    """Ages as the route of consent has them, "none of these" alone, and no rule of the definition broken."""
+    instrument = load_instrument("sociodemographics")
+    cohorts, routes = ["children_complex_needs"] * 2 + ["mental_health"], ["parent", "self", "self"]
+    rows = records(*[""] * 600).assign(cohort=cohorts * 200, route=routes * 200, form=["standard", "easy_read"] * 300)
+    written = write_records(instrument, rows, load_ipc_assumptions(), with_mistakes=False)
+    assert check_records(instrument, written).faults.empty
+    ages = written["socio_age"]
+    assert [ages[n::3].between(low, high).all() for n, (low, high) in enumerate([(5, 15), (16, 17), (18, 95)])] == [
+        True
+    ] * 3
+    assert written["socio_left_school"][rows["form"] == "easy_read"].isna().all()
+    assert set(written["socio_cond_none"]) == {0, 1}
 
 
 def test_a_month_comes_first_only_where_that_shows() -> None:

@@ -10,6 +10,7 @@ from study import events
 from study.events import (
     KINDS,
     ActivityReported,
+    AnswerCorrected,
     ApproachAnswered,
     ApprovalConditionMet,
     ApprovalFoundValid,
@@ -68,6 +69,7 @@ from study.events import (
     QueryClosed,
     QueryRaised,
     ReleaseFrozen,
+    ReleaseWaived,
     ReplyHandled,
     ReplyReceived,
     ReturnAccepted,
@@ -75,6 +77,8 @@ from study.events import (
     ReturnQuarantined,
     ReturnRefused,
     ReturnReleased,
+    SafeguardingAcknowledged,
+    SafeguardingRaised,
     Source,
     StudyDayCompleted,
     UnknownKind,
@@ -173,9 +177,29 @@ EXAMPLES = [
             **SITE, query_id="701-0031", rule="level_unknown", severity="hard", subject="file:1", item="adas01"
         ),
         "query:file:1:level_unknown:adas01:1",
-        1,
-        '{"column_name":"","episode":1,"instrument":"","item":"adas01","query_id":"701-0031","respondent":"",'
+        2,
+        '{"column_name":"","episode":1,"fingerprint":"","instrument":"","item":"adas01","query_id":"701-0031","respondent":"",'
         '"return_id":"","row":0,"rule":"level_unknown","severity":"hard","sheet":"","subject":"file:1","wave":""}',
+    ),
+    (
+        AnswerCorrected(
+            **PERSON,
+            respondent="self",
+            wave="week_8",
+            instrument="mmse",
+            item="mmse01",
+            version=2,
+            reason="site_says",
+            old_fingerprint="a" * 32,
+            new_fingerprint="b" * 32,
+        ),
+        "answer_corrected:01-701-1015:self:week_8:mmse:2",
+        1,
+        '{"instrument":"mmse","item":"mmse01","new_fingerprint":"'
+        + "b" * 32
+        + '","old_fingerprint":"'
+        + "a" * 32
+        + '","reason":"site_says","reference":"","respondent":"self","role":"","version":2,"wave":"week_8"}',
     ),
     (
         QueryClosed(**SITE, query_id="701-0031", reason="mended"),
@@ -189,6 +213,15 @@ EXAMPLES = [
         "release:1",
         1,
         f'{{"as_of":"2013-09-02","known_at":"2013-09-02T05:30:00.000000Z","manifest_sha256":"{A}","release":"1"}}',
+    ),
+    (
+        ReleaseWaived(
+            **WHO, waived="hard_queries", subject="701", until=DAY, n_concerned=3, reason="interim", role="data_manager"
+        ),
+        "release_waived:hard_queries:701:2013-09-02:1",
+        1,
+        '{"n_concerned":3,"number":1,"reason":"interim","reference":"","role":"data_manager","subject":"701",'
+        '"until":"2013-09-02","waived":"hard_queries"}',
     ),
     (
         ApprovalSubmitted(**BODY, route="council_application"),
@@ -346,6 +379,21 @@ EXAMPLES = [
         '{"decision":"admitted","incident_id":"701-I0001","reference":"SP 12/4","role":"sponsor"}',
     ),
     (IncidentClosed(**INCIDENT), "incident_closed:701-I0001", 1, '{"incident_id":"701-I0001"}'),
+    (
+        SafeguardingRaised(
+            **PERSON, **RECORD, alert_id="701-S0001", subject="01-701-1015:self:week_8:adas_cog", trigger="safety"
+        ),
+        "safeguarding:01-701-1015:self:week_8:adas_cog:safety",
+        1,
+        '{"alert_id":"701-S0001","instrument":"adas_cog","respondent":"self","return_id":"701-2013-09-02-1",'
+        '"subject":"01-701-1015:self:week_8:adas_cog","trigger":"safety","wave":"WEEK 10 (T)"}',
+    ),
+    (
+        SafeguardingAcknowledged(**PERSON, alert_id="701-S0001", role="safeguarding_clinician", way="telephone"),
+        "safeguarding_acknowledged:701-S0001",
+        1,
+        '{"alert_id":"701-S0001","role":"safeguarding_clinician","way":"telephone"}',
+    ),
     (
         ReturnQuarantined(
             **PERSON,

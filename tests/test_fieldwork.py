@@ -86,6 +86,37 @@ manager = "project_manager"
 keep = "nothing"
 source = "A proposal."
 
+[[return_checks]]
+leaves_out = ["outside_window"]
+blank_pct = 60
+source = "A proposal."
+
+[[across]]
+id = "odd_together"
+says = "Both at once"
+severity = "soft"
+never_together = [
+    { instrument = "gds", items = ["gds01"], equals = [1] },
+    { instrument = "qol", items = ["qol01"], at_least = 4 },
+]
+
+[[safeguarding]]
+clinician = "safeguarding_clinician"
+escalate_after = 1
+escalates_to = "chief_investigator"
+source = "A proposal."
+
+[[safeguarding_triggers]]
+id = "falls"
+about = "Falls"
+instrument = "eq5d5l"
+item = "eq5d5l_mo"
+equals = [5]
+
+[[instrument_report]]
+smallest_group = 20
+source = "A proposal."
+
 [[figures]]
 id = "care_plans"
 label = "Care plans"
@@ -139,6 +170,22 @@ FAULTS = [
         '[[figures]]',
         '[[chasing]]\nweekly_digests = 1\nanswer_days = 1\ncoordinator = "a"\nmanager = "b"\n\n[[figures]]',
         "chasing entry 2: there is one [[chasing]] already. Make them one.",
+    ),
+    (
+        '"outside_window"',
+        '"outside_windows"',
+        'return_checks entry 1.leaves_out names rule "outside_windows", which the study does not have. Correct or '
+        'remove it. Did you mean "outside_window"?',
+    ),
+    (
+        'at_least = 4 }',
+        'at_least = 4, at_most = 5 }',
+        "across.odd_together: each test has one of equals, at_least and at_most. Give one.",
+    ),
+    (
+        'instrument = "qol", items = ["qol01"]',
+        'instrument = "gds", items = ["gds02"]',
+        "across.odd_together is about one questionnaire. Put it into [[rules]] of its definition.",
     ),
     (
         'wave = "baseline"',

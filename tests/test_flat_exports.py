@@ -6,29 +6,34 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pandas as pd
+import pyreadstat
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from desk.command_line import app
+from study.approval_entries import EntryFault
+from study.configuration import GIVEN_UP
 from study.events import QueryRaised, ReturnAccepted
 from study.exchange import Draft, Question, derive_drafts
-from study.flat_exports import SiteSheets, derive_site_sheets, parse_source
+from study.flat_exports import Export, SiteSheets, derive_site_sheets, parse_source
 from study.instruments import DefinitionFaults
 from tasks.definitions import find_faults
 from tasks.exchange import read_csv, read_dictionary, write_dictionary, write_drafts
 from tasks.flat_exports import load_source, post_export, read_export
+from tasks.identifier_search import find_identifiers, make_scanner
 from tasks.returns import read_answers, receive_site_returns
 from tasks.settings import PROJECT, Settings, read_settings
 from tasks.workbooks import read_return_workbook
-from tasks.workspace import Workspace, create_workspace
+from tasks.workspace import Workspace, adopt_configuration, create_workspace
 
 PUBLIC = PROJECT.parent / "shared" / "data" / "redcap_longitudinal"
 TODAY = date(2026, 3, 2)
@@ -228,7 +233,8 @@ def encode(*rows: str, header: str = HEADER) -> bytes:
 def derive(workspace: Workspace, data: bytes, source: str = SOURCE) -> SiteSheets:
     mapped = parse_source(source.encode(), "redcap.toml", workspace.study, workspace.layout)
     header, *lines = read_csv(data)
-    return derive_site_sheets(mapped, header, lines, workspace.study, workspace.layout, workspace.instruments)
+    export = Export(header, lines, range(2, len(lines) + 2))
+    return derive_site_sheets(mapped, export, workspace.study, workspace.layout, workspace.instruments)
 
 
 def find_faults_of(workspace: Workspace, data: bytes, source: str = SOURCE) -> str:
@@ -409,6 +415,14 @@ def test_what_nobody_named_stops_the_export(workspace: Workspace, rows: list[str
     assert "A01" not in faults
 
 
+def test_a_row_that_lost_or_won_a_comma_is_named_by_its_line(workspace: Workspace) -> None:
+    """Its answers would stand under the names of others."""
+    rows = [ROWS[0], ROWS[1].replace(",UNK,", "UNK,"), *ROWS[2:4], ROWS[4] + ",2"]
+    faults = find_faults_of(workspace, encode(*rows))
+    assert "1 rows have fewer cells than the header has columns: lines 3." in faults
+    assert "1 rows have more cells than the header has columns: lines 6." in faults
+
+
 def test_columns_that_the_export_lacks_are_named(workspace: Workspace) -> None:
     header = HEADER.replace("mood_on", "mood_date").replace("why___3", "why___4")
     faults = find_faults_of(workspace, encode(ROWS[0], header=header))
@@ -421,7 +435,7 @@ def test_columns_that_the_export_lacks_are_named(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('format = "redcap"', 'format = "epidata"', 'format must be "redcap", "odk" or "qualtrics"'),
+        ('format = "redcap"', 'format = "epidata"', 'format must be "redcap", "odk", "qualtrics" or "spss"'),
         ("sending_number = 901", "", "sending_number is missing"),
         ('site_column = "redcap_data_access_group"', "", "say either site"),
         ('south_team = "south"', 'south_team = "souht"', 'Did you mean "south"?'),
@@ -512,6 +526,286 @@ fixed = { respondent = "self", form = "standard", wave = "baseline" }
         "Refused, and not read: IPAddress (where somebody is).",
         "Refused, and not read: RecipientEmail (an e-mail address).",
     ]
+
+
+# SPSS
+
+SPSS = """
+format = "spss"
+posted_on = 2026-03-01
+sending_number = 904
+participant_id = "ident"
+site = "north"
+
+[missing]
+"-99" = "refused"
+"9" = "not_answered"
+
+[[sheets]]
+sheet = "mood"
+columns = { collected_on = "mood_on", wave = "visit", why = "", hurt = "" }
+values.wave = { "1" = "baseline", "2" = "later" }
+fixed = { respondent = "self", form = "standard" }
+"""
+
+
+def write_sav(folder: Path, changed: dict[str, list[Any]] | None = None, **about: Any) -> bytes:
+    """Three visits: 9 is an answer of glad, and missing in weight, as the file itself declares."""
+    columns = {
+        "ident": ["A01", "B02", "C03"], "visit": [1.0, 2.0, 1.0],
+        "mood_on": [date(2026, 2, 1), date(1999, 12, 31), date(2026, 2, 3)],
+        "glad": [1.0, 9.0, None], "weight": [80.5, 9.0, -99.0], "gp": ["Dr Ann Smith", "", ""],
+    }  # fmt: skip
+    own: dict[str, Any] = {
+        "variable_format": {"mood_on": "EDATE10"},
+        "missing_ranges": {"weight": [9.0, {"lo": -99, "hi": -90}]},
+        "variable_value_labels": {"glad": {0.0: "No", 1.0: "yes", 9.0: "very"}, "visit": {1.0: "first", 2.0: "second"}},
+        "column_labels": {"gp": "Name of your GP", "glad": "Are you glad?"},
+    }
+    path = folder / "export.sav"
+    pyreadstat.write_sav(pd.DataFrame(columns | (changed or {})), path, **(own | about))
+    return path.read_bytes()
+
+
+def derive_spss(workspace: Workspace, data: bytes, source: str = SPSS) -> SiteSheets:
+    mapped = parse_source(source.encode(), "survey.toml", workspace.study, workspace.layout)
+    return read_export(workspace, mapped, data, TODAY)[1]
+
+
+def test_an_spss_file_goes_the_way_of_every_return(workspace: Workspace, tmp_path: Path) -> None:
+    found = derive_spss(workspace, write_sav(tmp_path))
+    frame = found.sheets["north"]["mood"]
+    assert frame["wave"].tolist() == ["baseline", "later", "baseline"]
+    assert frame["collected_on"].tolist() == [date(2026, 2, 1), date(1999, 12, 31), date(2026, 2, 3)]
+    assert frame["glad"].tolist() == [1, 9, ""]
+    assert frame["weight"].tolist() == [80.5, -9, -8]  # the item's own codes for not answered and refused
+    assert found.lines == {"north": {"mood": [1, 2, 3]}}
+    assert found.notes == ["Refused, and not read: gp (a name)."]
+
+
+@pytest.mark.parametrize(
+    ("unit", "kind", "clock"), [("ms", "DATE11", 0), ("us", "ADATE10", 0), ("ns", "DATETIME20", 86399)]
+)  # of "s", the unit that pandas takes by itself, pyreadstat writes days in 1970
+def test_days_of_an_spss_file_survive_whatever_unit_pandas_counts_in(
+    workspace: Workspace, tmp_path: Path, unit: str, kind: str, clock: int
+) -> None:
+    days = [date(2026, 2, 1), date(1999, 12, 31), date(2024, 2, 29)]
+    moments = (pd.to_datetime(days) + pd.Timedelta(seconds=clock)).astype(f"datetime64[{unit}]")
+    data = write_sav(tmp_path, {"mood_on": moments}, variable_format={"mood_on": kind})
+    assert derive_spss(workspace, data).sheets["north"]["mood"]["collected_on"].tolist() == days
+
+
+def test_a_value_that_an_spss_file_calls_missing_is_never_an_answer(workspace: Workspace, tmp_path: Path) -> None:
+    data = write_sav(tmp_path)
+    with pytest.raises(DefinitionFaults) as caught:
+        derive_spss(workspace, data, SPSS.replace('"9" = "not_answered"\n', ""))
+    assert [fault for fault in caught.value.faults if '"weight"' in fault] == [
+        'the variable "weight", for mood.weight, declares "9" as missing. Say under [missing] which reason that is.'
+    ]
+
+
+def test_codes_that_mean_something_else_in_the_spss_file_stop_it(workspace: Workspace, tmp_path: Path) -> None:
+    turned = {"glad": {0.0: "yes", 1.0: "no"}}
+    data = write_sav(tmp_path, {"glad": [1.0, 0.0, None]}, variable_value_labels=turned)
+    with pytest.raises(DefinitionFaults) as caught:
+        derive_spss(workspace, data)
+    assert 'has "0" for what mood.glad has 1 for ("yes"). Write values.glad' in caught.value.faults[0]
+    mapped = SPSS.replace("fixed = {", 'values.glad = { "0" = "1", "1" = "0" }\nfixed = {')
+    assert derive_spss(workspace, data, mapped).sheets["north"]["mood"]["glad"].tolist() == [0, 1, ""]
+
+
+@pytest.mark.parametrize(
+    ("about", "told"),
+    [
+        ({"column_labels": {"mood_on": "Date of birth"}}, '"mood_on" holds a date of birth by its label'),
+        ({"column_labels": {"glad": "Ask ann.smith@example.org"}}, '"glad" has an e-mail address in its label'),
+        ({"variable_value_labels": {"visit": {1.0: "by Mr John Smith"}}}, '"visit" has a name in its label'),
+    ],
+)
+def test_labels_that_tell_who_a_person_is_stop_an_spss_file(
+    workspace: Workspace, tmp_path: Path, about: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(DefinitionFaults) as caught:
+        derive_spss(workspace, write_sav(tmp_path, **about))
+    assert told in caught.value.faults[0]
+    assert "Smith" not in caught.value.faults[0]
+    assert "smith@" not in caught.value.faults[0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_an_spss_file_that_is_cut_off_is_refused(workspace: Workspace, tmp_path: Path, share: float) -> None:
+    data = write_sav(tmp_path)
+    with pytest.raises(EntryFault, match="cannot be read as an SPSS file"):
+        derive_spss(workspace, data[: int(len(data) * share)])
+
+
+def test_an_spss_file_in_an_inbox_is_searched_before_it_is_kept(workspace: Workspace, tmp_path: Path) -> None:
+    told = {"phone": ["07700 900123", "", ""], "born": [date(1950, 3, 1), None, None]}
+    data = write_sav(
+        tmp_path, told, column_labels={"phone": "Q7", "born": "Date of birth"},
+        variable_value_labels={"visit": {1.0: "with Mr John Smith"}}, compress=True,
+    )  # fmt: skip
+    scanner = make_scanner(workspace.study, TODAY)
+    places = {
+        (place.cell, place.spot, place.kind) for place in find_identifiers(data, None, "x", workspace.layout, scanner)
+    }
+    assert ("", "other", "name") in places
+    assert ("G2", "cell", "telephone") in places
+    assert ("H2", "cell", "birth_date") in places
+    workspace.drop_box("north").post("export.sav", data)
+    assert receive_site_returns(workspace, "north", TODAY, BY)["files held"] == 1
+
+
+# What a CSV file may be like
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        pytest.param(lambda text: text.encode("utf-16"), id="UTF-16"),
+        pytest.param(lambda text: text.encode("utf-8-sig"), id="a byte order mark"),
+        pytest.param(lambda text: text.replace("said", "caf\xe9").encode("cp1252"), id="Windows-1252"),
+        pytest.param(lambda text: text.replace(",", ";").encode(), id="semicolons"),
+        pytest.param(lambda text: ("sep=;\r\n" + text.replace(",", ";")).encode(), id="a line that says so"),
+        pytest.param(lambda text: text.replace(",", "\t").encode(), id="tabs"),
+        pytest.param(lambda text: text.replace("\n", "\r\n").encode(), id="lines of Windows"),
+        pytest.param(lambda text: text.replace("\n", "\r").encode(), id="lines of an old Mac"),
+        pytest.param(lambda text: (text + "\n," * 100_000).encode(), id="a hundred thousand empty rows"),
+        pytest.param(lambda text: text.replace("\n", f"\n{HEADER}\n", 3).encode(), id="the header again and again"),
+        pytest.param(lambda text: text.replace(",A01,", ",\u00a0A01\u200b ,").encode(), id="no-break spaces"),
+        pytest.param(
+            lambda text: re.sub("$", "," * 5_000, text, flags=re.MULTILINE).replace(
+                HEADER + "," * 5_000, HEADER + "".join(f",x{n}" for n in range(5_000))
+            ).encode(), id="5,000 columns more"
+        ),
+    ],
+)  # fmt: skip
+def test_the_same_rows_whatever_program_saved_the_file(workspace: Workspace, save: Any) -> None:
+    plain = derive(workspace, encode(*ROWS))
+    found, _ = read_export(workspace, load_source(workspace, "redcap"), save(encode(*ROWS).decode()), TODAY)
+    expected, _ = read_export(workspace, load_source(workspace, "redcap"), encode(*ROWS), TODAY)
+    assert {posting.site_id: posting.n_rows for posting in found} == {p.site_id: p.n_rows for p in expected}
+    for posting, other in zip(found, expected, strict=True):
+        own, same = (read_return_workbook(p.workbook, workspace.layout) for p in (posting, other))
+        for code, sheet in same.sheets.items():
+            pd.testing.assert_frame_equal(own.sheets[code].frame, sheet.frame)
+    assert plain.sheets.keys() == {"north", "south"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encode(*ROWS).decode().encode("utf-16-le"), id="UTF-16 that does not say so"),
+        pytest.param(b'a,b\n"1,2\n', id="a quote that never ends"),
+        pytest.param(b"\n,,,\n", id="nothing but commas"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(workspace: Workspace, data: bytes) -> None:
+    with pytest.raises((EntryFault, DefinitionFaults)):
+        read_export(workspace, load_source(workspace, "redcap"), data, TODAY)
+
+
+def test_a_decimal_comma_is_one_only_where_the_map_says_so(workspace: Workspace) -> None:
+    semicolons = [row.replace(",", ";").replace(";.5;", ";0,5;").replace("81.5", "81,5") for row in ROWS]
+    data = encode(*semicolons, header=HEADER.replace(",", ";"))
+    assert derive(workspace, data).sheets["north"]["mood"]["weight"].tolist()[0] == "0,5"  # text, and asked about
+    source = SOURCE.replace("sending_number", 'decimal = ","\nsending_number')
+    sheets = derive(workspace, data, source).sheets
+    assert sheets["north"]["mood"]["weight"].tolist() == [0.5, -8]
+    assert sheets["south"]["mood"]["weight"].tolist() == [81.5, 81, 82]
+    told = find_faults_of(
+        workspace, encode(*semicolons[:3], ROWS[3].replace(",", ";"), header=HEADER.replace(",", ";")), source
+    )
+    assert 'the column "weight" has numbers with a point' in told
+
+
+@pytest.mark.parametrize("cell", ["1,2", "3 - very", "n/a", "-", "\u2713", "x", "1e0", "1/1", "1,0", "TRUE"])
+def test_what_is_no_code_in_an_export_is_asked_about(workspace: Workspace, cell: str) -> None:
+    """Of a map that does not say what such a word means: nothing is guessed."""
+    row = f'1,start_arm_1,,,north_team,A01,,,,2026-02-01,2026-02-01,"{cell}",0,0,0,0,0,0,1,70,2'
+    take(workspace, encode(row))
+    assert receive(workspace)["records refused"] == 1
+    [rule] = workspace.read_events().frame(QueryRaised)["rule"]
+    assert rule in ("not_a_number", "level_unknown", "unexpected_type")
+
+
+@pytest.mark.parametrize("cell", ["very", "9 - very", "Very", "\uff19"])
+def test_words_of_the_definition_are_their_codes_in_an_export_too(workspace: Workspace, cell: str) -> None:
+    take(workspace, encode(f"1,start_arm_1,,,north_team,A01,,,,2026-02-01,2026-02-01,{cell},,,,,0,0,1,70,2"))
+    assert receive(workspace)["records accepted"] == 1
+    assert find_answers(read_all(workspace), "A01", "baseline")["glad"] == 9
+    asked = workspace.read_events().frame(QueryRaised)
+    assert list(asked["rule"]) == ([] if cell == "\uff19" else ["read_from_label"])
+
+
+def test_a_missing_code_that_is_an_answer_too_is_a_fault_of_the_map(workspace: Workspace) -> None:
+    told = find_faults_of(workspace, encode(*ROWS), SOURCE.replace('"-99" = "refused"', '"9" = "refused"'))
+    assert '[missing] has "9", which is an answer of mood.glad and 1 more.' in told
+
+
+# Where a row came from
+
+
+def test_a_query_leads_back_to_the_line_of_the_export(workspace: Workspace) -> None:
+    bad = ROWS[4].replace(",81,2", ",heavy,2")
+    rows = [
+        *ROWS[:3],
+        "",
+        '5,start_arm_1,,,north_team,E05,,,"a note\nof two lines",2026-02-01,2026-02-01,1,,,,,,,,70,2',
+        bad,
+    ]
+    take(workspace, encode(*rows))
+    receive(workspace)
+    queries = workspace.read_events().frame(QueryRaised)
+    [asked] = queries[queries["severity"] == "hard"].to_dict("records")
+    assert (asked["rule"], asked["sheet"], asked["row"]) == ("not_a_number", "mood", 3)
+    reading = read_return_workbook(workspace.content.get(asked["source_sha256"]), workspace.layout)
+    assert reading.export_lines["mood"][asked["row"]] == 8
+    receipts = workspace.area.below("sites").below("south")
+    [name] = [stored.key for stored in receipts.list("receipts/")]
+    book = openpyxl.load_workbook(io.BytesIO(receipts.get(name)))
+    cells = [str(cell) for row in book["To mend"].iter_rows(values_only=True) for cell in row]
+    assert any("In the export it is line 8." in cell for cell in cells)
+
+
+def test_an_instrument_with_the_longest_name_is_taken_in(tmp_path: Path) -> None:
+    """32 letters, more than a spreadsheet program takes as the title of a sheet."""
+    name = "a_questionnaire_with_a_long_name"
+    asked = Question("mood", "glad", "Glad", "level", (("0", "no"), ("1", "yes")))
+    (draft,) = derive_drafts([asked], "a test", {}, {}).drafts
+    definition = draft.definition.replace('id = "mood"', f'id = "{name}"', 1)
+    write_drafts([replace(draft, id=name, definition=definition)], tmp_path / "instruments")
+    assert len(name) == 32
+    workspace = make_workspace(tmp_path, [name], ["baseline", "later"], SOURCE.replace('"mood"', f'"{name}"'))
+    header, row = HEADER.split(",")[:12], ROWS[0].split(",")[:12]
+    other = [*ROWS[3].split(",")[:11], "7"]
+    take(workspace, encode(",".join(row), ",".join(other), header=",".join(header)))
+    counts = receive(workspace)
+    assert (counts["records accepted"], counts["records refused"]) == (1, 1)
+    [asked] = workspace.read_events().frame(QueryRaised).to_dict("records")
+    assert (asked["rule"], asked["sheet"]) == ("level_unknown", name)
+
+
+def test_maps_are_checked_and_adopted_with_the_study(workspace: Workspace, tmp_path: Path) -> None:
+    assert [(event.part, event.name) for event in adopt_configuration(workspace, TODAY, BY)] == [
+        ("protocol", "demo"), ("pathway", "demo"), ("site", "north"), ("site", "south"), ("source", "redcap"),
+        ("instrument", "mood"),
+    ]  # fmt: skip
+    path = tmp_path / "sites_config" / "demo" / "sources" / "redcap.toml"
+    path.write_text(SOURCE.replace("901", "905"), encoding="utf-8")
+    [event] = adopt_configuration(workspace, TODAY, BY)
+    assert workspace.content.get(event.sha256).decode() == SOURCE.replace("901", "905")
+    path.write_text(SOURCE.replace('south_team = "south"', 'south_team = "souht"'), encoding="utf-8")
+    path.rename(path.with_name("Red Cap.toml"))
+    faults = find_faults("demo", workspace.settings.sites_config, workspace.settings.instruments).faults
+    place = "sites_config/demo/sources/Red Cap.toml"
+    assert faults == (
+        f"{place}: a source is called by small letters, digits and underscores. Rename the file.",
+        f'{place}: "souht" is no site of demo. Did you mean "south"?',
+    )
+    path.with_name("Red Cap.toml").unlink()
+    [given_up] = adopt_configuration(workspace, TODAY, BY)
+    assert (given_up.part, given_up.name, given_up.sha256) == ("source", "redcap", GIVEN_UP)
 
 
 # Commands
@@ -619,7 +913,11 @@ of_record = ["collected_on"]
     n_forms = sum(bool(row[f"{draft.form}_complete"]) and holds_answers(row, draft) for row in rows for draft in drafts)
     assert sum(n for code, n in postings[0].n_rows.items() if code in instruments) == n_forms
     assert counts["log entries"] == 9  # three people screened, consented and allocated
-    assert (counts["records accepted"], counts["queries"], counts["files held"]) == (n_forms, 0, 0)
+    assert (counts["records accepted"], counts.get("records refused", 0), counts["files held"]) == (n_forms, 0, 0)
+    # Each form has the day of enrolment here, for want of another.
+    asked = workspace.read_events().frame(QueryRaised)
+    assert set(asked["rule"]) <= {"outside_window", "follow_up_without_baseline"}
+    assert set(asked["severity"]) <= {"soft"}
     assert n_forms == 40
     refused = {note.split()[4] for note in found.notes if note.startswith("Refused")}
     assert refused == {

@@ -107,7 +107,7 @@ def test_every_wording_that_is_there_is_one_that_somebody_names() -> None:
     named = {step.template for step in load_study("ipc").fieldwork.ladder}
     named |= {chaser.template for chaser in load_study("ipc").pathway.chasers}
     own = {"digest", "stop_notice", "stopped_packs", "told", "still_open", "nobody_to_write_to", "wrong_address"}
-    own |= {"file_held"}
+    own |= {"file_held", "safeguarding", "safeguarding_raised", "safeguarding_escalated"}
     there = {path.stem for path in LETTERS_FOLDER.glob("*.jinja") if not path.name.startswith("layout")}
     assert named | own == there
 

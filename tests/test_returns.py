@@ -39,9 +39,11 @@ from study.queries import (
     GATE_RULES,
     NOTHING_FILLED_IN,
     PLACE_RULES,
+    RETURN_RULES,
     ROW_RULES,
     SHEET_RULES,
     derive_query_ids,
+    derive_seal,
 )
 from study.returns import (
     RECORD_KEY,
@@ -54,11 +56,13 @@ from study.returns import (
     derive_responses,
     derive_return_events,
     derive_standing,
+    find_files_asked_about,
     find_mended_queries,
     find_named_again,
     find_processed_file,
     find_wave_code,
     number_queries,
+    settle_queries,
 )
 from study.state import derive_participants, derive_queries, derive_returns
 from study.validation import RULES
@@ -147,7 +151,8 @@ class Received:
 
     @property
     def faults(self) -> list[tuple[str, str, str, str]]:
-        return [(fault.rule, fault.sheet, fault.cell, fault.severity) for fault in self.decision.faults]
+        told = [fault for fault in self.decision.faults if not self.decision.is_silent(fault)]
+        return [(fault.rule, fault.sheet, fault.cell, fault.severity) for fault in told]
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
@@ -201,6 +206,8 @@ class Site:
         if standing is None:
             view = tell(*self.events)
             standing = derive_standing(view, self.site_id, derive_homes(view))
+        seals = {sha256: derive_seal(sha256.encode()) for sha256 in find_files_asked_about(decision, standing)}
+        decision = settle_queries(decision, standing, seals)
         asked = [event for event in self.events if isinstance(event, QueryRaised) and event.site_id == self.site_id]
         query_ids = number_queries(decision, standing, len(asked))
         responses = derive_responses(decision)
@@ -435,6 +442,8 @@ PLACES = [
     ("missing_column", Problem("missing_column", "hard", "mmse", "MMSE", column="participant_id"), 3),
     ("codes_missing", Problem("codes_missing", "hard", "dad", "DAD", expected="rows 1 and 2"), 0),
     ("column_repeated", Problem("column_repeated", "hard", "mmse", "MMSE", "L2", 2, 2), 3),
+    ("columns_mixed_up", Problem("columns_mixed_up", "hard", "mmse", "MMSE", "F1:F2", 1, 2, "mmse01"), 3),
+    ("read_from_label", Problem("read_from_label", "soft", "mmse", "MMSE", "F3:G4", 3, 4, "mmse01"), 0),
     ("sheet_repeated", Problem("sheet_repeated", "hard", "sheet_5", "sheet 5"), 0),
     ("cells_out_of_reach", Problem("cells_out_of_reach", "hard", "mmse", "MMSE"), 3),
     ("merged_cells", Problem("merged_cells", "hard", "mmse", "MMSE", "A4:A5", 4, 5, "participant_id"), 2),
@@ -721,7 +730,7 @@ def test_a_participant_of_another_site_is_known_by_record_where_identifiers_do_n
 # Queries --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_fault_in_a_file_sent_again_is_asked_once_closed_when_mended_and_reopened_as_the_next_episode():
+def test_a_fault_in_a_file_sent_again_is_asked_once_closed_when_mended_and_the_same_query_when_it_comes_back():
     site = start(ANN, BEN)
     wrong, right = {"mmse": [mmse(ANN, mmse01=9), mmse(BEN)]}, {"mmse": [mmse(ANN), mmse(BEN)]}
     assert site.send(wrong).query_ids == ["702-0001"]
@@ -732,8 +741,9 @@ def test_a_fault_in_a_file_sent_again_is_asked_once_closed_when_mended_and_reope
     assert [event.query_id for event in mended.find(QueryClosed)] == ["702-0001"]
     assert mended.counts == (1, 1, 0, 0)
     reopened = site.send(wrong, number=2)
-    assert reopened.query_ids == ["702-0002"]
-    assert [event.episode for event in reopened.find(QueryRaised)] == [2]
+    assert (reopened.query_ids, reopened.find(QueryRaised)) == (["702-0001"], [])
+    assert [event.reason for event in reopened.find(Voided)] == ["reopened"]
+    assert site.list_queries() == [("702-0001", "level_unknown")]
 
 
 def test_a_query_follows_its_record_and_not_its_row():
@@ -875,7 +885,8 @@ def test_a_log_of_thousands_told_again_costs_in_proportion():
 
 # Wording --------------------------------------------------------------------------------------------------------------
 
-EVERY_RULE = [*FILE_RULES, NOTHING_FILLED_IN, *PLACE_RULES, *ROW_RULES, *RULES, *dict.fromkeys(GATE_RULES.values())]
+EVERY_RULE = [*FILE_RULES, NOTHING_FILLED_IN, *PLACE_RULES, *ROW_RULES, *RULES, *RETURN_RULES]
+EVERY_RULE += dict.fromkeys(GATE_RULES.values())
 
 
 def test_the_tables_above_reach_every_rule_of_a_row_and_of_a_place():

@@ -356,3 +356,21 @@ def test_many_records_are_checked_like_few():
 def test_reason_codes():
     assert REASON_CODES[""] == 0
     assert [REASON_CODES[reason] for reason in MISSING_REASONS] == list(range(1, 7))
+
+
+def test_numbers_are_made_when_asked_for_and_stay_what_they_were() -> None:
+    """A large frame of numbers is not copied for its faults; nor may a change of the frame change what was checked."""
+    n = 300_000
+    records = pd.DataFrame({"gap": np.full(n, 9.0), "days": np.full(n, 12.0), "mean": np.full(n, 99.0)})
+    records.loc[7, "days"] = 97.0
+    checked = check_records(MIXED, records)
+    assert checked.faults[["record", "item", "rule"]].to_numpy().tolist() == [[7, "days", "out_of_range"]]
+    assert "responses" not in vars(checked)
+    assert np.shares_memory(np.asarray(checked.cells[0]), records["gap"].to_numpy())
+    records.loc[:, "gap"] = 1.0
+    records["days"] += 1
+    assert checked.responses["gap"].eq(9).all()
+    assert checked.responses["days"].isna().sum() == 1
+    assert checked.responses["days"].max() == 12
+    assert checked.responses["mean"].isna().all()
+    assert (checked.missing_reasons["mean"] == "refused").all()

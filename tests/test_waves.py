@@ -721,7 +721,8 @@ def test_ipc_asks_each_person_and_carer_at_three_waves() -> None:
     assert list(expected["wave"]) == [wave for wave in ("baseline", "follow_up_6m", "follow_up_12m") for _ in range(2)]
     assert set(expected["respondent"]) == {"self", "carer"}
     own = expected[expected["respondent"] == "self"]
-    assert set(own["instruments"]) == {"eq5d5l;ascot_sct4;ons4;service_use"}
+    each_time = "eq5d5l;ascot_sct4;ons4;service_use"
+    assert own["instruments"].tolist() == [f"{each_time};sociodemographics", each_time, each_time]
     assert set(own["form"]) == {"easy_read"}
     assert set(expected["status"]) == {"held", "planned"}  # nothing is approved yet
     assert expected.loc[expected["wave"] == "baseline", "holds"].str.contains("site_not_open").all()

@@ -227,6 +227,21 @@ def test_a_directory_of_a_million_entries_is_not_even_listed():
     assert time.process_time() - started < 1
 
 
+@pytest.mark.parametrize(
+    ("part", "old", "new"),
+    [
+        pytest.param("xl/_rels/workbook.xml.rels", b'Id="rId3"', b'Id="rId99"', id="a sheet that leads nowhere"),
+        pytest.param("xl/_rels/workbook.xml.rels", b'Id="rId3"', b'Id="rId2"', id="two parts of one sheet"),
+        pytest.param("xl/workbook.xml", b'<sheet name="Mood" sheetId="4" r:id="rId4"/>', b"", id="a sheet left out"),
+        pytest.param("xl/_rels/workbook.xml.rels", b"sharedStrings.xml", b"strings.xml", id="texts elsewhere"),
+        pytest.param("xl/_rels/workbook.xml.rels", b'"styles.xml"', b'"style.xml"', id="formats elsewhere"),
+    ],
+)
+def test_sheets_and_texts_that_a_damaged_file_has_lost_are_missed(part, old, new):
+    """A parser would pass over them, or give blanks for texts, and nobody would be told."""
+    assert find_rule(spoil_part(RETURN, part, lambda xml: xml.replace(old, new))) == "damaged_workbook"
+
+
 def test_two_parts_of_one_name():
     buffer = io.BytesIO(RETURN)
     with zipfile.ZipFile(buffer, "a") as archive:

@@ -1,0 +1,225 @@
+"""Tables as statistics programs hold them: legal names, codes as labelled numbers, typed missing values.
+
+Stata and SPSS share one layout, so that a script for the one reads like a script for the other. Identifiers (of people,
+sites, sendings, items, scales) stay text. Other codes become numbers with labels, in the order of their list. A value
+that is missing for a known reason becomes .a to .f in Stata, and in SPSS a number from -9996 to -9991 that is declared
+user-missing; a blank without a reason is system-missing. Dates are days since 1960 in Stata and seconds since 14
+October 1582 in SPSS, made here as plain numbers: what a library makes of them depends on how it and pandas count time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from study.datasets import Column, ReleaseFault, Table
+from study.instruments import MISSING_REASONS
+
+LONGEST_NAME = 28
+"""Of a variable. Stata takes 32, also of a set of value labels, which is called as its variable with a number after it;
+SPSS takes 64."""
+STATA_MISSING = dict(zip(MISSING_REASONS, "abcdef", strict=True))
+SPSS_MISSING = {reason: -9991 - place for place, reason in enumerate(MISSING_REASONS)}
+STATA_EPOCH, SPSS_EPOCH = np.datetime64("1960-01-01", "us"), np.datetime64("1582-10-14", "us")
+
+# Words that neither program takes for a variable (Stata: [U] 11.3; SPSS: reserved keywords of variable names).
+_RESERVED = frozenset(
+    [
+        *("all", "and", "by", "eq", "ge", "gt", "le", "lt", "ne", "not", "or", "to", "with"),
+        *("byte", "double", "float", "if", "in", "int", "long", "strl", "using"),
+    ]
+)
+Numbers = np.ndarray[Any, np.dtype[np.int8]]
+
+_LEGAL = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}")
+_STORAGE = re.compile(r"str[0-9]+")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A column of a table in Stata and SPSS. `numbers`: of a coded column, each code's number; `labels`: what numbers
+    mean, of a coded column or of an item with levels."""
+
+    name: str
+    column: Column
+    numbers: Mapping[str, int]
+    labels: Mapping[int, str]
+
+
+def derive_legal_names(names: Iterable[str]) -> dict[str, str]:
+    """A name that Stata and SPSS take for each column, in order.
+
+    At most LONGEST_NAME characters: ASCII letters, digits and underscores, a letter first; no reserved word; unique
+    whatever the case. A legal name stays as it is; a long one keeps its beginning and its end around four digits of its
+    hash, so that it is the same in every release, whatever other columns there are.
+    """
+    names = list(names)
+    taken = {name.lower(): name for name in reversed(names) if _is_legal(name)}
+    legal = {}
+    for name in names:
+        if taken.get(name.lower()) == name:
+            legal[name] = name
+            continue
+        found, attempt = _make_legal(name), 0
+        while found.lower() in taken or not _is_legal(found):
+            attempt += 1
+            found = _shorten(_make_legal(name), f"{name}{attempt}", always=True)
+        taken[found.lower()] = legal[name] = found
+    return legal
+
+
+def _is_legal(name: str) -> bool:
+    word = name.lower()
+    return bool(_LEGAL.fullmatch(name)) and word not in _RESERVED and not _STORAGE.fullmatch(word) and word[-1] != "_"
+
+
+def _make_legal(name: str) -> str:
+    ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9_]+", "_", ascii_only).strip("_")
+    if not plain or not plain[0].isalpha() or not _is_legal(plain[:LONGEST_NAME].rstrip("_")):
+        plain = f"v_{plain}".rstrip("_")
+    return _shorten(plain, name)
+
+
+def _shorten(plain: str, name: str, *, always: bool = False) -> str:
+    if len(plain) <= LONGEST_NAME and not always:
+        return plain
+    digits = hashlib.sha256(name.encode()).hexdigest()[:4]
+    if len(plain) <= LONGEST_NAME - 5:
+        return f"{plain}_{digits}"
+    return f"{plain[:12].rstrip('_')}_{digits}_{plain[-10:].lstrip('_')}"
+
+
+def extend_codes(
+    codes: Mapping[str, Mapping[str, str]], layouts: Mapping[str, Table], tables: Mapping[str, pd.DataFrame]
+) -> dict[str, dict[str, str]]:
+    """The lists of codes (name to code to label) with what stands in the tables beyond them, such as unscheduled
+    occasions: at their end, in alphabetical order, each as its own label."""
+    extended = {name: dict(labels) for name, labels in codes.items()}
+    strange: dict[str, set[str]] = {}
+    for name, frame in tables.items():
+        for column in layouts[name].columns:
+            if column.codes and column.codes != "missing_reason":  # a closed list
+                found = strange.setdefault(column.codes, set())
+                found.update(frame[column.name].dropna().unique())
+    for name, found in strange.items():
+        own = extended.setdefault(name, {})
+        own |= {code: code for code in sorted(found - set(own))}
+    return extended
+
+
+def find_reason_columns(table: Table) -> set[str]:
+    """The columns that a statistics program does without: their reasons are the values' own missing types there."""
+    return {column.reason for column in table.columns if column.reason}
+
+
+def derive_variables(table: Table, codes: Mapping[str, Mapping[str, str]]) -> list[Variable]:
+    """The variables of a table, in its order; `codes` as from `extend_codes`."""
+    reasons = find_reason_columns(table)
+    columns = [column for column in table.columns if column.name not in reasons]
+    names = derive_legal_names(column.name for column in columns)
+    variables = []
+    for column in columns:
+        numbers: dict[str, int] = {}
+        labels = dict(column.levels)
+        if column.codes and column.codes != "site":
+            own = codes.get(column.codes, {})
+            numbers = {code: number for number, code in enumerate(own, start=1)}
+            labels = {number: own[code] for code, number in numbers.items()}
+        variables.append(Variable(names[column.name], column, numbers, labels))
+    return variables
+
+
+def derive_stata_columns(frame: pd.DataFrame, variables: Iterable[Variable]) -> dict[str, Any]:
+    """The values by variable: text, or doubles with NaN for every missing value; the reasons are in
+    `derive_stata_reasons`."""
+    return {
+        variable.name: _count(values, STATA_EPOCH, np.timedelta64(1, "D")) if variable.column.type == "date" else values
+        for variable in variables
+        for values in [_find_values(frame, variable)]
+    }
+
+
+def derive_stata_reasons(frame: pd.DataFrame, variables: Iterable[Variable]) -> Iterator[tuple[Variable, Numbers]]:
+    """The variables with reasons for their missing values, and of each row: 0 for none, 1 for .a, 2 for .b ..."""
+    numbers = {reason: number for number, reason in enumerate(STATA_MISSING, start=1)}
+    for variable in variables:
+        if variable.column.reason:
+            codes, reasons = pd.factorize(frame[variable.column.reason])
+            yield variable, np.array([*(numbers[reason] for reason in reasons), 0], np.int8)[codes]
+
+
+def derive_spss_columns(table: Table, frame: pd.DataFrame, variables: Iterable[Variable]) -> dict[str, Any]:
+    """The values by variable: text, or doubles with the number of a reason where a value is missing for it. Raises
+    ReleaseFault where a value would be taken for such a number."""
+    columns: dict[str, Any] = {}
+    for variable in variables:
+        column, values = variable.column, _find_values(frame, variable)
+        if column.type == "date":
+            values = _count(values, SPSS_EPOCH, np.timedelta64(1, "s"))
+        if column.reason:
+            lowest, highest = min(SPSS_MISSING.values()), max(SPSS_MISSING.values())
+            if bool(((values >= lowest) & (values <= highest)).any()):
+                raise ReleaseFault(
+                    [
+                        f"{table.name}.{column.name}: a value lies between {lowest} and {highest}, the numbers that "
+                        "mean a missing value in SPSS files. Let its instrument's definition scale it otherwise."
+                    ]
+                )
+            codes, reasons = pd.factorize(frame[column.reason])
+            numbers = np.array([*(SPSS_MISSING[reason] for reason in reasons), np.nan])[codes]
+            values = np.where(codes < 0, values, numbers)
+        columns[variable.name] = values
+    return columns
+
+
+def _find_values(frame: pd.DataFrame, variable: Variable) -> Any:
+    """Doubles of numbers and codes, text (blank where it is missing), or days."""
+    values = frame[variable.column.name]
+    if variable.numbers:
+        codes, found = pd.factorize(values)
+        return np.array([*(variable.numbers[code] for code in found), np.nan])[codes]
+    if variable.column.type == "text":
+        return values.fillna("").to_numpy(object)
+    return values.to_numpy("datetime64[us]" if variable.column.type == "date" else "float64")
+
+
+def _count(days: Any, since: np.datetime64, unit: np.timedelta64) -> Any:
+    return np.where(np.isnat(days), np.nan, (days - since) / unit)
+
+
+def derive_names_table(layouts: Mapping[str, Table], codes: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """How each column is called and coded in Stata and SPSS: table, column, variable, type, label, values ("1 = placebo
+    (Placebo); ...") and missing_from (the column with the reasons, that these files hold as typed missing values)."""
+    rows = [
+        {
+            "table": table.name,
+            "column": variable.column.name,
+            "variable": variable.name,
+            "type": variable.column.type,
+            "label": variable.column.label,
+            "values": describe_values(variable),
+            "missing_from": variable.column.reason,
+        }
+        for table in layouts.values()
+        for variable in derive_variables(table, codes)
+    ]
+    columns = ["table", "column", "variable", "type", "label", "values", "missing_from"]
+    return pd.DataFrame(rows, columns=columns, dtype="str")
+
+
+def describe_values(variable: Variable) -> str:
+    """What the numbers of a variable mean: "1 = placebo (Placebo); 2 = ..." of codes, "0 = No; 1 = Yes" of levels."""
+    if variable.numbers:
+        return "; ".join(
+            f"{number} = {code}" + (f" ({variable.labels[number]})" if variable.labels[number] != code else "")
+            for code, number in variable.numbers.items()
+        )
+    return "; ".join(f"{number} = {label}" for number, label in variable.labels.items())
