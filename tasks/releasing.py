@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from study.calendar import format_day, london_day
-from study.events import STEPS_OF_SENDING, PackDelivered
+from study.events import STEPS_OF_SENDING, PackDelivered, Voided
 from study.packs import PackPlan
 from study.releasing import (
     COPY,
@@ -180,7 +180,7 @@ def release_site(workspace: Workspace, plan: ReleasePlan, site_id: str, requeste
     """
     refuse_another_day(workspace, plan.as_of)
     with workspace.ledger.sending(wait_seconds=_PATIENCE_SECONDS):
-        left = _take_up(workspace, site_id, plan.as_of, requested_by)
+        left = _take_up(workspace, plan, site_id, requested_by)
         asked = plan.find_keys(site_id)
         if left.counts:  # what was taken up changes what is left to send, identifiers too
             plan = _plan_anew(workspace, plan, site_id, left.agreed)
@@ -300,15 +300,17 @@ class _Left:
     owes_blank: bool = False
 
 
-def _take_up(workspace: Workspace, site_id: str, as_of: date, requested_by: str) -> _Left:
+def _take_up(workspace: Workspace, plan: ReleasePlan, site_id: str, requested_by: str) -> _Left:
     """Deal with the packs of a site that were claimed and, as far as the ledger knows, not delivered.
 
     One whose workbook lies in the outbox went out, whatever is known since: the site may have it, and what stopped
     meanwhile gets its stop notice. One of today of which nothing newer is known is put again. Any other is taken back,
     and its rows are planned anew, by what holds today.
     """
-    left = _Left()
-    events = workspace.read_events()
+    left, as_of = _Left(), plan.as_of
+    with workspace.ledger.writing() as writing:
+        newest = writing.newest_seq(site_ids=[site_id], kinds=[Voided.kind], after=plan.head.seq)
+    events = plan.events if newest <= plan.head.seq else workspace.read_events()
     for row in find_open_claims(events, site_id).to_dict("records"):
         claim = Claim(
             row["pack_id"], site_id, row["key"], row["hash"], row["file_name"], row["sha256"], row["letters_sha256"]
