@@ -48,9 +48,9 @@ def compute_message_code(study: str, message_id: str) -> str:
     return hashlib.sha256(f"{study}\x1f{message_id}".encode()).hexdigest()[:_CODE_DIGITS]
 
 
-def derive_messages(events: Events, as_of: date, *, unsent_only: bool = False) -> pd.DataFrame:
+def derive_messages(events: Events, as_of: date, *, unsent_only: bool = False, category: str = "") -> pd.DataFrame:
     """One row for each message that stands, in the order in which they were queued; `unsent_only`: of those alone of
-    which it is not on record that they were sent.
+    which it is not on record that they were sent; `category`: of these alone.
 
     Columns: message_id, category, site_id, person_id, role, channel, template, address_code, content_sha256,
     n_obligations; queued_on; state; n_attempts (tries since it was queued), last_attempt (the number of the last try
@@ -63,12 +63,14 @@ def derive_messages(events: Events, as_of: date, *, unsent_only: bool = False) -
     """
     view = events.select(as_of=as_of)
     queued = view.frame(MessageQueued).rename(columns={"occurred_on": "queued_on"})
+    if category:
+        queued = queued[queued["category"] == category]
     if unsent_only:
         sent_last = view.frame(MessageSent).groupby("message_id")["seq"].max()
         queued = queued[~(_look_up(queued, sent_last, 0) > queued["seq"])]
 
     def list_steps(kind: type[MessageEvent]) -> pd.DataFrame:
-        if not unsent_only:
+        if not unsent_only and not category:
             return view.frame(kind)
         return view.frame_among(kind, "message_id", queued["message_id"])
 

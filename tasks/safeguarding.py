@@ -81,8 +81,7 @@ class Drawn:
 def draw_up_alerts(workspace: Workspace, as_of: date) -> Drawn:
     """Who would be told what on a day. Nothing is recorded. Raises DefinitionFaults for a faulty contacts file."""
     events, contacts = workspace.read_events(), load_contacts(workspace)
-    messages = derive_messages(events, as_of)
-    alerts = messages[messages["category"] == CATEGORY]
+    alerts = derive_messages(events, as_of, category=CATEGORY)
     states = dict(zip(alerts["message_id"], alerts["state"], strict=True))
     titles = {sheet.code: sheet.title for sheet in workspace.layout.sheets}
     plan = plan_alerts(workspace.study, contacts, events, states, find_stopped_addresses(events), titles, as_of)
