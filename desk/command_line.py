@@ -39,6 +39,7 @@ from desk.options import (
     find_day,
     find_program,
     find_site_id,
+    is_rehearsed,
     open_study,
     out,
     parse_day,
@@ -48,6 +49,7 @@ from desk.options import (
     use_prefect,
 )
 from desk.query_commands import query_app
+from desk.release_commands import release_app
 from desk.safeguarding_commands import app as safeguarding_app
 from desk.wave_commands import waves_app
 from rehearsal.approvals_story import STUDY as PLAYED
@@ -85,7 +87,7 @@ from tasks.returns_page import RETURNS_PAGE
 from tasks.safeguarding import find_contact_faults
 from tasks.settings import read_settings
 from tasks.workbooks import write_blank_return
-from tasks.workspace import Workspace, create_workspace
+from tasks.workspace import Workspace, create_workspace, use_workspace
 
 app = typer.Typer(
     help="Operations for multi-site evaluation studies: from raw returns to a frozen dataset.",
@@ -104,6 +106,7 @@ app.add_typer(safeguarding_app, name="safeguarding")
 app.add_typer(instruments_app, name="instruments")
 app.add_typer(returns_app, name="returns")
 app.add_typer(query_app)
+app.add_typer(release_app, name="release")
 app.add_typer(dataset_app)
 EXPECTED = (
     DefinitionFaults, FileFault, LedgerRefused, ReleaseFault, ReplayRefused, SourceUnusable, StepFailed,
@@ -394,10 +397,12 @@ def receive(study: StudyArgument, by: ByOption, sites: SitesOption = "") -> None
     """Receive what sites have put into their drop-boxes, without waiting for the next round."""
     chosen, workspace = parse_sites(sites), open_study(study)
     chosen = [find_site_id(workspace, site) for site in chosen]
-    with use_prefect():
+    # A rehearsal is no study of the settings, and receives on its own last day.
+    day = find_day(workspace) if is_rehearsed(workspace) else None
+    with use_workspace(workspace), use_prefect():
         from flows.returns import receive_returns_now
 
-        states = receive_returns_now(study=study, requested_by=by, sites=chosen)
+        states = receive_returns_now(study=workspace.study.study_id, requested_by=by, sites=chosen, as_of=day)
     _report_states(states)
     out.print(f"Receipts: {workspace.area.place}/sites/<site>/receipts/", soft_wrap=True, markup=False)
 
@@ -419,12 +424,13 @@ def freeze(
     study: StudyArgument,
     by: ByOption,
     as_of: Annotated[str, typer.Option(help="The study as of this day; left out, today.")] = "",
+    blinded: Annotated[bool, typer.Option("--blinded", help="With letters in the place of the arms.")] = False,
 ) -> None:
     """Freeze a dataset: tables, codebook, report and manifest."""
     workspace, day = open_study(study), parse_day(as_of)
     from tasks.releases import freeze_release
 
-    frozen = freeze_release(workspace, day or london_day(workspace.clock()), by)
+    frozen = freeze_release(workspace, day or london_day(workspace.clock()), by, is_blinded=blinded)
     news = "the same dataset had been frozen before" if frozen.answer == "same" else "new"
     out.print(f"Release {frozen.release} ({news}): {frozen.location}/", soft_wrap=True)
 

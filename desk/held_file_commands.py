@@ -43,7 +43,7 @@ def list_held_files(
             describe_kinds(row["identifiers"]), f"{row['n_places']:,}", row["kept"], row["query_id"], row["state"],
         )  # fmt: skip
     print_table(table)
-    out.print(f"{len(held):,} held files.")
+    out.print(f"{len(held):,} held file{'' if len(held) == 1 else 's'}.")
 
 
 @app.command()
@@ -113,7 +113,7 @@ def erase(
     workspace = open_study(study)
     _check_codes(role, reference)
     decided = erase_held_file(workspace, held, reason=reason, role=role, reference=reference, requested_by=by)
-    before = "" if decided.is_new else " was decided before"
+    before = "" if decided.is_new else " already, and nothing was changed"
     out.print(f"{held} is erased{before}. Copies deleted: {decided.n_deleted:,}.")
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from study.attrition import REASON_KINDS, WHY_NOT_EXPECTED
 from study.datasets import PARTICIPANTS, RESPONSES, SCORES, Column, Table, find_wave_places
+from study.flow import derive_dispositions_layout
 from study.instruments import MISSING_REASONS, Instrument
 from study.protocol import Study, Wave
 from study.scoring import derive_people
@@ -29,7 +30,7 @@ RETURN_STATUSES = {
     "missed": "The last day on which it is taken, or data collection, is over, and nothing is in",
     "stopped": "The person left the questionnaires before it was over",
     "pending": "It may still come",
-    "kept_apart": "It came, and is not in this release: held for a decision, or erased",
+    "kept_apart": "It came, and is not in this release: held for a decision, without consent for it, or erased",
     "unscheduled": "It came, and the protocol asks for nothing on this occasion",
 }
 NOT_EXPECTED = {**WHY_NOT_EXPECTED, "unscheduled": "The protocol asks for nothing on this occasion"}
@@ -443,7 +444,8 @@ def derive_did_table(
     """The difference-in-difference table (`derive_did_layout`), ordered by participant and wave.
 
     Everybody allocated to an arm has a row for the baseline and each follow-up, also where nothing came or was to be
-    expected: the reasons say which. `tables`: participants, responses, scores and returns.
+    expected: the reasons say which. Scores of occasions that the schedule does not ask for, such as those of a visit at
+    which somebody stopped early, stand in `scores` alone. `tables`: participants, responses, scores and returns.
     """
     layout = derive_did_layout(study, instruments)
     people = tables["participants"]
@@ -579,8 +581,10 @@ class _Cells:
         return self._asked[key]
 
     def fill_score(self, grouped: Mapping[Any, pd.DataFrame], outcome: Outcome, wave_id: str) -> _Filled:
+        """Of a wave at which the schedule does not ask for it: not_asked, even where a score came."""
         slot = (wave_id, outcome.respondent, outcome.instrument)
-        return self.fill(grouped.get((*slot, outcome.scale)), "score", *slot)
+        rows = grouped.get((*slot, outcome.scale)) if wave_id in outcome.waves else None
+        return self.fill(rows, "score", *slot)
 
     def fill(self, rows: pd.DataFrame | None, value: str, wave_id: str, respondent: str, instrument: str) -> _Filled:
         asked = self.is_asked(wave_id, respondent, instrument)
@@ -603,6 +607,7 @@ def derive_layouts(study: Study, instruments: Mapping[str, Instrument]) -> dict[
         *(PARTICIPANTS, RETURNS, RESPONSES, SCORES),
         *(derive_wide_layout(study, instruments), derive_did_layout(study, instruments)),
         *(derive_items_layout(instruments[name]) for name in study.instruments),
+        derive_dispositions_layout(study),
     )
     return {table.name: table for table in tables}
 
@@ -614,8 +619,8 @@ def derive_further_tables(
     study: Study,
     instruments: Mapping[str, Instrument],
 ) -> dict[str, pd.DataFrame]:
-    """Every table of a release by its name, in the order of `derive_layouts`: `tables` (participants, responses and
-    scores) and those that follow from them.
+    """Every table of a release by its name, in the order of `derive_layouts`: `tables` (participants, responses,
+    scores and dispositions) and those that follow from them.
 
     `asked` and `rows`: as in `derive_returns_table`, as of the release's day.
     """

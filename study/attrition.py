@@ -294,7 +294,8 @@ def derive_return_table(
     n_returned, n_partial (of the returned), n_awaited, n_missing (neither in nor awaited); rate_pct (returned of
     expected), rate_low_pct, rate_high_pct (Wilson's interval, 1927); n_over (expected, and the window is over),
     retained_pct (returned of these: while a window is open, the quick ones would flatter it); gap (why there is no
-    rate; "" otherwise). n = n_not_expected + n_expected, and n_expected = n_returned + n_awaited + n_missing.
+    rate or no retention; "" otherwise). n = n_not_expected + n_expected, and n_expected = n_returned + n_awaited +
+    n_missing.
     """
     rows = settle_arms(rows)
     flags = pd.DataFrame({"n": True}, index=rows.index)
@@ -312,8 +313,8 @@ def derive_return_table(
     table["rate_low_pct"], table["rate_high_pct"] = _find_wilson(table["n_returned"], table["n_expected"], confidence)
     table["retained_pct"] = _divide(table.pop("kept"), table["n_over"])
     gap = np.select(
-        [table["n"] == 0, table["n_expected"] == 0],
-        ["There is nobody here.", "Nothing was expected of anybody here."],
+        [table["n"] == 0, table["n_expected"] == 0, table["n_over"] == 0],
+        ["There is nobody here.", "Nothing was expected of anybody here.", "No window is over yet: no retention."],
         "",
     )
     table["gap"] = pd.Series(gap, table.index, dtype="str")
@@ -324,7 +325,7 @@ def derive_reason_table(
     rows: pd.DataFrame, by: Sequence[str], levels: Mapping[str, Sequence[str]], study: Study
 ) -> pd.DataFrame:
     """Why expected questionnaires are missing: `by`, reason, reason_kind, n, n_expected (of the combination), pct of
-    these (NaN where nothing was expected); every reason of the protocol that is no completion has a row in every
+    these, gap (why there is none); every reason of the protocol that is no completion has a row in every
     combination, with 0 too, then MISSED and AWAITED."""
     rows = settle_arms(rows)
     kinds: dict[str, str] = {reason.id: reason.kind for reason in study.disposition_reasons if reason.kind in _LEAVING}
@@ -342,7 +343,9 @@ def derive_reason_table(
         else table.assign(n_expected=int(rows["is_expected"].sum()))
     )
     table["pct"] = _divide(table["n"], table["n_expected"])
-    return table[[*by, "reason", "reason_kind", "n", "n_expected", "pct"]]
+    gap = np.where(table["n_expected"] == 0, "Nothing was expected of anybody here.", "")
+    table["gap"] = pd.Series(gap, table.index, dtype="str")
+    return table[[*by, "reason", "reason_kind", "n", "n_expected", "pct", "gap"]]
 
 
 def _sum_by(

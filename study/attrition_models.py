@@ -18,7 +18,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from study.attrition import AWAITED, IN_SEVERAL_ARMS, NOT_ALLOCATED, Gap, settle_arms
+from study.attrition import (
+    AWAITED,
+    IN_SEVERAL_ARMS,
+    NOT_ALLOCATED,
+    Gap,
+    derive_pattern_table,
+    derive_patterns,
+    derive_reason_table,
+    derive_return_table,
+    find_benchmark_place,
+    find_gaps,
+    find_levels,
+    settle_arms,
+)
 from study.protocol import Arm, PowerBasis, Study
 
 Floats = npt.NDArray[np.float64]
@@ -101,7 +114,7 @@ def _find_silent(rows: pd.DataFrame) -> pd.Series[Any]:
     waves = rows.groupby(["participant_id", "wave"], sort=False)[["last_on", "is_returned"]].max().reset_index()
     came_on = waves[waves["is_returned"]].groupby("participant_id")["last_on"].max()
     missed = waves[~waves["is_returned"].astype(bool)]
-    since = missed["participant_id"].map(came_on)
+    since = came_on.reindex(missed["participant_id"]).to_numpy()
     first: pd.Series[Any] = missed[~(missed["last_on"] <= since)].groupby("participant_id")["last_on"].min()
     return first
 
@@ -796,7 +809,7 @@ def compute_effective_n(weights: Floats) -> float:
 DETECTABLE_COLUMNS = (
     *("cohort", "when", "intervention", "comparison", "n_intervention", "n_comparison", "n_sites", "mean_site_size"),
     *("cv_site_size", "design_effect", "effect_sd", "effect", "design_effect_clusters", "effect_sd_clusters"),
-    *("effect_clusters", "retention_pct", "gap"),
+    *("effect_clusters", "gap"),
 )
 WHENS: Mapping[str, str] = {
     "allocated": "Had nobody been lost",
@@ -846,7 +859,7 @@ def derive_detectable_effects(
             sizes = among.groupby(["site", "arm"])[when].sum().unstack(fill_value=0)
             unknown = set(among.loc[among[when].isna(), "arm"])
             for pair in pairs:
-                found.append({"cohort": cohort, "when": when, **_detect(sizes, pair, basis, retention, unknown)})
+                found.append({"cohort": cohort, "when": when, **_detect(sizes, pair, basis, unknown)})
     return pd.DataFrame(found, columns=list(DETECTABLE_COLUMNS))
 
 
@@ -858,22 +871,19 @@ def compute_design_effect(n_1: Floats, n_2: Floats, icc: float) -> float:
 
 
 def compute_cluster_design_effect(sizes: Floats, icc: float) -> float:
-    """1 + ((1 + CV^2) m - 1) ICC for whole clusters of these sizes (Eldridge, Ashby and Kerry 2006)."""
+    """1 + ((1 + CV^2) m - 1) ICC for whole clusters of these sizes (Eldridge, Ashby and Kerry 2006); they are all that
+    there are, so the standard deviation is that of a population."""
     mean = float(sizes.mean())
     return 1 + ((1 + (float(sizes.std()) / mean) ** 2) * mean - 1) * icc
 
 
-def _detect(
-    sizes: pd.DataFrame, pair: tuple[str, str], basis: PowerBasis, retention: pd.Series[Any], unknown: set[str]
-) -> dict[str, Any]:
+def _detect(sizes: pd.DataFrame, pair: tuple[str, str], basis: PowerBasis, unknown: set[str]) -> dict[str, Any]:
     n_1, n_2 = (sizes[arm].fillna(0).to_numpy(float) if arm in sizes else np.zeros(len(sizes)) for arm in pair)
     both = n_1 + n_2
     told: dict[str, Any] = dict.fromkeys(DETECTABLE_COLUMNS[8:-1], np.nan)
     told |= {"intervention": pair[0], "comparison": pair[1], "n_intervention": n_1.sum(), "n_comparison": n_2.sum()}
     of_sites = both[both > 0]
     told |= {"n_sites": len(of_sites), "mean_site_size": of_sites.mean() if len(of_sites) else np.nan, "gap": ""}
-    shares = [100 * retention[arm] for arm in pair if arm in retention]
-    told["retention_pct"] = float(np.mean(shares)) if shares else np.nan
     if unknown & set(pair):
         return {**told, "gap": "The wave is not over for anybody in an arm: nobody knows how many will come back."}
     if min(n_1.sum(), n_2.sum()) < 2:
@@ -901,3 +911,96 @@ def _solve_effect(n_1: float, n_2: float, basis: PowerBasis) -> float | None:
         effect_size=None, nobs1=n_1, ratio=n_2 / n_1, alpha=basis.alpha.value, power=basis.power.value
     )
     return float(found) * float(np.sqrt(1 - basis.baseline_correlation.value**2))
+
+
+# All of it ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Attrition:
+    """Everything that a report on attrition tells, by the functions above and those of `study.attrition`.
+
+    `wave` and `respondents` are those that the comparisons look at. `tables`: return tables by what they are divided
+    by. `weights`, `loss_model` and others are a Gap where they cannot be given; `detectable` is by the id of the basis.
+    """
+
+    wave: str
+    respondents: tuple[str, ...]
+    retained_pct: float | Gap
+    benchmark: str
+    levels: Mapping[str, list[str]]
+    tables: Mapping[tuple[str, ...], pd.DataFrame]
+    reasons: pd.DataFrame
+    patterns: pd.DataFrame
+    time_to_loss: TimeToLoss
+    differential: pd.DataFrame | Gap
+    equivalence: pd.DataFrame | Gap
+    lost_differences: pd.DataFrame | Gap
+    loss_model: LossModel | Gap
+    weights: Weights | Gap
+    detectable: Mapping[str, pd.DataFrame | Gap]
+    gaps: tuple[Gap, ...]
+
+
+TABLES = (("wave",), ("wave", "arm"), ("wave", "arm", "respondent"), ("wave", "site"), ("wave", "cohort", "arm"))
+
+
+def derive_attrition(
+    study: Study,
+    rows: pd.DataFrame,
+    characteristics: pd.DataFrame,
+    boundary: Boundary,
+    as_of: date,
+    analysed: Collection[str] | None = None,
+) -> Attrition:
+    """All figures of attrition. The comparisons look at the wave of the main analysis; where the protocol states none,
+    at that of its first [[power]], else at the last follow-up, and the participants themselves.
+
+    `rows`: from `derive_attrition_rows`; `characteristics`: from `derive_characteristics`, with more columns or not, of
+    which `choose_characteristics` takes those of the models; `analysed`: who is in the main analysis (None: whose
+    return is in).
+    """
+    wave, respondents = _find_comparison(study)
+    levels = find_levels(study, rows)
+    pairs = find_pairs(study.arms)
+    reference = pairs[0][1] if pairs else study.arms[0].id
+    losses = derive_losses(rows, wave, respondents)
+    chosen = choose_characteristics(study, characteristics)
+    over = _select(rows, wave, respondents)
+    over = over[over["is_expected"] & over["is_over"]]
+    retained = 100 * float(over["is_returned"].mean()) if len(over) else np.nan
+    effects: dict[str, pd.DataFrame | Gap] = {
+        basis.id: derive_detectable_effects(rows, study, basis, levels["cohort"]) for basis in study.power
+    }
+    gaps = list(find_gaps(rows, levels))
+    if not effects:
+        gaps.append(Gap("detectable effect", "The protocol has no [[power]]: it does not say what to compute it from."))
+    return Attrition(
+        wave=wave,
+        respondents=respondents,
+        retained_pct=Gap("retention", f"No window of {wave} is over yet.") if np.isnan(retained) else retained,
+        benchmark=find_benchmark_place(retained),
+        levels=levels,
+        tables={by: derive_return_table(rows, by, levels) for by in TABLES},
+        reasons=derive_reason_table(rows, ("wave", "arm"), levels, study),
+        patterns=derive_pattern_table(derive_patterns(rows, study), levels),
+        time_to_loss=derive_time_to_loss(
+            rows, [arm.id for arm in study.arms], as_of, study.data_collection_ends_on, find_times(rows, study)
+        ),
+        differential=derive_differential(rows, study, boundary, wave, respondents),
+        equivalence=derive_equivalence(rows, characteristics, study, wave, respondents, analysed),
+        lost_differences=derive_lost_differences(losses, characteristics),
+        loss_model=fit_loss_model(losses, chosen, reference),
+        weights=derive_weights(losses, chosen, reference),
+        detectable=effects,
+        gaps=tuple(gaps),
+    )
+
+
+def _find_comparison(study: Study) -> tuple[str, tuple[str, ...]]:
+    if study.main_analysis:
+        return study.main_analysis[0].wave, study.main_analysis[0].respondents
+    if study.power:
+        return study.power[0].wave, study.power[0].respondents
+    follow_ups = [wave.id for wave in study.waves if wave.role == "follow_up"]
+    return (follow_ups or [study.baseline.id])[-1], ("self",)

@@ -13,6 +13,7 @@ import pandas as pd
 from study.analysis_tables import ITEMS, OF_RETURNS, derive_layouts
 from study.attrition import AWAITED, MISSED
 from study.datasets import RESPONSES, Column, Table
+from study.flow import OF_DISPOSITIONS
 from study.instruments import Instrument, derive_codebook_rows, derive_scale_rows
 from study.labelled import derive_variables, extend_codes, find_reason_columns
 from study.protocol import Study
@@ -123,15 +124,17 @@ def _describe_columns(
             "codes": column.codes,
             "levels": {str(level): label for level, label in column.levels},
             "reason": column.reason,
-            "summary": None if frame is None or column.name in reasons else summarise_column(column, frame),
+            "summary": None
+            if frame is None or column.name in reasons
+            else summarise_column(column, frame, list(codes.get(column.codes, ()))),
         }
         for column in table.columns
     ]
 
 
-def summarise_column(column: Column, frame: pd.DataFrame) -> dict[str, Any]:
+def summarise_column(column: Column, frame: pd.DataFrame, codes: Sequence[str] = ()) -> dict[str, Any]:
     """What a column holds, over all rows: n (with a value), missing (by reason, "" without one), and counts by code or
-    level, or minimum, mean and maximum, or first and last day; of other text nothing more."""
+    level, or minimum, mean and maximum, or first and last day; of other text nothing more. `codes`: in their order."""
     values = frame[column.name]
     n = int(values.notna().sum())
     if column.reason:
@@ -141,7 +144,7 @@ def summarise_column(column: Column, frame: pd.DataFrame) -> dict[str, Any]:
     summary: dict[str, Any] = {"n": n, "missing": missing}
     if column.levels or column.codes:
         counts = values.value_counts()
-        order = [level for level, _ in column.levels] if column.levels else sorted(counts.index)
+        order: Sequence[Any] = [level for level, _ in column.levels] if column.levels else codes
         summary["counts"] = {str(code): int(counts.get(code, 0)) for code in order}
     elif column.type == "number" and n:
         summary |= {"minimum": float(values.min()), "mean": float(values.mean()), "maximum": float(values.max())}
@@ -160,7 +163,7 @@ def describe_summary(summary: Mapping[str, Any] | None) -> str:
     if "first" in summary:
         words += f", {summary['first']} to {summary['last']}"
     if any(summary.get("counts", {}).values()):
-        words += ": " + ", ".join(f"{code} {many:,}" for code, many in summary["counts"].items())
+        words += f" ({'; '.join(f'{code}: {many:,}' for code, many in summary['counts'].items() if many)})"
     if summary["missing"]:
         reasons = [
             f"{reason.replace('_', ' ')} {many:,}" if reason else f"blank {many:,}"
@@ -192,7 +195,7 @@ def derive_codes(study: Study) -> dict[str, dict[str, str]]:
         "form": {name: FORM_LABELS[name] for name in study.forms},
         "missing_reason": dict(MISSING_REASON_LABELS),
         "allocation": {way: ALLOCATION_LABELS[way] for way in sorted({study.allocation, *_find_allocations(study)})},
-        **{name: dict(labels) for name, labels in OF_RETURNS.items()},
+        **{name: dict(labels) for name, labels in (*OF_RETURNS.items(), *OF_DISPOSITIONS.items())},
         "reason": {
             **{reason.id: reason.label for reason in study.disposition_reasons},
             AWAITED: "It may still come",

@@ -40,6 +40,7 @@ Flags = npt.NDArray[np.bool_]
 MOST_ARMS = 6
 """A figure is drawn for so many arms; more are a table."""
 ALL = "all"
+DISPOSITIONS = "dispositions"
 NOT_RECORDED = "not_recorded"
 
 STAGES = ("assessed", "approached", "agreed", "consented", "entered")
@@ -240,7 +241,7 @@ def derive_dispositions_layout(study: Study) -> Table:
         Column("analysed", "number", "Whether the person is in the main analysis", levels=NO_YES),
         Column("not_analysed", "text", "Why somebody who was followed up is not", codes="not_analysed"),
     ]
-    return Table("dispositions", ("participant_id",), tuple(columns))
+    return Table(DISPOSITIONS, ("participant_id",), tuple(columns))
 
 
 OF_DISPOSITIONS: Mapping[str, Mapping[str, str]] = {
@@ -406,8 +407,8 @@ def _add_analysis(
     outcome = people[name_outcome(main.wave)].replace("returned", "not_answered")
     people["follow_up"] = outcome.mask(is_followed, "followed_up").where(is_in)
     reason = reasons[main.wave]
-    is_over = rows[rows["wave"] == main.wave].groupby("participant_id")["is_over"].all()
-    was_over = people["participant_id"].map(is_over).fillna(False).to_numpy(bool)
+    over = rows.loc[(rows["wave"] == main.wave) & rows["is_over"], "participant_id"]
+    was_over = people["participant_id"].isin(over).to_numpy(bool)
     has_none = (people["follow_up"] == "not_expected") & (reason == "no_anchor")
     people["follow_up"] = (
         people["follow_up"].mask(has_none & was_over, "no_anchor").mask(has_none & ~was_over, "not_due")
@@ -605,7 +606,7 @@ def _count_standing(counter: _Counter, people: pd.DataFrame, study: Study, is_in
     scopes = _OF_STUDY | {"treatment"} if ends_with_treatment(study) else _OF_STUDY
     words = dict(STANDINGS)
     if ends_with_treatment(study):
-        words |= {"in": "On treatment", "lost": "Discontinued, and left the visits with it"}
+        words |= {"in": "On treatment", "lost": f"Discontinued {find_wording(study).treatment}"}
     _count_leaving(counter, people, study, is_in, "standing", words, scopes)
 
 

@@ -440,10 +440,8 @@ class _Parser:
                 return {}
             return {code: str(code) for code in range(first, last + 1)}
         if value not in level_sets:
-            self.fault(
-                f'{where}levels names the level set "{value}", which is not defined.'
-                f"{find_suggestion(value, level_sets)}"
-            )
+            hint = find_suggestion(value, level_sets) or ' A range is written as "0 to 3".'
+            self.fault(f'{where}levels names the level set "{value}", which is not defined.{hint}')
         return level_sets.get(value, {})
 
     def parse_value_sets(

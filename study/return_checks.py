@@ -655,7 +655,7 @@ def _find_disagreeing(case: _Case) -> Iterator[Finding]:
         last = rule.never_together[-1]
         for records in compress(own, broken):
             record, item = records[last.instrument], last.items[-1]
-            yield Finding("scales_disagree", rule.severity, record, item, f"not this: {rule.says}", item)
+            yield Finding("scales_disagree", rule.severity, record, item, rule.says, item)
 
 
 def _find_answer(record: ToldRecord, item: str) -> float:

@@ -191,7 +191,7 @@ def _plan(instrument: Instrument) -> _Plan:
             )
             if allowed
         ),
-        says=np.array([f"not this: {rule.says}" for rule in instrument.rules], dtype=object),
+        says=np.array([rule.says for rule in instrument.rules], dtype=object),
     )
 
 

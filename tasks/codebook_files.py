@@ -61,6 +61,8 @@ def encode_codebook_workbook(codebook: Mapping[str, Any]) -> bytes:
                 if text:
                     sheet.write_string(n_rows, place, text, wrapped)
         sheet.freeze_panes(1, 0)
+        sheet.set_landscape()
+        sheet.fit_to_pages(1, 0)
         sheet.autofilter(0, 0, max(n_rows, 1), len(head) - 1)
     workbook.close()
     return buffer.getvalue()

@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -262,9 +262,7 @@ def encode_workbook(title: str, tables: Sequence[tuple[Table, pd.DataFrame]], cr
     dates, a missing value is blank with its reason beside it. A table that no sheet can hold is left out, and named."""
     buffer = io.BytesIO()
     workbook = xlsxwriter.Workbook(buffer, {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False})
-    workbook.set_properties(
-        {"title": title, "created": datetime(created_on.year, created_on.month, created_on.day)}  # noqa: DTZ001
-    )
+    workbook.set_properties({"title": title, "created": datetime.combine(created_on, time())})
     heading = workbook.add_format({"bold": True, "bottom": 1, "text_wrap": True, "valign": "top"})
     day = workbook.add_format({"num_format": "yyyy-mm-dd"})
     wrapped = workbook.add_format({"text_wrap": True, "valign": "top"})

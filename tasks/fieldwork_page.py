@@ -79,6 +79,10 @@ def write_fieldwork_page(
         head=events.head,
         figures=[
             *[
+                ("safeguarding alerts open", len(find_open_alerts(study, events, as_of)))
+                for _ in study.fieldwork.safeguarding
+            ],
+            *[
                 (words, int((reached["measure"] == measure).sum()))
                 for measure, words in MEASURE_WORDS.items()
                 if measure != "agreed" or study.fieldwork.approach_reasons  # else no site tells who agreed
@@ -86,10 +90,6 @@ def write_fieldwork_page(
             ("questionnaires out", int(matrix["n_out"].sum())),
             ("of these late", int(matrix["n_late"].sum())),
             ("held", int(matrix["n_held"].sum())),
-            *[
-                ("safeguarding alerts open", len(find_open_alerts(study, events, as_of)))
-                for _ in study.fieldwork.safeguarding
-            ],
         ],
         work=_describe_work(study, events, as_of, name),
         matrix=_describe_matrix(study, matrix),

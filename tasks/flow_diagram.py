@@ -21,7 +21,6 @@ from study.flow import ALL, MOST_ARMS, find_flow_notes, find_main_analysis, find
 from study.protocol import Study
 from tasks.pages import render_page
 
-FLOW_FIGURE, FLOW_TABLE, FLOW_PAGE = "flow.svg", "flow.csv", "flow.html"
 STAGE_WORDS = {
     "enrolment": "Enrolment",
     "allocation": "Allocation",
@@ -30,6 +29,8 @@ STAGE_WORDS = {
     "attendance": "Attendance",
 }
 
+_NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'
+"""What a file needs and a page does without."""
 _SIZE, _LINE, _PAD, _GAP, _BAND = 12, 16, 8, 22, 26
 _MOST_LINES = 4
 """Lines that one label may take in the figure; a longer one is cut there, and whole in the table."""
@@ -138,7 +139,7 @@ class _Counts:
         row = self.rows[(box, group)]
         lines = [_Text(row["label"], f"{row['n']:,}", inset, is_bold)]
         parts = self.parts.get((box, group), [])
-        if len(parts) == 1 and self.rows[(parts[0], group)]["n"] == row["n"]:
+        if box.endswith(".died") and len(parts) == 1:
             parts = []  # the only reason that there is says nothing more
         for part in parts:
             if self.rows[(part, ALL)]["n"] or not part.endswith(_OPEN):
@@ -166,9 +167,10 @@ def _list_panels(counts: _Counts, arm: str, label: str, study: Study) -> dict[st
         for box in counts.find_parts("allocated", arm, rule):
             allocated.texts += counts.line(box, arm)
     panels = {"allocation": allocated, "follow_up": _Panel()}
-    for rule, words in (("treatment", "Treatment"), ("leaving", "Study")):
+    both = counts.find_parts("allocated", arm, "treatment")
+    for rule, words in (("treatment", "Treatment"), ("leaving", "Study" if both else "")):
         parts = counts.find_parts("allocated", arm, rule)
-        if parts:
+        if parts and words:
             panels["follow_up"].texts.append(_Text(words, "", 0, True))
         for box in parts:
             panels["follow_up"].texts += counts.line(box, arm)
@@ -234,7 +236,7 @@ class _Canvas:
     def finish(self, width: float, height: float, title: str, description: str) -> str:
         name = self.name
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
+            f'<svg{_NAMESPACE} viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
             f'height="{height:g}" role="img" aria-labelledby="{name}-title {name}-words" '
             f'font-family="Arial, Helvetica, sans-serif" font-size="{_SIZE}" fill="{_INK}">\n'
             f'<title id="{name}-title">{escape(title)}</title>\n<desc id="{name}-words">{escape(description)}</desc>\n'
@@ -277,7 +279,7 @@ def _draw_wide(
     left, room = float(_BAND), width - _BAND
     main_width, side_width = min(300.0, room * 0.4), min(440.0, room * 0.54)
     main_x, side_x = left + room * 0.03, left + room - side_width - 1
-    centre, y = main_x + main_width / 2, 1.0
+    main_middle, y = main_x + main_width / 2, 1.0
     for number, stage in enumerate(stages):
         head = _Panel(counts.head(stage, ALL))
         height = head.find_height(main_width)
@@ -286,25 +288,25 @@ def _draw_wide(
         if number + 1 < len(stages):
             side = _list_side(counts, stage, stages[number + 1])
             tall = side.find_height(side_width)
-            canvas.draw_line((centre, y), (centre, y + tall + 2 * 10))
-            canvas.draw_line((centre, y + 10 + tall / 2), (side_x, y + 10 + tall / 2))
+            canvas.draw_line((main_middle, y), (main_middle, y + tall + 2 * 10))
+            canvas.draw_line((main_middle, y + 10 + tall / 2), (side_x, y + 10 + tall / 2))
             canvas.draw_panel(side, side_x, y + 10, side_width, tall)
             y += tall + 2 * 10
     canvas.draw_band(STAGE_WORDS["enrolment"], 1, y - 1)
     gutter = 12.0
     own = (room - gutter * (n_arms - 1) - 1) / n_arms
-    centres = [left + number * (own + gutter) + own / 2 for number in range(n_arms)]
-    canvas.draw_line((centre, y), (centre, y + _GAP / 2), ends=False)
-    ends = sorted([centre, *centres])
+    middles = [left + number * (own + gutter) + own / 2 for number in range(n_arms)]
+    canvas.draw_line((main_middle, y), (main_middle, y + _GAP / 2), ends=False)
+    ends = sorted([main_middle, *middles])
     canvas.draw_line((ends[0], y + _GAP / 2), (ends[-1], y + _GAP / 2), ends=False)
-    for x in centres:
+    for x in middles:
         canvas.draw_line((x, y + _GAP / 2), (x, y + _GAP))
     y += _GAP
     rows = list(next(iter(panels.values()))) if panels else []
     starts: dict[str, tuple[float, float]] = {}
     for number, row in enumerate(rows):
         tall = max(of_arm[row].find_height(own) for of_arm in panels.values())
-        for x, of_arm in zip(centres, panels.values(), strict=True):
+        for x, of_arm in zip(middles, panels.values(), strict=True):
             canvas.draw_panel(of_arm[row], x - own / 2, y, own, tall)
             if number + 1 < len(rows) and not of_arm[rows[number + 1]].is_apart:
                 canvas.draw_line((x, y + tall), (x, y + tall + _GAP))
@@ -387,17 +389,18 @@ def list_table(boxes: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
 
 
 def describe_for_page(people: pd.DataFrame, boxes: pd.DataFrame, study: Study) -> dict[str, Any]:
-    """What a page shows of the flow: wide and narrow figures (None where there are too many arms), description, tables,
-    notes, standard, most_arms and n_arms."""
+    """What a page shows of the flow: figure (a file of its own), wide and narrow (within the page; all three "" where
+    there are too many arms), description, tables, notes, standard, most_arms and n_arms."""
     drawn = can_draw(boxes)
+    figure = draw_flow(boxes, study) if drawn else ""
     return {
-        "wide": draw_flow(boxes, study) if drawn else None,
-        "narrow": draw_flow(boxes, study, is_narrow=True) if drawn else None,
+        "figure": figure,
+        "wide": figure.replace(_NAMESPACE, ""),
+        "narrow": draw_flow(boxes, study, is_narrow=True).replace(_NAMESPACE, "") if drawn else "",
         "description": describe_flow(boxes, study),
         "tables": list_table(boxes, study),
         "notes": find_flow_notes(people, study),
         "standard": find_wording(study).standard,
-        "is_randomised": study.allocation == "randomised",
         "n_arms": boxes["group"].nunique() - 1,
         "most_arms": MOST_ARMS,
     }

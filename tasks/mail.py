@@ -35,6 +35,7 @@ _ACCEPTING = 10  # so many times longer may a server take over a whole message a
 _ENHANCED = re.compile(rb"^\s*([245]\.\d{1,3}\.\d{1,3})\b")
 _LONGEST_LISTENING = 0.25  # seconds
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_SPECIALS = re.compile(r"""[][()<>@,:;.\\"]+""")
 _WELL, _GOES_ON, _FOR_NOW = 2, 3, 4  # first digits of an answer
 _CLOSING = 421
 
@@ -91,8 +92,8 @@ def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
     message = EmailMessage(policy=SMTP)
     recipient = parse_address(mail.address)
     try:
-        message["From"] = Address(settings.mail_from_name or sender_name, addr_spec=settings.mail_from)
-        message["To"] = Address(mail.name, recipient.username, recipient.domain)
+        _put_address(message, "From", Address(settings.mail_from_name or sender_name, addr_spec=settings.mail_from))
+        _put_address(message, "To", Address(mail.name, recipient.username, recipient.domain))
         message["Subject"] = mail.subject
         message["Date"] = format_datetime(mail.dated_at.astimezone(LONDON))
         message["Message-ID"] = compute_message_id(mail.code, mail.attempt, settings.mail_from)
@@ -112,6 +113,18 @@ def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
         message.set_boundary(f"=_summative_{mail.code}_{mail.attempt}")
         return message.as_bytes()
     raise refused
+
+
+def _put_address(message: EmailMessage, header: str, address: Address) -> None:
+    """A name that needs more than one line goes without the characters that only quotes allow (RFC 5322, 3.2.3).
+
+    Python's email library drops the quotes of a name that it folds, and "A study: its long title" would then be read
+    as a group of addresses.
+    """
+    message[header] = address
+    if "\r\n " in message[header].fold(policy=SMTP):
+        name = " ".join(_SPECIALS.sub(" ", address.display_name).split())
+        message.replace_header(header, Address(name, address.username, address.domain))
 
 
 def parse_address(address: str) -> Address:

@@ -1,4 +1,4 @@
-"""Which letter stands for which arm in blinded editions: drawn once for a study, and kept sealed apart from releases."""
+"""Which letter stands for which arm in blinded editions: drawn once, and kept sealed apart from the releases."""
 
 from __future__ import annotations
 

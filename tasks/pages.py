@@ -26,7 +26,9 @@ from study.datasets import (
 from study.fieldwork import LadderStep
 from study.instruments import MISSING_REASONS, Instrument
 from study.labelled import SPSS_MISSING, STATA_MISSING
+from study.masking import find_telling_sites
 from study.protocol import Study
+from study.release_rules import LEFT_OUT_WORDS, OBSTACLES, REASONS
 from study.state import Head
 from study.yields import Sending
 from tasks.settings import PROJECT
@@ -156,16 +158,21 @@ def write_release_report(
     queries: pd.DataFrame,
     kept_apart: Mapping[str, Any],
     erased: Mapping[str, Any],
+    left_out: Mapping[str, Any],
+    waived: Sequence[Mapping[str, Any]],
+    is_blinded: bool,
     sending: Sending,
+    flow: Mapping[str, Any],
     data_files: Mapping[str, bytes],
 ) -> bytes:
     """The page that comes with a release: attendance, dispositions, scores, what sites sent.
 
     `tables`: participants, responses, scores. `dispositions`, `files`, `queries`: as from the folds of `study.state`,
     as of the release's date. `kept_apart`: from `study.incidents.count_quarantined`. `erased`: from
-    `study.erasure.summarise_erasures`. `sending`: from `study.yields.summarise_sending`. `slice_name`: of a part of the
-    study, "" for the whole. Every number on the page is counted here from these; what has no rows is said in a
-    sentence.
+    `study.erasure.summarise_erasures`. `sending`: from `study.yields.summarise_sending`. `flow`: from
+    `tasks.flow_diagram.describe_for_page`. `left_out` and `waived`: from `study.release_rules`. `is_blinded`: whether
+    letters stand for the arms. `slice_name`: of a part of the study, "" for the whole. Every number on the page is
+    counted here from these; what has no rows is said in a sentence.
     """
     participants, responses, scores = tables["participants"], tables["responses"], tables["scores"]
     received = files[files["occurred_on"] <= pd.Timestamp(as_of)]
@@ -192,6 +199,13 @@ def write_release_report(
         n_quarantined=int(by_site["n_quarantined"].sum()),
         kept_apart=kept_apart,
         n_erased=erased["n_participants"],
+        left_out=left_out,
+        left_out_words=LEFT_OUT_WORDS,
+        waived=waived,
+        obstacles=OBSTACLES,
+        waiver_reasons=REASONS,
+        is_blinded=is_blinded,
+        n_telling_sites=find_telling_sites(participants) if is_blinded else 0,
         active_sites=by_site.loc[~is_silent, "site"].tolist(),
         silent_sites=[site.name for site, silent in zip(study.sites, is_silent, strict=True) if silent],
         arms=_describe_arms(participants, study),
@@ -204,6 +218,7 @@ def write_release_report(
         missing=_describe_missing(derive_missing_answers(responses, study), instruments),
         sites=_describe_sites(by_site[~is_silent], study),
         sending=sending,
+        flow=flow,
         steps=describe_steps(sending.steps, study),
         files=_describe_files(data_files),
     )

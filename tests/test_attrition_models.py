@@ -19,11 +19,13 @@ from statsmodels.stats.proportion import test_proportions_2indep as compare_prop
 from study.attrition import Gap, derive_attrition_rows
 from study.attrition_models import (
     MEANINGS,
+    Attrition,
     choose_characteristics,
     compute_cluster_covariance,
     compute_cluster_design_effect,
     compute_design_effect,
     compute_effective_n,
+    derive_attrition,
     derive_characteristics,
     derive_detectable_effects,
     derive_differences,
@@ -160,6 +162,8 @@ def test_time_to_loss_of_an_arm_without_anybody_and_of_people_without_a_start() 
     rows = make_rows([{"person": "P1", "started_on": None}, {"person": "P2"}])
     found = derive_time_to_loss(rows, ["a"], AS_OF, ENDS_ON, [5])
     assert "left out: 1" in found.gaps[0].words
+    never = make_rows([{"person": "P1", "in": False}, {"person": "P2", "in": False}])
+    assert derive_times(never, AS_OF, ENDS_ON)[0]["outcome"].tolist() == ["loss", "loss"]
     nobody = derive_time_to_loss(make_rows([]), ["a"], AS_OF, ENDS_ON, [5])
     assert nobody.curves.empty
     assert len(nobody.gaps) == 1
@@ -794,3 +798,117 @@ def test_effects_that_cannot_be_told() -> None:
     assert lost.loc[("", "now"), "gap"] != ""
     clustered = _effects(_lose(arm_1=(9, 0), arm_0=(9, 0)), icc=0.99)
     assert "too few people" in clustered.loc[("", "now"), "gap"]
+
+
+# All of it ----------------------------------------------------------------------------------------------------------
+
+NOT_NUMBERS = {"sd_1", "sd_2", "more_intervention", "more_comparison"}  # missing where there is none, as they say
+
+
+def _list_frames(found: Attrition) -> list[pd.DataFrame]:
+    parts = [*found.tables.values(), found.reasons, found.patterns, found.time_to_loss.curves]
+    parts += [found.time_to_loss.at_times, found.differential, found.equivalence, found.lost_differences]
+    parts += [*found.detectable.values()]
+    parts += [found.loss_model.terms] if not isinstance(found.loss_model, Gap) else []
+    parts += [found.weights.people] if not isinstance(found.weights, Gap) else []
+    return [part for part in parts if isinstance(part, pd.DataFrame)]
+
+
+def _find_silent_blanks(frame: pd.DataFrame) -> list[str]:
+    """Columns of numbers that are missing in a row whose gap says nothing."""
+    numbers = frame.select_dtypes("number").drop(columns=list(NOT_NUMBERS & set(frame.columns)))
+    is_silent = frame["gap"].isin(["", None]) if "gap" in frame else pd.Series(True, frame.index)
+    return [str(name) for name in numbers.columns if (numbers[name].isna() & is_silent).any()]
+
+
+def _find_gap_words(found: Attrition) -> str:
+    parts = [found.retained_pct, found.differential, found.equivalence, found.lost_differences, found.loss_model]
+    parts += [found.weights, *found.detectable.values(), *found.gaps, *found.time_to_loss.gaps]
+    return " ".join(part.words for part in parts if isinstance(part, Gap))
+
+
+def _ask(rows: pd.DataFrame, study: Study, characteristics: pd.DataFrame | None = None) -> Attrition:
+    """Everything, of a study whose comparison is at w1."""
+    waves = tuple(wave.model_copy(update={"id": f"w{n}"}) for n, wave in enumerate(study.waves))
+    study = study.model_copy(update={"waves": waves, "power": (_basis(icc=0.02),)})
+    people = sorted(set(rows["participant_id"]))
+    if characteristics is None:
+        values = np.random.default_rng(4).normal(size=len(people))
+        characteristics = pd.DataFrame({"age": values}, people)
+    return derive_attrition(study, rows, characteristics, load_boundary(), AS_OF)
+
+
+def _spread(n_sites: int = 6, n: int = 60, **usual: Any) -> list[dict[str, Any]]:
+    return [
+        {"person": f"P{k:03}", "arm": f"arm_{k % 2}", "site": f"s{k // 2 % n_sites}", "in": k % 5 > 0, **usual}
+        for k in range(n)
+    ]
+
+
+def _constant(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame({"score": 4.0}, [row["person"] for row in rows])
+
+
+USUAL = _spread()
+LOST = {"in": False, "reason": "withdrew", "kind": "loss", "left_on": "2017-05-01", "left_kind": "loss"}
+BAD_INPUT: dict[str, tuple[list[dict[str, Any]], int, Any, str]] = {
+    "an empty study": ([], 2, None, "no participant has joined"),
+    "one arm": (_spread(arm="arm_0"), 1, None, "has one arm"),
+    "an arm without anybody": (_spread(arm="arm_0"), 2, None, "Nobody is in this arm."),
+    "an arm with nobody left": (
+        [{**row, **(LOST if row["arm"] == "arm_1" else {})} for row in USUAL], 2, None, "Everybody in this arm",
+    ),
+    "a wave with no returns": (_spread(**{"in": False}), 2, None, "Nothing of this wave has come back."),
+    "a wave that nobody owes yet": (_spread(why="not_due"), 2, None, "No window of w1 is over yet."),
+    "a wave that is awaited": (_spread(**{"in": False, "reason": "awaited"}), 2, None, "No window of w1 is over yet."),
+    "everybody dead": (_spread(why="died"), 2, None, "No window of w1 is over yet."),
+    "a site with one participant": (
+        [{**USUAL[0], "site": "alone"}, *USUAL[1:]], 2, None, "1 site has one participant",
+    ),
+    "one site": (_spread(1), 2, None, "All people are of one site"),
+    "all missing": (USUAL, 2, lambda rows: _constant(rows) * np.nan, "Nobody's value is known, left out: score."),
+    "constant scores": (USUAL, 2, _constant, "Does not vary"),
+    "nothing known at the baseline": (USUAL, 2, lambda rows: _constant(rows)[[]], "Nothing is known of people"),
+    "a participant in two arms": (
+        [*USUAL, {**USUAL[0], "arm": "arm_1", "wave": "w2"}], 2, None, "1 participant stands in more than one arm",
+    ),
+    "separation": (
+        USUAL, 2,
+        lambda rows: pd.DataFrame({"pet": ["rabbit" if not row["in"] else "cat" for row in rows]},
+                                  [row["person"] for row in rows]),
+        "separated by pet",
+    ),
+    "forty arms": (
+        [{**row, "arm": f"arm_{k % 40}", "in": k // 40 % 3 > 0} for k, row in enumerate(_spread(n=200))],
+        40, None, "fewer than 10 for each",
+    ),
+    "one participant": (USUAL[:1], 2, None, "Everybody is lost"),
+    "labels of any script": (
+        [{**row, "site": f"Łódź «{row['site']}» 市", "cohort": "ÄÖ " + "x" * 500} for row in USUAL], 2, None, "",
+    ),
+    "people without a start": (_spread(started_on=None), 2, None, "Nobody told when these people joined"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_gives_named_gaps_and_no_silent_blank(name: str) -> None:
+    rows, n_arms, make, words = BAD_INPUT[name]
+    found = _ask(make_rows(rows), _study(n_arms), make(rows) if make else None)
+    model_gaps = found.loss_model.gaps if not isinstance(found.loss_model, Gap) else ()
+    assert words in _find_gap_words(found) + " ".join(gap.words for gap in model_gaps)
+    frames = _list_frames(found)
+    assert len(frames) >= 9
+    assert {n: blanks for n, frame in enumerate(frames) if (blanks := _find_silent_blanks(frame))} == {}
+
+
+def test_all_figures_of_the_pilot_trial_are_there(pilot: tuple[Study, pd.DataFrame]) -> None:
+    study, rows = pilot
+    values = pd.Series(np.arange(306.0), sorted(set(rows["participant_id"])))
+    characteristics = pd.DataFrame({"adas_cog.adas_cog_11": np.cos(values), "dad.dad_total (carer)": np.sin(values)})
+    found = derive_attrition(study, rows, characteristics, load_boundary(), END)
+    assert (found.wave, found.respondents) == ("week_24", ("self",))
+    assert found.retained_pct == pytest.approx(100 * (59 + 30 + 27) / 252)
+    assert found.benchmark.startswith("Below the lower quartile")
+    assert not any(isinstance(part, Gap) for part in vars(found).values())
+    assert not any(isinstance(part, Gap) for part in found.detectable.values())
+    assert all(_find_silent_blanks(frame) == [] for frame in _list_frames(found))

@@ -6,6 +6,7 @@ from typing import get_args
 import pandas as pd
 import pytest
 
+from study.analysis_tables import derive_layouts
 from study.codebook import MISSING_REASON_LABELS, SCOPE_LABELS, derive_study_codebook
 from study.datasets import TABLES
 from study.instruments import MISSING_REASONS
@@ -19,12 +20,14 @@ STUDIES = list_studies()
 def test_every_column_and_code_is_explained(study_id: str) -> None:
     study = load_study(study_id)
     codebook = derive_study_codebook(study, load_instruments(study))
-    assert [table["name"] for table in codebook["tables"]] == list(TABLES)
-    for entry, table in zip(codebook["tables"], TABLES.values(), strict=True):
+    layouts = derive_layouts(study, load_instruments(study))
+    assert set(TABLES) < set(layouts)
+    assert [table["name"] for table in codebook["tables"]] == list(layouts)
+    for entry, table in zip(codebook["tables"], layouts.values(), strict=True):
         assert entry["n_rows"] is None
         assert [column["name"] for column in entry["columns"]] == table.column_names
         assert all(column["label"] and column["type"] in ("text", "number", "date") for column in entry["columns"])
-    assert set(codebook["codes"]) <= {column for table in TABLES.values() for column in table.column_names}
+    assert set(codebook["codes"]) == {column.codes for table in layouts.values() for column in table.columns} - {""}
     for name, known in (
         ("arm", study.arms), ("cohort", study.cohorts), ("wave", study.waves),
         ("disposition", study.disposition_reasons),
@@ -75,6 +78,10 @@ def test_a_column_says_that_it_is_assumed() -> None:
 
 def test_with_tables_it_says_how_long_they_are() -> None:
     study = load_study("cdisc_pilot")
-    tables = {name: pd.DataFrame(index=range(n)) for n, name in enumerate(TABLES)}
+    tables = {
+        name: table.shape(pd.DataFrame(index=range(n), columns=table.column_names))
+        for n, (name, table) in enumerate(TABLES.items())
+    }
     codebook = derive_study_codebook(study, load_instruments(study), tables)
-    assert [table["n_rows"] for table in codebook["tables"]] == [0, 1, 2]
+    n_rows = {table["name"]: table["n_rows"] for table in codebook["tables"]}
+    assert [n_rows[name] for name in TABLES] == [0, 1, 2]

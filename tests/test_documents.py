@@ -26,9 +26,13 @@ from typer.testing import CliRunner
 
 from desk.command_line import app
 from study import events
+from study.analysis_tables import derive_layouts
 from study.contacts import parse_contacts
 from study.datasets import TABLES
-from tasks.definitions import check_instrument, find_faults, load_study
+from study.labelled import derive_legal_names
+from tasks.codebook_files import write_codebook_files
+from tasks.definitions import check_instrument, find_faults, load_instruments, load_study
+from tasks.exports import DESCRIPTOR
 from tasks.letters import LETTERS_FOLDER, find_letter_faults
 from tasks.releases import MANIFEST, derive_data_files, write_release_files
 from tasks.settings import PROJECT, Settings, read_settings
@@ -202,7 +206,8 @@ def make_table(name: str, **columns: list[Any]) -> pd.DataFrame:
 def find_release_files() -> set[str]:
     """What a release holds, as the code that writes it says."""
     data = derive_data_files({name: make_table(name) for name in TABLES})
-    return {*data, MANIFEST, *re.findall(r'"([a-z]+\.[a-z]+)":', inspect.getsource(write_release_files))}
+    written = "".join(inspect.getsource(writer) for writer in (write_release_files, write_codebook_files))
+    return {*data, MANIFEST, DESCRIPTOR, *re.findall(r'"([a-z]+\.[a-z]+)":', written)}
 
 
 def find_missing_paths(name: str) -> list[str]:
@@ -721,10 +726,11 @@ def test_the_contacts_file_of_the_readme_is_sound() -> None:
 
 
 def test_other_languages_read_what_is_there() -> None:
+    study = load_study("cdisc_pilot", PROJECT / "sites_config", PROJECT / "instruments")
+    layouts = derive_layouts(study, load_instruments(study))
     for language in ("r", "stata"):
         (block,) = [block for block in find_blocks("README.md") if block.language == language]
         assert len(block.text.strip().splitlines()) <= 7
-        files = re.findall(r"releases/latest/([^\"]+)", block.text)
-        assert files
-        assert set(files) <= find_release_files()
-        assert {"scale", "wave", "score"} <= set(TABLES["scores"].column_names) & set(re.findall(r"\w+", block.text))
+        (name,) = re.findall(r"releases/latest/stata/(\w+)\.dta", block.text)
+        variables = set(derive_legal_names(layouts[name].column_names).values())
+        assert {"arm", "adas_cog_11_week_24"} <= variables & set(re.findall(r"\w+", block.text))

@@ -44,6 +44,7 @@ from study.events import (
     ReturnAccepted,
     ReturnReleased,
 )
+from study.flow import derive_disposition_rows, derive_flow_boxes, find_flow_faults
 from study.identifiers import compute_identifier, has_sound_check
 from study.instruments import Instrument
 from study.modifications import derive_document_versions
@@ -481,6 +482,15 @@ def test_a_slice_is_played(played: PlayedEvaluation) -> None:
     released, returned = events.frame(ReturnReleased), events.frame(ReturnAccepted)
     assert set(returned["participant_id"]) <= set(released["participant_id"])
     assert set(returned["instrument"]) >= {"eq5d5l", "service_use"}
+
+
+def test_the_flow_of_the_release_agrees_with_the_count(played: PlayedEvaluation) -> None:
+    events = played.workspace.read_events()
+    people = derive_disposition_rows(played.workspace.study, events, SLICE_END)
+    boxes = derive_flow_boxes(people, played.workspace.study)
+    assert find_flow_faults(people, boxes, played.workspace.study) == []
+    n = boxes[boxes["group"] == "all"].set_index("box")["n"]
+    assert n[["approached", "agreed", "baseline.in_time", "analysed"]].tolist() == list(played.flow)
 
 
 def test_nobody_invented_has_an_identifier_that_the_study_would_take(played: PlayedEvaluation) -> None:

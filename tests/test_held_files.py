@@ -388,7 +388,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 def test_a_person_looks_and_releases(desk: Callable[..., str]) -> None:
     listed = desk("list", "cdisc_pilot")
     assert "702-F0001" in listed
-    assert "1 held files." in listed
+    assert "1 held file." in listed
     shown = desk("show", "cdisc_pilot", "702-F0001")
     assert "702-F0001, from 702, held on 2013-03-01: waiting." in shown
     assert "mmse" in shown
@@ -409,7 +409,7 @@ def test_a_person_erases(desk: Callable[..., str]) -> None:
     told = desk("erase", "cdisc_pilot", "702-F0001", "identifying", "--by", "Mary", "--role", "data_manager")
     assert told == "702-F0001 is erased. Copies deleted: 1."
     again = desk("erase", "cdisc_pilot", "702-F0001", "identifying", "--by", "Mary", "--role", "data_manager")
-    assert again == "702-F0001 is erased was decided before. Copies deleted: 0."
+    assert again == "702-F0001 is erased already, and nothing was changed. Copies deleted: 0."
 
 
 def test_what_a_person_gets_wrong(desk: Callable[..., str]) -> None:

@@ -341,9 +341,9 @@ def test_faults_between_items_in_words_and_answers_kept():
     cells = {"sleep": 1, "mood": 1, "visits": 10, "nights": 11, "aids_none": 1, "aids_stick": 1, "form": "easy_read"}
     checked = check_records(parse_day(), pd.DataFrame([cells], dtype=object))
     assert checked.faults[["item", "expected", "code_shown"]].to_numpy().tolist() == [
-        ["visits", "not this: Ten visits beside good sleep and mood", ""],
+        ["visits", "Ten visits beside good sleep and mood", ""],
         ["nights", "no answer, because it is asked only on the standard form", ""],
-        ["nights", "not this: More nights than visits", ""],
+        ["nights", "More nights than visits", ""],
         ["aids_none", "this choice and no other, or the others without it", ""],
     ]
     assert checked.responses.notna().all().all()

@@ -270,6 +270,8 @@ def test_scale_rows():
         ('0 = "no"', '0 = ""', 'level set yes_no: levels: code 0 has no label. Write 0 = "...".'),
         ('levels = "yes_no"', 'levels = "yes_now"', 'item worry: levels names the level set "yes_now", which is not '
          'defined. Did you mean "yes_no"?'),
+        ('levels = "0 to 4"', 'levels = "0-4"', 'item rest: levels names the level set "0-4", which is not defined. A '
+         'range is written as "0 to 3".'),
         ('levels = "0 to 4"', 'levels = "4 to 0"', 'item rest: levels "4 to 0" must go up, over at most 1,000 '
          "steps."),
         ("96 = ", "1 = ", "item worry: 1 is both an answer (0 or 1) and a missing code."),

@@ -1,6 +1,7 @@
 """What the commands share: days, and the today of a rehearsal."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from desk.options import find_day, find_past_day, open_study, parse_day
 from study.calendar import london_day
 from study.events import CallLogged, ChasingPaused, StudyDayCompleted
 from tasks.settings import read_settings
-from tasks.workspace import Workspace, create_workspace, read_clock
+from tasks.workspace import Workspace, create_workspace, open_workspace, read_clock
 
 LAST = date(2017, 11, 7)
 
@@ -89,3 +90,18 @@ def test_nothing_is_sent_from_a_rehearsal(rehearsal: Workspace, words: tuple[str
     assert code == 2
     assert "ipc.rehearsal is a rehearsal or a replay, and its last day was 2017-11-07." in said
     assert rehearsal.ledger.head() == head
+
+
+def test_a_rehearsal_receives_into_itself_on_its_last_day(
+    rehearsal: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(study: str, as_of: date | None, **_: object) -> list[object]:
+        asked.append((open_workspace(study).name, as_of))
+        return []
+
+    monkeypatch.setattr("desk.command_line.use_prefect", nullcontext)
+    monkeypatch.setattr("flows.returns.receive_returns_now", note)
+    assert run("receive", rehearsal.name, "--by", "Anna Price", "--sites", "luton")[0] == 0
+    assert asked == [("ipc.rehearsal", LAST)]

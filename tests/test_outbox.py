@@ -30,7 +30,7 @@ from study.events import (
 )
 from study.messages import derive_messages, find_stopped_addresses
 from tasks.ledger import Ledger, SendingBusy
-from tasks.mail import FolderTransport, MailRefused, MailUnavailable, SmtpTransport
+from tasks.mail import FolderTransport, Mail, MailRefused, MailUnavailable, SmtpTransport, write_mail
 from tasks.outbox import (
     Letter,
     Outgoing,
@@ -241,6 +241,23 @@ def test_neither_wording_nor_address_is_in_the_ledger(filed: Workspace) -> None:
     assert (kept.name, kept.address, kept.participant_ids) == (
         "Zoë Person 1", "person1@luton.example", ("luton-1-0",),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("title", "read"),
+    [
+        ("Cohort: a study", "Cohort: a study"),
+        (
+            "Cohort: a study of services in seventeen areas, with four groups of people and two arms",
+            "Cohort a study of services in seventeen areas with four groups of people and two arms",
+        ),
+    ],
+)
+def test_a_sender_with_a_long_title_stays_one_address(workspace: Workspace, title: str, read: str) -> None:
+    mail = Mail("a1", 1, "Ann Example", "ann@luton.invalid", "Words", "Words", "<p>Words</p>", datetime.now(UTC))
+    written = message_from_bytes(write_mail(mail, workspace.settings, title), policy=policy.default)
+    (sender,) = written["From"].addresses
+    assert (sender.display_name, sender.addr_spec) == (read, workspace.settings.mail_from)
 
 
 def test_the_same_message_is_the_same_file(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from tasks.definitions import load_study
 from tasks.ledger import Ledger
 from tasks.settings import Settings
 from tasks.workspace import create_workspace
+from tests.flow_counts import find_differences, read_release
 from tests.replays import (
     PROGRAM,
     ROOT,
@@ -53,6 +54,7 @@ from tests.replays import (
     run_program,
 )
 from tests.services import S3Server
+from tests.test_flow import pilot
 
 ARMS = ("placebo", "high_dose", "low_dose")
 SLICE = ["--sites", "701,706,711", "--until", "2012-10-15"]
@@ -145,6 +147,21 @@ def test_attendance_by_arm(whole: Whole, wave: str, by_arm: tuple[int, ...]) -> 
 def test_how_people_left(whole: Whole, disposition: str, by_arm: tuple[int, ...], n: int) -> None:
     left = whole.participants[whole.participants["disposition"] == disposition]
     assert (count_by_arm(left), len(left)) == (by_arm, n)
+
+
+def test_the_flow_is_that_of_the_published_tables_and_follows_from_the_released_files(whole: Whole) -> None:
+    people, boxes = read_release(whole.study_folder / "releases" / "latest")
+    assert find_differences(people, boxes) == []
+    n = {(box, group): n for box, group, n in boxes[["box", "group", "n"]].itertuples(index=False, name=None)}
+    expected = pilot()[2]  # held against the published tables in tests/test_flow.py
+    assert n == {
+        (box, group): n for box, group, n in expected[["box", "group", "n"]].itertuples(index=False, name=None)
+    }
+    assert [n[box, "all"] for box in ("assessed", "assessed.out", "entered", "analysed")] == [306, 52, 254, 116]
+    responses = whole.responses[["participant_id", "wave"]].drop_duplicates().merge(whole.participants)
+    for wave in load_study(STUDY).waves:
+        came = responses[(responses["wave"] == wave.id) & responses["arm"].notna()]
+        assert count_by_arm(came) == tuple(n[f"wave.{wave.id}.returned", arm] for arm in ARMS)
 
 
 def test_everyone_screened_is_there_once(whole: Whole) -> None:
