@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 import typer
@@ -29,6 +29,7 @@ from study.events import ConsentCopyChecked
 from study.participation import derive_stops
 from tasks.consent import LATEST, record_copy_check
 from tasks.consent_page import COPY_WORDS, ROUTE_WORDS, STOP_WORDS
+from tasks.corrections import CorrectionRefused, take_back_leaving
 from tasks.erasure import Erasure, erase_data, find_unfinished, list_recalled, plan_erasure
 from tasks.pages import format_counted, format_list
 from tasks.workspace import Workspace
@@ -144,6 +145,29 @@ def reconcile(study: StudyArgument, site: SiteOption = "") -> None:
     else:
         out.print("Every record that came in is covered by a consent that was in force on its day.")
     out.print(f"{format_counted(int(waiting.sum()), 'person', 'people')} consented and sent nothing yet.")
+
+
+@consent_app.command(name="take-back-leaving")
+def take_back(
+    study: StudyArgument,
+    participant: Annotated[str, typer.Argument(help="The participant's identifier.")],
+    scope: Annotated[str, typer.Argument(help="What it is on record that they left, such as study.")],
+    by: ByOption,
+    reason: Annotated[
+        Literal["entered_in_error", "wrong_participant", "wrong_date"], typer.Option(help="Why it is wrong.")
+    ] = "entered_in_error",
+) -> None:
+    """Take back that somebody left, or died, where that was told by mistake. What it had stopped goes on."""
+    workspace = open_study(study)
+    try:
+        day = take_back_leaving(workspace, participant, scope, reason, by)
+    except CorrectionRefused as refused:
+        raise typer.BadParameter(str(refused)) from None
+    out.print(
+        f"Taken back: {participant} left {scope} on {format_day(day)}. Ask the site to take the row out of its sheet: "
+        "a sheet that tells of it again records it again.",
+        soft_wrap=True,
+    )
 
 
 @consent_app.command()

@@ -106,7 +106,7 @@ def find_hard_queries(known: Events, as_of: date) -> list[Hindrance]:
 
 def find_lapsed_approvals(study: Study, known: Events, as_of: date) -> list[Hindrance]:
     """One for each approval that collecting needs, that was in force, and is not on the day, while collecting goes on
-    at its place."""
+    at its place; once data collection is over, where answers were collected after its last day."""
     needs = {name for activity in ("collect_baseline", "collect_follow_up") for name in _find_needs(study, activity)}
     if not needs:
         return []
@@ -125,7 +125,7 @@ def find_lapsed_approvals(study: Study, known: Events, as_of: date) -> list[Hind
     found = []
     for row in lapsed.itertuples(index=False):
         item = Item.of(row)
-        goes_on = any(
+        goes_on = as_of <= study.data_collection_ends_on and any(
             (not item.site_id or site == item.site_id) and (not item.body_id or body in ("", item.body_id))
             for site, body in open_places
         )

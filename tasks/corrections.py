@@ -1,35 +1,48 @@
-"""Correct one answer of an accepted record, where a site says what it should be and sends no workbook.
+"""Correct what was recorded and is wrong: one answer of an accepted record, or that somebody left.
 
-The record gets a next version, with its answers in a file of their own; the ledger holds that it was corrected, by
-whom, why and on whose word, and the old and the new value as fingerprints. Who corrects says what stands there now: if
-that is something else by then, nothing is changed. What a site sends later with the old value contradicts the record,
-and is asked about; it undoes nothing silently.
+An answer is corrected where a site says what it should be and sends no workbook. The record gets a next version, with
+its answers in a file of their own; the ledger holds that it was corrected, by whom, why and on whose word, and the old
+and the new value as fingerprints. Who corrects says what stands there now: if that is something else by then, nothing
+is changed. What a site sends later with the old value contradicts the record, and is asked about; it undoes nothing
+silently.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from study.calendar import london_day
-from study.events import AnswerCorrected, CorrectionReason, Event, QueryClosed, ReturnAccepted, Source
+from study.erasure import derive_erased
+from study.events import (
+    AnswerCorrected,
+    CorrectionReason,
+    Event,
+    QueryClosed,
+    ReturnAccepted,
+    Source,
+    Voided,
+    VoidReason,
+)
 from study.incidents import RECORD_KEY
 from study.instruments import Instrument
 from study.pack_layout import parse_answer, parse_text
 from study.queries import CLOSED, compute_fingerprint, derive_seal
 from study.returns import RESPONSE_COLUMNS, RecordKey
-from study.state import Events, derive_queries, derive_returns
+from study.state import Events, derive_dispositions, derive_queries, derive_returns
 from study.validation import REASON_NAMES, CheckedRecords, check_records
+from tasks.pages import format_list
 from tasks.receipts import find_wording
 from tasks.returns import encode_responses, read_answers
 from tasks.workspace import Workspace
 
 
 class CorrectionRefused(ValueError):
-    """Why an answer is not corrected. It never repeats one."""
+    """Why something is not corrected. It never repeats an answer."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,40 @@ def correct_answer(workspace: Workspace, asked: Correction, requested_by: str) -
             if writing.newest_seq(site_ids=[site_id], participant_ids=[asked.record.participant_id]) <= events.head.seq:
                 writing.append(told)
                 return Corrected(version, mended)
+
+
+def take_back_leaving(
+    workspace: Workspace, participant_id: str, scope: str, reason: VoidReason, requested_by: str
+) -> date:
+    """Void what is on record of how somebody left the study, or the part of it that `scope` names; the day of it.
+
+    What the leaving had stopped goes on with the next round, and a query that rested on it closes when the site sends
+    the record again. A log that still tells of the leaving records it anew. Raises CorrectionRefused where nothing of
+    the kind stands, and once erasing was decided: what is gone does not come back.
+    """
+    while True:
+        events = workspace.read_events()
+        leavings = derive_dispositions(events)
+        own = leavings[leavings["participant_id"] == participant_id]
+        found = own[own["scope"] == scope]
+        if found.empty:
+            known = format_list(sorted(own["scope"])) if len(own) else "nothing"
+            raise CorrectionRefused(
+                f"Nothing is on record of {participant_id} leaving {scope}. On record: {known}. Nothing was changed."
+            )
+        if (derive_erased(events)["participant_id"] == participant_id).any():
+            raise CorrectionRefused(
+                f"The data of {participant_id} are erased, or erasing them was decided. Nothing was changed."
+            )
+        row = found.iloc[-1]
+        void = Voided(
+            occurred_on=london_day(workspace.clock()), requested_by=requested_by, voids=row["hash"], reason=reason
+        )
+        with workspace.ledger.writing() as writing:
+            if writing.newest_seq(participant_ids=[participant_id], after=events.head.seq) <= events.head.seq:
+                writing.append([void])
+                day: date = row["occurred_on"].date()
+                return day
 
 
 def _find_record(events: Events, record: RecordKey) -> pd.Series[Any]:

@@ -163,7 +163,11 @@ def _make_outgoing(workspace: Workspace, drawn: Drawn, draft: Draft, requested_b
 
 def acknowledge_alert(workspace: Workspace, alert_id: str, role: str, way: Way, requested_by: str, *, on: date) -> bool:
     """Record that somebody has taken an alert over; False where that was recorded before. Raises AlertRefused for an
-    alert that nobody knows, and for a day before it was raised."""
+    alert that nobody knows, a role that the study does not tell of alerts, and a day before it was raised."""
+    rule = workspace.study.fieldwork.safeguarding_rule
+    roles = [rule.clinician, rule.escalates_to] if rule else []
+    if role not in roles:
+        raise AlertRefused(f"{role}: who takes over an alert is {' or '.join(roles) or 'nobody'} (fieldwork.toml).")
     alerts = derive_alerts(workspace.study, workspace.read_events(), london_day(workspace.clock()))
     alerts = alerts.set_index("alert_id")
     if alert_id not in alerts.index:

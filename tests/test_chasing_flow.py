@@ -132,7 +132,7 @@ def test_what_is_received_by_hand_tells_the_clinician_at_once(run: Workspace, tm
         _, failures = tell_clinicians("cdisc_pilot", BY)
         assert failures[0].startswith("Safeguarding alerts: Nobody could be told of 702-S0002")
         for alert in ("702-S0001", "702-S0002"):
-            acknowledge_alert(post.workspace, alert, "project_manager", "email", BY, on=TODAY)
+            acknowledge_alert(post.workspace, alert, "safeguarding_clinician", "email", BY, on=TODAY)
         assert tell_clinicians("cdisc_pilot", BY) == ([], [])
     post.workspace.ledger.close()
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from study.events import AnswerCorrected, QueryRaised, ReturnAccepted
+from study.events import AnswerCorrected, DispositionRecorded, QueryRaised, ReturnAccepted
+from study.participation import derive_stops
 from study.queries import describe_state
 from study.returns import RecordKey
-from study.state import derive_queries
-from tasks.corrections import Correction, CorrectionRefused, correct_answer
-from tests.test_bad_input import ANN, CAT, Post, mmse, open_post
+from study.state import derive_participants, derive_queries
+from tasks.corrections import Correction, CorrectionRefused, correct_answer, take_back_leaving
+from tests.test_bad_input import ANN, CAT, SITE, Post, mmse, open_post
 
 ASKED = Correction(RecordKey(ANN, "self", "screening", "mmse"), "mmse01", "5", "4", "site_says", "site_lead", "T-17")
 
@@ -98,3 +99,42 @@ def test_a_query_whose_fault_is_gone_with_it_is_mended(post):
     assert correct_answer(post.workspace, asked, "Anna Price").mended == (query["query_id"],)
     [query] = derive_queries(post.workspace.read_events()).to_dict("records")
     assert describe_state(query) == "closed: mended"
+
+
+# Leaving, told by mistake -------------------------------------------------------------------------------------------
+
+
+def test_a_death_told_by_mistake_is_taken_back_and_stops_nothing_any_more(post):
+    post.receive(post.make())
+    died = DispositionRecorded(
+        occurred_on=date(2013, 6, 3), requested_by="Anna Price", site_id=SITE, participant_id=ANN, scope="study",
+        reason="death",
+    )  # fmt: skip
+    post.workspace.ledger.append([died])
+
+    def find_left() -> tuple[str, int]:
+        events = post.workspace.read_events()
+        people = derive_participants(events).set_index("participant_id")
+        stops = derive_stops(post.workspace.study, events, date(2013, 7, 1))
+        return str(people.loc[ANN, "disposition"]), int((stops["participant_id"] == ANN).sum())
+
+    assert find_left()[0] == "death"
+    assert find_left()[1] > 0
+    assert take_back_leaving(post.workspace, ANN, "study", "entered_in_error", "Anna Price") == date(2013, 6, 3)
+    assert find_left() == ("nan", 0)
+    with pytest.raises(CorrectionRefused, match="On record: nothing"):
+        take_back_leaving(post.workspace, ANN, "study", "entered_in_error", "Anna Price")
+    assert post.workspace.ledger.append([died])[0].answer == "added", "told again it is on record again"
+
+
+def test_what_somebody_did_not_leave_is_not_taken_back(post):
+    post.workspace.ledger.append([
+        DispositionRecorded(
+            occurred_on=date(2013, 6, 3), requested_by="Anna Price", site_id=SITE, participant_id=ANN,
+            scope="treatment", reason="adverse_event",
+        )
+    ])  # fmt: skip
+    before = post.workspace.read_events().head
+    with pytest.raises(CorrectionRefused, match="On record: treatment"):
+        take_back_leaving(post.workspace, ANN, "study", "entered_in_error", "Anna Price")
+    assert post.workspace.read_events().head == before

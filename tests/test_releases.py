@@ -197,8 +197,17 @@ def test_the_manifest_names_everything(workspace: Workspace) -> None:
     head = parse_head(f"{manifest['ledger']['seq']}:{manifest['ledger']['hash']}")
     assert workspace.ledger.verify(head).is_clean
     assert manifest["tables"]["participants"]["n_rows"] == 3
-    assert set(manifest["code"]) == {"summative", "commit", "python", "pandas", "pyarrow", "numpy", "matplotlib",
-                                    "pyreadstat", "xlsxwriter"}
+    assert set(manifest["code"]) == {
+        "summative",
+        "commit",
+        "python",
+        "pandas",
+        "pyarrow",
+        "numpy",
+        "matplotlib",
+        "pyreadstat",
+        "xlsxwriter",
+    }
     event = workspace.read_events().frame(ReleaseFrozen).iloc[0]
     assert event["manifest_sha256"] == hashlib.sha256(read(workspace, frozen.release, "manifest.json")).hexdigest()
 

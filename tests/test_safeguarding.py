@@ -372,7 +372,7 @@ def test_an_acknowledged_alert_is_not_escalated(post: Post) -> None:
     assert "702-S0001" in work[0].text
     assert "the safeguarding clinician (1 Mar 2013)" in work[0].text
     assert acknowledge_alert(post.workspace, "702-S0001", "safeguarding_clinician", "telephone", BY, on=TODAY)
-    assert not acknowledge_alert(post.workspace, "702-S0001", "project_manager", "email", BY, on=TODAY)
+    assert not acknowledge_alert(post.workspace, "702-S0001", "chief_investigator", "email", BY, on=TODAY)
     assert send(post, MONDAY) == {}
     assert read_alerts(post)[0]["role"] == "safeguarding_clinician"
     kinds = [entry.kind for entry in derive_work_list(post.workspace.study, post.workspace.read_events(), MONDAY)]
@@ -382,9 +382,11 @@ def test_an_acknowledged_alert_is_not_escalated(post: Post) -> None:
 def test_an_acknowledgement_that_cannot_be(post: Post) -> None:
     post.receive(post.make(concern(ANN)))
     with pytest.raises(AlertRefused, match=r'There is no alert 702-S0002\. Did you mean "702-S0001"'):
-        acknowledge_alert(post.workspace, "702-S0002", "lead", "email", BY, on=TODAY)
+        acknowledge_alert(post.workspace, "702-S0002", "safeguarding_clinician", "email", BY, on=TODAY)
     with pytest.raises(AlertRefused, match="2013-02-28 is before 702-S0001 was raised, on 2013-03-01"):
-        acknowledge_alert(post.workspace, "702-S0001", "lead", "email", BY, on=date(2013, 2, 28))
+        acknowledge_alert(post.workspace, "702-S0001", "safeguarding_clinician", "email", BY, on=date(2013, 2, 28))
+    with pytest.raises(AlertRefused, match="nurse: who takes over an alert is safeguarding_clinician or "):
+        acknowledge_alert(post.workspace, "702-S0001", "nurse", "email", BY, on=TODAY)
 
 
 def test_neither_a_pause_nor_a_quiet_period_nor_news_holds_it_back(post: Post) -> None:
