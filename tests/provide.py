@@ -1,8 +1,8 @@
 """What tests need from outside Python, found or fetched before they run: `python -m tests.provide`.
 
-PostgreSQL's server programs, the browser Chromium, LibreOffice, a reader of PDF and two mail servers come from the
-system's packages, where this runs as root on a system with apt-get; axe-core, which judges whether a page is
-accessible, from a package that bundles it.
+PostgreSQL's server programs, the browser Chromium, LibreOffice, a reader of PDF, two mail servers and R with its reader
+of Stata's and SPSS's files come from the system's packages, where this runs as root on a system with apt-get; axe-core,
+which judges whether a page is accessible, from a package that bundles it.
 Nothing here fails: what is missing is named with the way to get it, and its tests skip, or fail where CI is set.
 """
 
@@ -60,6 +60,15 @@ def find_mail_program(name: str) -> Path | None:
     return Path(found) if (found := shutil.which(name) or shutil.which(name, path="/usr/sbin")) else None
 
 
+def find_haven() -> Path | None:
+    """R's reader of Stata's and SPSS's files, where R itself finds it."""
+    program = shutil.which("Rscript")
+    if program is None:
+        return None
+    told = subprocess.run([program, "-e", 'cat(find.package("haven"))'], capture_output=True, text=True, check=False)
+    return Path(told.stdout) if told.returncode == 0 else None
+
+
 def fetch_axe() -> None:
     """Take the script out of a wheel; the wheel itself is not installed, nor what it requires."""
     with tempfile.TemporaryDirectory() as folder:
@@ -93,6 +102,7 @@ def main() -> None:
         "poppler-utils": find_pdftotext,
         "exim4-daemon-light": lambda: find_mail_program("exim4"),
         "dovecot-imapd": lambda: find_mail_program("dovecot"),
+        "r-cran-haven": find_haven,
     }
     if missing := [package for package, find in system.items() if find() is None]:
         say(f"Installing for the tests: {', '.join(missing)} ...")

@@ -42,6 +42,7 @@ from tasks.files import FileMissing
 from tasks.release_reading import FrozenRelease, ReleaseDamaged, read_release, write_release_workbook
 from tasks.releases import freeze_release
 from tasks.workspace import Workspace
+from tests.provide import find_haven
 from tests.releases import BY, fill_study, open_study
 
 DAY = date(2013, 3, 4)
@@ -440,12 +441,10 @@ def test_the_python_example_runs(folder: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_r_example_runs_and_haven_reads_the_same(folder: Path, release: FrozenRelease, tmp_path: Path) -> None:
-    program = shutil.which("Rscript")
-    has_haven = program and not subprocess.run([program, "-e", "library(haven)"], capture_output=True).returncode
-    if not has_haven:
-        pytest.skip("R with haven is not here: apt-get install r-base-core r-cran-haven")
+    if find_haven() is None:
+        pytest.skip("R with haven is not here: apt-get install r-cran-haven")
     done = subprocess.run(
-        [str(program), "read_release.R"], cwd=folder / "examples", capture_output=True, text=True, check=False
+        ["Rscript", "read_release.R"], cwd=folder / "examples", capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "Placebo" in done.stdout
@@ -460,7 +459,7 @@ def test_the_r_example_runs_and_haven_reads_the_same(folder: Path, release: Froz
     }
     """
     done = subprocess.run(
-        [str(program), "-e", script], cwd=folder / "examples", capture_output=True, text=True, check=False
+        ["Rscript", "-e", script], cwd=folder / "examples", capture_output=True, text=True, check=False
     )
     wide = release.tables["analysis_wide"]
     for line, (kind, missing) in zip(

@@ -622,4 +622,4 @@ def test_the_commands(post: Post, config: Path, monkeypatch: pytest.MonkeyPatch)
     assert "0 safeguarding alerts." in run("list", "cdisc_pilot")
     assert "1 safeguarding alerts." in run("list", "cdisc_pilot", "--all")
     words = ("acknowledge", "cdisc_pilot", "702-S0001", "email", "--role", "é!", "--by", BY)
-    assert CliRunner().invoke(app, ["safeguarding", *words]).exit_code == 2
+    assert isinstance(CliRunner().invoke(app, ["safeguarding", *words]).exception, AlertRefused)
