@@ -170,8 +170,9 @@ class _Row(NamedTuple):
 class _Case:
     """The records of a file, and all that stands of the same people.
 
-    `known`: those whose key and date are known. `days`: the first day of each participant, respondent and wave, in the
-    file or standing; `answered`: of each participant, the waves of which anything is there, refused rows among them.
+    `known`: those whose key and date are known, and whose day has come. `days`: the first day of each participant,
+    respondent and wave, in the file or standing; `answered`: of each participant, the waves of which anything is there,
+    refused rows among them.
     """
 
     def __init__(
@@ -187,7 +188,7 @@ class _Case:
         self.known = [
             _Row(n, key.participant_id, key.respondent, key.wave, key.instrument, record.form, record.collected_on)
             for n, (key, record) in enumerate((record.key, record) for record in told)
-            if record.collected_on is not None and all(key)
+            if record.collected_on is not None and record.collected_on <= beside.today and all(key)
         ]
         self.answered: dict[str, set[str]] = {record.key.participant_id: set() for record in told}
         for record in told:

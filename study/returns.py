@@ -825,10 +825,7 @@ def _ask_softly(case: _Case, sheet: str, entry: Entry, person: Person) -> None:
     if is_new and rule is not None and blocks and not is_issued(rule, entry.participant_id, blocks):
         rules.append(("identifier_not_issued", "participant_id"))
     if entry.step.kind is ConsentRecorded:
-        if payload["route"] == "consultee" and payload["capacity"] != "assessed":
-            rules.append(("capacity_not_assessed", "capacity"))
-        if payload["route"] == "parent" and not payload["sixteen_in"]:
-            rules.append(("sixteenth_month_missing", "sixteen_in"))
+        rules += _find_gaps(payload)
         if person.outcome in ("declined", "not_eligible"):
             rules.append(("consent_without_agreement", "participant_id"))
         left_on = [day for scope, day in person.left.items() if scope in ("questionnaires", "study", "data")]
@@ -836,6 +833,16 @@ def _ask_softly(case: _Case, sheet: str, entry: Entry, person: Person) -> None:
             rules.append(("consent_after_leaving", "participant_id"))
     for name, column in rules:
         case.findings.add(name, sheet, entry.row, column, participant_id=entry.participant_id)
+
+
+def _find_gaps(consent: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a consent leaves open that is asked about: rule and column."""
+    rules = []
+    if consent["route"] == "consultee" and consent["capacity"] != "assessed":
+        rules.append(("capacity_not_assessed", "capacity"))
+    if consent["route"] == "parent" and not consent["sixteen_in"]:
+        rules.append(("sixteenth_month_missing", "sixteen_in"))
+    return rules
 
 
 def _judge_entry(case: _Case, sheet: str, entry: Entry, stands: LogEntry | None, body_id: str) -> None:
@@ -875,7 +882,7 @@ def _read_entries(
     if identity_fault:
         fault(identity_fault, "participant_id", case.study.participant_id_example)
     person = people[known] if known else Person()
-    entries = []
+    entries, first_consents = [], []
     for step in log.steps:
         if step.told_by and not any(row.get(column) for column in step.told_by):
             continue
@@ -894,6 +901,8 @@ def _read_entries(
                     fault("blank_expected", column, "no reason here, unless the person declined or is not eligible")
             elif allowed is not None and not (codes and set(codes) <= set(allowed)):
                 fault("code_unknown", column, ", ".join(allowed))
+        if step.kind is ConsentRecorded and not person.consents:
+            first_consents.append(payload)
         dated = step.dated
         if step.kind is ApproachAnswered and payload["outcome"] == "not_eligible" and not row[dated]:
             dated = "screened_on"
@@ -913,7 +922,12 @@ def _read_entries(
             payload |= {name: kept[name] for name in step.may_be_blank if not payload[name]}
         person = person.note(step.kind, key, day, payload)
         entries.append(Entry(step, number, participant_id, day, payload, key))
-    return [] if case.findings.is_stopped(log.sheet, number) else entries
+    if not case.findings.is_stopped(log.sheet, number):
+        return entries
+    for payload in first_consents:  # asked at once, so that the site mends the row once
+        for rule, column in _find_gaps(payload):
+            fault(rule, column)
+    return []
 
 
 def _find_renewals(case: _Case, log: Log, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, date], str]:
@@ -1155,21 +1169,27 @@ def _settle_records(
 ) -> None:
     """What becomes of each record: sets `outcome`, and of a superseding one `version` and `supersedes_return_id`.
 
-    The same record twice in one file: the same answers count once; answers that differ are all refused, since nothing
-    says which is right. What would be accepted is asked of the gate.
+    The same record twice in one file: the same answers count once; sound answers that differ are all refused, since
+    nothing says which is right, and of those that are refused anyway it is told too. What would be accepted is asked of
+    the gate.
     """
-    sound: dict[RecordKey, list[Record]] = defaultdict(list)
+    sound, stopped = (defaultdict[RecordKey, list[Record]](list) for _ in range(2))
     for record in records:
         if case.findings.is_stopped(record.key.instrument, record.row):
             record.outcome = "refused"
+            stopped[record.key].append(record)
         else:
             sound[record.key].append(record)
+    for key, tellings in stopped.items():
+        if all(key) and _differ(tellings):
+            for record in tellings:
+                case.findings.add_of_record("duplicate_in_file", record, "participant_id")
     for key, tellings in sound.items():
-        first, *others = tellings
+        first = tellings[0]
         stands = case.standing.records.get(key)
         is_same = key in old and first.is_same_as(old[key])
         outcome = case.find_outcome(stands, is_same=is_same, otherwise="conflicts_with_accepted")
-        if not all(other.is_same_as(first) for other in others):
+        if _differ(tellings):
             outcome = "duplicate_in_file"
         for record in tellings:
             record.outcome = "repeated"
@@ -1182,6 +1202,10 @@ def _settle_records(
             _judge_record(case, first, stands, people[key.participant_id].body_id)
         if stands and first.outcome == "superseding":
             first.version, first.supersedes_return_id = stands.version + 1, stands.return_id
+
+
+def _differ(tellings: Sequence[Record]) -> bool:
+    return not all(other.is_same_as(tellings[0]) for other in tellings[1:])
 
 
 def _judge_record(case: _Case, record: Record, stands: StandingRecord | None, body_id: str) -> None:

@@ -205,6 +205,16 @@ MAKE: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("day", [date(2017, 9, 3), date(2030, 1, 1)])
+def test_a_consent_that_is_refused_for_its_date_is_asked_about_whole(day):
+    site = begin(ANN)
+    site.post(on=date(2017, 9, 16), screening=[screened(BEN), screened("")])
+    received = site.post(consent=[consented(BEN, consented_on=day, route="consultee")])
+    date_fault, capacity = list_faults(received)
+    assert date_fault[1:] == ("B3", "hard")
+    assert capacity == ("capacity_not_assessed", "G3", "soft")
+
+
 @pytest.mark.parametrize(("sheet", "wrong", "faults", "expected"), WRONG)
 def test_one_wrong_row_is_told_by_its_place_and_repeats_nothing_that_was_typed(sheet, wrong, faults, expected):
     site = begin(ANN)

@@ -217,6 +217,13 @@ def test_a_follow_up_dated_before_the_baseline() -> None:
     assert finding.expected == "a date from 11 Sep 2017 on, when an earlier wave was answered"
 
 
+def test_a_baseline_dated_in_the_future_says_nothing_of_the_follow_up() -> None:
+    rows = [tell("eq5d5l", FINE, on=TODAY + timedelta(days=1)),
+            tell("eq5d5l", FINE, wave="follow_up_6m", on=date(2018, 3, 11))]  # fmt: skip
+    assert "waves_out_of_order" in rules(find(tell("eq5d5l", FINE, on=TODAY), rows[1]))
+    assert "waves_out_of_order" not in rules(find(*rows))
+
+
 # 24 November 2017 is the last day of the baseline's window, and 26 February 2018 the first of the 6-month one: twelve
 # weeks after consent, and two weeks before 11 March 2018, moved to the next working day.
 @pytest.mark.parametrize(

@@ -664,6 +664,15 @@ def test_a_correction_of_a_log_voids_and_enters_again():
     assert people.loc[ANN, "arm"] == "low_dose"
 
 
+def test_of_two_faulty_tellings_that_differ_both_faults_are_told_at_once():
+    site = start(ANN)
+    received = site.send({"mmse": [mmse(ANN, mmse01=9), mmse(ANN, mmse01=9, mmse02=1)]})
+    assert received.counts == (0, 0, 2, 0)
+    assert sorted(fault[0] for fault in received.faults) == 2 * ["duplicate_in_file"] + 2 * ["level_unknown"]
+    same = start(ANN).send({"mmse": [mmse(ANN, mmse01=9), mmse(ANN, mmse01=9)]})
+    assert "duplicate_in_file" not in {fault[0] for fault in same.faults}
+
+
 def test_logs_may_be_cumulative_and_differ_only_where_their_own_sending_says_so():
     site = start(ANN)
     again = site.send({"screening": [screened(ANN), screened(BEN)]}, number=1)
