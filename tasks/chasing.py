@@ -38,7 +38,7 @@ from study.state import Events, derive_participants
 from tasks.contacts import load_contacts
 from tasks.letters import render_letter
 from tasks.mail import Transport
-from tasks.outbox import Letter, Outgoing, SendingRefused, queue_message, send_waiting
+from tasks.outbox import Category, Letter, Outgoing, SendingRefused, queue_message, send_waiting
 from tasks.workspace import Workspace
 
 ROUNDS = 3
@@ -150,7 +150,8 @@ def queue_letters(workspace: Workspace, as_of: date, requested_by: str, not_at: 
     for site_id in drawn.stops:
         _leave_stop_file(workspace, drawn, site_id, as_of)
     for draft in drawn.drafts:
-        outgoing = _make_outgoing(workspace, drawn, draft, requested_by)
+        category: Category = "stop_notice" if draft.category == STOP_NOTICE else "digest"
+        outgoing = make_outgoing(workspace, drawn.contacts, draft, category, requested_by)
         if queue_message(workspace, outgoing, drawn.decided_at, as_of, requested_by):
             counts["stop_notices" if draft.category == STOP_NOTICE else "digests"] += 1
             counts["chased"] += len(draft.chases)
@@ -192,19 +193,22 @@ def has_turned_down(queued: Counter[str], sent: Counter[str]) -> bool:
     return bool(queued["undecided"] or any(sent[name] for name in _TURNED_DOWN))
 
 
-def _make_outgoing(workspace: Workspace, drawn: Drawn, draft: Draft, requested_by: str) -> Outgoing:
+def make_outgoing(
+    workspace: Workspace, contacts: Contacts, draft: Draft, category: Category, requested_by: str
+) -> Outgoing:
+    """The message of a draft, with the steps that it takes. Raises LetterFault."""
     person = draft.person
     return Outgoing(
         message_id=draft.message_id,
-        category="stop_notice" if draft.category == STOP_NOTICE else "digest",
+        category=category,
         site_id=draft.site_id,
         person_id=person.person_id,
         role=draft.role,
         template=draft.template,
         name=person.name,
         address=person.email,
-        address_code=drawn.contacts.find_code(person),
-        letter=word_letter(workspace, drawn.contacts, draft),
+        address_code=contacts.find_code(person),
+        letter=word_letter(workspace, contacts, draft),
         obligations=tuple(
             _make_chased(chase, draft.on, requested_by, "email", draft.message_id) for chase in draft.chases
         ),

@@ -11,8 +11,7 @@ from typing import Literal
 from study.calendar import london_day
 from study.contacts import CONTACTS_FILE, WHY_WORDS, Contacts, find_gaps, parse_contacts
 from study.deadlines import describe_place
-from study.digests import Draft
-from study.events import Event, ObligationChased, SafeguardingAcknowledged, SafeguardingRaised
+from study.events import Event, SafeguardingAcknowledged, SafeguardingRaised
 from study.instruments import DefinitionFaults, find_suggestion
 from study.messages import derive_messages, find_stopped_addresses
 from study.pack_layout import Reading
@@ -27,12 +26,12 @@ from study.safeguarding import (
     has_open_alerts,
     plan_alerts,
 )
-from tasks.chasing import ROUNDS, has_turned_down, word_letter
+from tasks.chasing import ROUNDS, has_turned_down, make_outgoing
 from tasks.contacts import load_contacts
 from tasks.ledger import Writing
 from tasks.mail import Transport
 from tasks.orchestration import StepFailed
-from tasks.outbox import Outgoing, queue_message, send_waiting
+from tasks.outbox import queue_message, send_waiting
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -108,7 +107,7 @@ def send_alerts(workspace: Workspace, requested_by: str, transport: Transport | 
             break
         queued = Counter[str]()
         for draft in drawn.plan.drafts:
-            outgoing = _make_outgoing(workspace, drawn, draft, requested_by)
+            outgoing = make_outgoing(workspace, drawn.contacts, draft, "alert", requested_by)
             if queue_message(workspace, outgoing, drawn.decided_at, today, requested_by):
                 queued["alerts"] += 1
                 queued.update(chase.step for chase in draft.chases)
@@ -134,31 +133,6 @@ def describe_unheard(workspace: Workspace, drawn: Drawn) -> str:
         f"Nobody could be told of {', '.join(drawn.plan.unheard)} ({why}). Telephone today, and correct the contacts "
         "file"
     )
-
-
-def _make_outgoing(workspace: Workspace, drawn: Drawn, draft: Draft, requested_by: str) -> Outgoing:
-    person = draft.person
-    return Outgoing(
-        message_id=draft.message_id,
-        category="alert",
-        site_id=draft.site_id,
-        person_id=person.person_id,
-        role=draft.role,
-        template=draft.template,
-        name=person.name,
-        address=person.email,
-        address_code=drawn.contacts.find_code(person),
-        letter=word_letter(workspace, drawn.contacts, draft),
-        obligations=tuple(
-            ObligationChased(
-                occurred_on=draft.on, requested_by=requested_by, site_id=chase.site_id,
-                participant_id=chase.participant_id, chase=chase.chase, about=chase.about, step=chase.step,
-                message_id=draft.message_id, channel="email", due_on=chase.due_on,
-            )
-            for chase in draft.chases
-        ),
-        participant_ids=draft.participant_ids,
-    )  # fmt: skip
 
 
 def acknowledge_alert(workspace: Workspace, alert_id: str, role: str, way: Way, requested_by: str, *, on: date) -> bool:
