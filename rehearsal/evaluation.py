@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Literal
@@ -21,7 +21,7 @@ import pandas as pd
 from rehearsal.approvals_story import NAME, REQUESTED_BY, STORY_FILE, STUDY, Told, derive_story, read_story, record_told
 from rehearsal.contacts import write_contacts
 from rehearsal.ipc_definitions import write_definitions
-from rehearsal.ipc_packs import ASKED, read_pack
+from rehearsal.ipc_packs import ASKED, PackContent, read_pack
 from rehearsal.ipc_people import (
     ASSUMPTIONS_FILE,
     BASELINE,
@@ -66,6 +66,7 @@ from study.release_rules import EVERYTHING, find_hard_queries
 from study.releasing import HELD, ReleasePlan
 from study.safeguarding import find_open_alerts
 from study.state import Events, derive_files
+from tasks.ahead import begin, other_processes
 from tasks.approvals import follow_approvals
 from tasks.approvals import write_pages as write_approval_pages
 from tasks.chasing import log_call
@@ -140,7 +141,8 @@ def play_evaluation(
         player = _Player(workspace, assumptions)
         to_do = [day for day in days if day > done]
         before, n_posted = done, 0
-        with use_workspace(workspace), many_runs(), pd.option_context("mode.string_storage", _FOR_SMALL_FRAMES):
+        small_frames = pd.option_context("mode.string_storage", _FOR_SMALL_FRAMES)
+        with use_workspace(workspace), many_runs(), other_processes(), small_frames:
             if to_do and done in days:
                 player.give_word(done)  # what an interrupted rehearsal may have left undone
             for n, day in enumerate(to_do, start=len(days) - len(to_do) + 1):
@@ -247,21 +249,20 @@ class _Player:
         """The sites open their packs and post what they have. How many workbooks."""
         if day < self.workspace.study.data_collection_starts_on:
             return 0
-        n_posted = 0
-        for posting in self.sites.derive_postings(self.open_packs(), before, day):
-            n_posted += self._put(posting)
-        return n_posted
+        postings = list(self.sites.derive_postings(self.open_packs(), before, day))
+        for posting, find_data in [(posting, self._fill_in(posting)) for posting in postings]:
+            data = find_data()
+            # Not again where an interrupted rehearsal's round has received it.
+            if hashlib.sha256(data).hexdigest() not in self.received:
+                self.workspace.drop_box(posting.site_id).post(posting.file_name, data)
+        return len(postings)
 
-    def _put(self, posting: Posting) -> int:
-        """Into the site's inbox; not again where an interrupted rehearsal's round has received it."""
+    def _fill_in(self, posting: Posting) -> Callable[[], bytes]:
         about = {
             "study": STUDY, "site": posting.site_id, "posted_on": posting.posted_on, "sending_number": 1,
             "pack_id": posting.pack_id,
         }  # fmt: skip
-        data = write_return_workbook(self.workspace.layout, about, posting.sheets)
-        if hashlib.sha256(data).hexdigest() not in self.received:
-            self.workspace.drop_box(posting.site_id).post(posting.file_name, data)
-        return 1
+        return begin(write_return_workbook, self.workspace.layout, about, posting.sheets)
 
     def open_packs(self) -> AtSites:
         """What lies in the sites' outboxes, what receipts asked, and for what they were chased."""
@@ -272,15 +273,15 @@ class _Player:
         )
         packs = claims.sort_values(["had_on", "pack_id"])
         new = packs[~packs["pack_id"].isin(self.opened)]
-        given, asked = [self.identifiers], [self.asked]
-        for pack in new[["pack_id", "site_id", "file_name", "had_on"]].to_dict("records"):
-            data = self.workspace.area.get(f"sites/{pack['site_id']}/outbox/{pack['file_name']}")
-            identifiers, wanted = read_pack(data, self.workspace.study, self.workspace.layout)
-            given.append(identifiers.assign(site_id=pack["site_id"], had_on=pack["had_on"]))
-            asked.append(wanted.assign(had_on=pack["had_on"]))
+        given, asked = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
+        opened = new[["pack_id", "site_id", "file_name", "had_on"]].to_dict("records")
+        for pack, find_content in [(pack, self._open(pack)) for pack in opened]:
+            identifiers, wanted = find_content()
+            given += ((identifier, pack["site_id"], pack["had_on"]) for identifier in identifiers)
+            asked += ((*row, pack["had_on"]) for row in wanted)
             self.opened.add(pack["pack_id"])
-        self.identifiers = _join(given, ["participant_id"])
-        self.asked = _join(asked, ["participant_id", "wave", "respondent", "instrument"])
+        self.identifiers = _join(self.identifiers, given, ["participant_id"])
+        self.asked = _join(self.asked, asked, ["participant_id", "wave", "respondent", "instrument"])
         queries = events.frame(QueryRaised).rename(columns={"occurred_on": "raised_on"})
         columns = ["query_id", "site_id", "participant_id", "wave", "respondent", "instrument", "raised_on"]
         return AtSites(
@@ -290,6 +291,10 @@ class _Player:
             queries=queries[columns],
             packs=packs[["site_id", "pack_id", "had_on"]],
         )
+
+    def _open(self, pack: Mapping[Any, Any]) -> Callable[[], PackContent]:
+        data = self.workspace.area.get(f"sites/{pack['site_id']}/outbox/{pack['file_name']}")
+        return begin(read_pack, data, self.workspace.study, self.workspace.layout)
 
     # The office ------------------------------------------------------------------------------------------------------
 
@@ -401,10 +406,12 @@ def _no_rows(*columns: str) -> pd.DataFrame:
     return pd.DataFrame(columns=list(columns)).astype(types)
 
 
-def _join(frames: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
-    """All of them, each thing as it came first; the first of the frames says of what type a column is."""
-    filled = [frame.astype(frames[0].dtypes.to_dict()) for frame in frames if len(frame)]
-    return pd.concat(filled, ignore_index=True).drop_duplicates(keys, ignore_index=True) if filled else frames[0]
+def _join(known: pd.DataFrame, rows: list[tuple[Any, ...]], keys: list[str]) -> pd.DataFrame:
+    """What was known and these rows, each thing as it came first."""
+    if not rows:
+        return known
+    new = pd.DataFrame(rows, columns=known.columns).astype(known.dtypes.to_dict())
+    return pd.concat([known, new], ignore_index=True).drop_duplicates(keys, ignore_index=True)
 
 
 def _find_chased(events: Events) -> pd.DataFrame:

@@ -116,8 +116,9 @@ class Sites:
             return
         own: dict[Any, dict[str, pd.DataFrame]] = {}
         for code, frame in filled.items():
-            for key, rows in frame.groupby(_POSTED):
-                own.setdefault(key, {})[code] = rows.drop(columns=_POSTED).reset_index(drop=True)
+            columns = frame.drop(columns=_POSTED)
+            for key, places in frame.groupby(_POSTED).indices.items():
+                own.setdefault(key, {})[code] = columns.iloc[places].reset_index(drop=True)
         for (day, site_id), posted in sorted(own.items(), key=lambda item: item[0]):
             packs = there.packs[(there.packs["site_id"] == site_id) & (there.packs["had_on"] <= day)]
             pack_id = str(packs["pack_id"].iloc[-1]) if len(packs) else ""

@@ -62,11 +62,10 @@ def derive_messages(events: Events, as_of: date, *, unsent_only: bool = False, c
     for good). Who looks while a message is being handed over sees it as uncertain.
     """
     view = events.select(as_of=as_of)
-    queued = view.frame(MessageQueued).rename(columns={"occurred_on": "queued_on"})
-    if category:
-        queued = queued[queued["category"] == category]
+    queued = view.frame_among(MessageQueued, "category", [category]) if category else view.frame(MessageQueued)
+    queued = queued.rename(columns={"occurred_on": "queued_on"})
     if unsent_only:
-        sent_last = view.frame(MessageSent).groupby("message_id")["seq"].max()
+        sent_last = view.frame(MessageSent, ["message_id", "seq"]).groupby("message_id")["seq"].max()
         queued = queued[~(_look_up(queued, sent_last, 0) > queued["seq"])]
 
     def list_steps(kind: type[MessageEvent]) -> pd.DataFrame:

@@ -307,8 +307,8 @@ def plan_alerts(
                 is_heard = True
         if not is_heard and not (was_escalated and states.get(alert.escalated_message) not in _NOT_REACHED):
             unheard.append(alert.alert_id)
-    queued = events.frame(MessageQueued)
-    queued = queued[(queued["category"] == CATEGORY) & (queued["occurred_on"] == pd.Timestamp(as_of))]
+    queued = events.frame_among(MessageQueued, "category", [CATEGORY])
+    queued = queued[queued["occurred_on"] == pd.Timestamp(as_of)]
     drafts = [
         _draft(study, titles, box, 1 + int((queued["person_id"] == box.person.person_id).sum()), as_of)
         for _, box in sorted(boxes.items())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from study.contacts import Contacts, parse_contacts
+from study.protocol import Study
 from tasks.workspace import Workspace
+
+_parsed: list[tuple[bytes, Study, Contacts]] = []  # the last file, which a round looks at many times
 
 
 def load_contacts(workspace: Workspace) -> Contacts:
@@ -15,4 +18,9 @@ def load_contacts(workspace: Workspace) -> Contacts:
         data = workspace.contacts_file.read_bytes()
     except FileNotFoundError:
         return Contacts(workspace.study.study_id)
-    return parse_contacts(data, workspace.study)
+    for known, study, contacts in _parsed:
+        if known == data and study is workspace.study:
+            return contacts
+    contacts = parse_contacts(data, workspace.study)
+    _parsed[:] = [(data, workspace.study, contacts)]
+    return contacts

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import xlsxwriter  # type: ignore[import-untyped]  # it ships no types
@@ -103,6 +103,20 @@ def find_pack_name(plan: PackPlan) -> str:
 def find_letters_name(plan: PackPlan) -> str:
     """The name in the outbox of the letters that go with it."""
     return f"{plan.pack_id}_letters.html"
+
+
+class PackFiles(NamedTuple):
+    """The files of a pack: its workbook, and the letters that go with it, empty where there are none."""
+
+    workbook: bytes
+    letters: bytes
+
+
+def write_pack_files(study: Study, instruments: Mapping[str, Instrument], plan: PackPlan, layout: Layout) -> PackFiles:
+    """All files of a pack."""
+    return PackFiles(
+        write_pack(study, instruments, plan, layout), write_participant_letters(study, plan, instruments) or b""
+    )
 
 
 def write_pack(

@@ -10,8 +10,8 @@ study sends anything, so nobody takes up what is still under way.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -31,10 +31,10 @@ from study.releasing import (
     find_open_claims,
     plan_release,
 )
+from tasks.ahead import begin, has_other_processes
 from tasks.files import FileFault
 from tasks.ledger import LedgerRefused, SendingBusy
-from tasks.packs import find_pack_name, write_pack
-from tasks.participant_letters import write_participant_letters
+from tasks.packs import PackFiles, find_pack_name, write_pack_files
 from tasks.release_plan_page import write_release_plan_page, write_release_plan_workbook
 from tasks.workspace import Workspace
 
@@ -99,15 +99,23 @@ def draw_up_plan(
     )
 
 
-_kept: dict[str, ReleasePlan] = {}
+@dataclass(frozen=True)
+class _Kept:
+    """A plan that is being carried out, and the packs by it whose files were begun ahead, by site."""
+
+    plan: ReleasePlan
+    begun: Mapping[str, tuple[PackPlan, Callable[[], PackFiles]]]
+
+
+_kept: dict[str, _Kept] = {}
 
 
 @contextmanager
 def keep_plan(workspace: Workspace, plan: ReleasePlan) -> Iterator[None]:
     """While this lasts, the steps of a run in this process find its plan: one fold for all sites, and nothing about
-    people passes through Prefect."""
+    people passes through Prefect. Where other processes are lent, they begin with the packs."""
     before = _kept.get(workspace.name)
-    _kept[workspace.name] = plan
+    _kept[workspace.name] = _Kept(plan, _begin_packs(workspace, plan) if has_other_processes() else {})
     try:
         yield
     finally:
@@ -117,12 +125,23 @@ def keep_plan(workspace: Workspace, plan: ReleasePlan) -> Iterator[None]:
             _kept[workspace.name] = before
 
 
+def _begin_packs(workspace: Workspace, plan: ReleasePlan) -> dict[str, tuple[PackPlan, Callable[[], PackFiles]]]:
+    begun = {}
+    for site_id in plan.sites_with_work:
+        with suppress(Exception):  # the site's own step meets it again, and stops no other site
+            pack = compose_pack(plan, site_id)
+            if pack is not None:
+                files = begin(write_pack_files, workspace.study, workspace.instruments, pack, workspace.layout)
+                begun[site_id] = (pack, files)
+    return begun
+
+
 def find_plan(workspace: Workspace, as_of: date) -> ReleasePlan:
     """The plan of the run that is under way. Raises ReleaseRefused where there is none of that day."""
-    plan = _kept.get(workspace.name)
-    if plan is None or plan.as_of != as_of:
+    kept = _kept.get(workspace.name)
+    if kept is None or kept.plan.as_of != as_of:
         raise ReleaseRefused("This step belongs to a run that has drawn up a plan. Start the run, not the step.")
-    return plan
+    return kept.plan
 
 
 def write_release_plan(workspace: Workspace, plan: ReleasePlan) -> str:
@@ -164,11 +183,12 @@ def release_packs(workspace: Workspace, plan: ReleasePlan, requested_by: str) ->
     """Serve every site of a plan, one after the other; one site's trouble never stops the others."""
     refuse_another_day(workspace, plan.as_of)
     released = Released({}, [])
-    for site_id in find_sites_to_serve(plan):
-        try:
-            released.counts[site_id] = release_site(workspace, plan, site_id, requested_by)
-        except (FileFault, ReleaseRefused, SendingBusy) as fault:
-            released.failures.append(f"{site_id}: {fault}")
+    with keep_plan(workspace, plan):
+        for site_id in find_sites_to_serve(plan):
+            try:
+                released.counts[site_id] = release_site(workspace, plan, site_id, requested_by)
+            except (FileFault, ReleaseRefused, SendingBusy) as fault:
+                released.failures.append(f"{site_id}: {fault}")
     return released
 
 
@@ -184,7 +204,7 @@ def release_site(workspace: Workspace, plan: ReleasePlan, site_id: str, requeste
         asked = plan.find_keys(site_id)
         if left.counts:  # what was taken up changes what is left to send, identifiers too
             plan = _plan_anew(workspace, plan, site_id, left.agreed)
-        while (pack := compose_pack(plan, site_id, is_wanted=left.owes_blank)) is not None:
+        while (pack := _compose(workspace, plan, site_id, owes_blank=left.owes_blank)) is not None:
             if not plan.is_scheduled and plan.find_keys(site_id) - left.agreed != asked - left.agreed:
                 raise ReleaseRefused(
                     "Other questionnaires would go there now than in the plan: something was recorded meanwhile. "
@@ -198,6 +218,22 @@ def release_site(workspace: Workspace, plan: ReleasePlan, site_id: str, requeste
                 "What was in the plan does not go there any more: something was recorded meanwhile. Look at it again."
             )
     return left.counts
+
+
+def _compose(workspace: Workspace, plan: ReleasePlan, site_id: str, *, owes_blank: bool) -> PackPlan | None:
+    """What a plan has for a site: the pack that was composed with those of the other sites, if it is of that plan."""
+    kept = _kept.get(workspace.name)
+    if kept is not None and kept.plan is plan and site_id in kept.begun:
+        return kept.begun[site_id][0]
+    return compose_pack(plan, site_id, is_wanted=owes_blank)
+
+
+def _write_files(workspace: Workspace, pack: PackPlan) -> PackFiles:
+    kept = _kept.get(workspace.name)
+    composed, find_files = kept.begun.get(pack.site_id, (None, None)) if kept is not None else (None, None)
+    if composed is pack and find_files is not None:
+        return find_files()
+    return write_pack_files(workspace.study, workspace.instruments, pack, workspace.layout)
 
 
 def send_blank_pack(workspace: Workspace, site_id: str, as_of: date, requested_by: str) -> PackPlan:
@@ -234,8 +270,7 @@ def _send(workspace: Workspace, plan: ReleasePlan, pack: PackPlan, requested_by:
     The files are kept first, so that a claim never names what cannot be had again.
     """
     study = workspace.study
-    data = write_pack(study, workspace.instruments, pack, workspace.layout)
-    letters = write_participant_letters(study, pack, workspace.instruments)
+    data, letters = _write_files(workspace, pack)
     file_name = find_pack_name(pack)
     sha256 = workspace.content.put(data)
     letters_sha256 = workspace.content.put(letters) if letters else ""

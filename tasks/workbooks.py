@@ -13,7 +13,7 @@ import io
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -247,6 +247,19 @@ def _format_properties() -> dict[str, dict[str, Any]]:
     }
 
 
+class _Worksheet(xlsxwriter.worksheet.Worksheet):  # type: ignore[misc]  # it ships no types
+    """One that prepares each formula once: the library tries some 130 replacements on it, and the drop-downs and checks
+    of a study's workbooks say the same on every sheet."""
+
+    _prepared: ClassVar[dict[tuple[str, bool], str]] = {}
+
+    def _prepare_formula(self, formula: str, expand_future_functions: bool = False) -> str:
+        key = (formula, expand_future_functions)
+        if key not in self._prepared:
+            self._prepared[key] = str(super()._prepare_formula(formula, expand_future_functions))
+        return self._prepared[key]
+
+
 class Book:
     """An xlsxwriter workbook with the house's formats, fixed times and, if needed, a hidden sheet of long lists."""
 
@@ -269,7 +282,7 @@ class Book:
         return self._formats[name]
 
     def add_sheet(self, title: str) -> xlsxwriter.worksheet.Worksheet:
-        return self.workbook.add_worksheet(title)
+        return self.workbook.add_worksheet(title, _Worksheet)
 
     def find_list(self, codes: tuple[str, ...]) -> list[str] | str:
         """A drop-down's entries; where they don't fit into the cell, the place where `write_lists` will put them."""

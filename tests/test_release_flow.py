@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from study.events import Event, PackClaimed, PackDelivered, ReturnReleased, Voided
-from study.releasing import derive_voids, find_open_claims
+from study.events import ApprovalWithdrawn, Event, PackClaimed, PackDelivered, ReturnReleased, Voided
+from study.packs import PackPlan
+from study.releasing import ReleasePlan, compose_pack, derive_voids, find_open_claims
 from tasks import releasing
-from tasks.files import AreaUnavailable, DropBox
+from tasks.files import AreaUnavailable, DropBox, FileFault
 from tasks.orchestration import StepFailed
-from tasks.packs import find_letters_name
+from tasks.packs import find_letters_name, write_pack_files
 from tasks.releasing import (
     Claim,
     ReleaseRefused,
@@ -195,8 +196,6 @@ def test_news_that_change_nothing_stop_nothing(workspace: Workspace) -> None:
 
 
 def test_an_approval_that_ended_meanwhile_holds_the_pack(workspace: Workspace) -> None:
-    from study.events import ApprovalWithdrawn
-
     plan = draw_up_plan(workspace, JULY_10)
     about = {"occurred_on": JULY_10, "requested_by": BY, "approval": "green_light", "site_id": "luton"}
     tell(workspace, [ApprovalWithdrawn(**about, withdrawn_by="authority")])
@@ -205,6 +204,50 @@ def test_an_approval_that_ended_meanwhile_holds_the_pack(workspace: Workspace) -
         "luton: What was in the plan does not go there any more: something was recorded meanwhile. Look at it again."
     ]
     assert list_outbox(workspace) == []
+
+
+def test_packs_begun_ahead_are_the_same_and_news_still_counts(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other processes write ahead is a plan's; where a site is planned anew, its pack is another."""
+    begun: list[str] = []
+
+    def begin(work: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+        begun.append(args[2].pack_id)
+        return lambda: work(*args)
+
+    monkeypatch.setattr(releasing, "has_other_processes", lambda: True)
+    monkeypatch.setattr(releasing, "begin", begin)
+    plan = draw_up_plan(workspace, JULY_10)
+    expected = {
+        site_id: write_pack_files(workspace.study, workspace.instruments, pack, workspace.layout)
+        for site_id in ("devon", "luton")
+        if (pack := compose_pack(plan, site_id)) is not None
+    }
+    about = {"occurred_on": JULY_10, "requested_by": BY, "approval": "green_light", "site_id": "luton"}
+    tell(workspace, [ApprovalWithdrawn(**about, withdrawn_by="authority")])
+    assert [failure.partition(":")[0] for failure in release_packs(workspace, plan, BY).failures] == ["luton"]
+    assert begun == ["devon-2017-07-10-1", "luton-2017-07-10-1"]
+    sent = workspace.area.get("sites/devon/outbox/devon-2017-07-10-1.xlsx")
+    assert sent == expected["devon"].workbook
+    assert not any("luton" in name for name in list_outbox(workspace))
+
+
+def test_a_pack_that_cannot_be_composed_ahead_stops_no_other(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compose = compose_pack
+
+    def fail_at_devon(plan: ReleasePlan, site_id: str, **options: Any) -> PackPlan | None:
+        if site_id == "devon":
+            raise FileFault("devon: no such place")
+        return compose(plan, site_id, **options)
+
+    monkeypatch.setattr(releasing, "has_other_processes", lambda: True)
+    monkeypatch.setattr(releasing, "compose_pack", fail_at_devon)
+    released = release_all(workspace)
+    assert [failure.partition(":")[0] for failure in released.failures] == ["devon"]
+    assert set(released.counts) == {"luton"}
 
 
 # What an earlier run left -------------------------------------------------------------------------------------------
@@ -224,7 +267,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, after: bo
 
 
 POINTS = [
-    (releasing, "write_pack", False, "nothing", 1),
+    (releasing, "write_pack_files", False, "nothing", 1),
     (releasing, "_deliver", False, "put again", 1),
     (DropBox, "send", True, "put again", 1),  # the letters lie there, the workbook does not
     (releasing, "_record_delivery", False, "found delivered", 1),

@@ -1,0 +1,78 @@
+"""Work that takes long and needs nothing but its arguments, begun before its turn comes.
+
+For a process that serves many sites day after day: `other_processes` lends it those of its machine. Anywhere else the
+work is done when its result is asked for, in the same process, and nothing is begun.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PRELOADED = ["tasks.packs"]
+"""What the processes have imported before they are asked for anything."""
+
+_lent: list[ProcessPoolExecutor] = []
+
+
+@contextmanager
+def other_processes() -> Iterator[None]:
+    """While this lasts, what is begun ahead is done by other processes, one for each processor that this one may use.
+    With a single processor nothing changes."""
+    n_processors = count_processors()
+    if n_processors < 2:
+        yield
+        return
+    # Not forked from here: a fork of a process with threads, as Prefect has them, may hang.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(_PRELOADED)
+    with ProcessPoolExecutor(n_processors, context, _leave_interrupts_to_parent) as pool:
+        for _ in range(n_processors):
+            pool.submit(os.getpid)  # starts them, while this process goes on
+        _lent.append(pool)
+        try:
+            yield
+        finally:
+            _lent.remove(pool)
+            pool.shutdown(cancel_futures=True)
+
+
+def count_processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_other_processes() -> bool:
+    """Whether what is begun now is done elsewhere."""
+    return bool(_lent)
+
+
+def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:
+    """Have `work` done; what this gives waits for its result, or raises what it raised. `work` must be a function of a
+    module and of its arguments alone, since it may be done elsewhere, or twice: where a process dies, here."""
+    begun: Future[R] | None = None
+    if _lent:
+        with suppress(BrokenProcessPool):
+            begun = _lent[-1].submit(work, *args, **kwargs)
+
+    def find_result() -> R:
+        if begun is not None:
+            with suppress(BrokenProcessPool):
+                return begun.result()
+        return work(*args, **kwargs)
+
+    return find_result
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,73 @@
+"""Work begun ahead: elsewhere or here, once its result is asked for, with the same result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tasks import ahead
+from tasks.ahead import begin, other_processes
+
+
+def find_process(_: str) -> int:
+    return os.getpid()
+
+
+def fail(word: str) -> None:
+    raise LookupError(word)
+
+
+def die_where_lent(own: int) -> str:
+    """Ends a process that is not the one that asked."""
+    if os.getpid() != own:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done here"
+
+
+def test_without_other_processes_nothing_is_begun_before_its_result_is_asked_for() -> None:
+    done: list[str] = []
+    find_result = begin(done.append, "word")
+    assert done == []
+    find_result()
+    assert done == ["word"]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine lends one processor only")
+def test_other_processes_do_the_work_raise_what_it_raised_and_are_replaced_where_they_die() -> None:
+    with other_processes():
+        assert begin(find_process, "elsewhere")() != os.getpid()
+        with pytest.raises(LookupError, match="nobody"):
+            begin(fail, "nobody")()
+        results = [begin(die_where_lent, os.getpid()) for _ in range(3)]
+        assert [find_result() for find_result in results] == ["done here"] * 3
+        assert begin(find_process, "here")() == os.getpid()  # those that died are gone for good
+    assert begin(find_process, "after")() == os.getpid()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine lends one processor only")
+def test_other_processes_leave_with_the_block_and_outlive_no_interrupt() -> None:
+    with other_processes():
+        lent = begin(find_process, "elsewhere")()
+        os.kill(lent, signal.SIGINT)  # as Ctrl+C sends it to every process of a terminal
+        assert begin(find_process, "elsewhere")() != os.getpid()
+    until = time.monotonic() + 10
+    while _is_alive(lent) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _is_alive(lent)
+
+
+def test_one_processor_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "count_processors", lambda: 1)
+    with other_processes():
+        assert begin(find_process, "here")() == os.getpid()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
