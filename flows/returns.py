@@ -24,7 +24,7 @@ from flows.runs import (
 )
 from flows.safeguarding import tell_clinicians
 from tasks.orchestration import guarded
-from tasks.returns import find_sites_with_files, receive_site_returns, take_snapshot
+from tasks.returns import find_sites_with_files, reading_ahead, receive_site_returns, take_snapshot
 from tasks.workspace import open_workspace
 
 
@@ -54,19 +54,18 @@ def receive_returns(study: str, sites: Sequence[str], as_of: date, requested_by:
     if waiting:
         take_snapshot(workspace, afresh=True)
     received = Receipt([], {}, [], [])
-    for site_id in sites:
-        if site_id not in waiting:
-            continue
-        state = receive_site(study, site_id, as_of, requested_by, return_state=True)
-        received.states.append(state)
-        if state.is_completed():
-            received.counts[site_id] = state.result()
-        else:
-            received.unread.append(site_id)
-            received.failures.append(
-                f"Site {site_id} was not served to the end: {describe_failure(state)}. Nothing that it sent is lost: "
-                "the next run takes up the rest."
-            )
+    with reading_ahead(workspace, due := [site_id for site_id in sites if site_id in waiting], as_of):
+        for site_id in due:
+            state = receive_site(study, site_id, as_of, requested_by, return_state=True)
+            received.states.append(state)
+            if state.is_completed():
+                received.counts[site_id] = state.result()
+            else:
+                received.unread.append(site_id)
+                received.failures.append(
+                    f"Site {site_id} was not served to the end: {describe_failure(state)}. Nothing that it sent is "
+                    "lost: the next run takes up the rest."
+                )
     return received
 
 

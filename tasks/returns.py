@@ -6,11 +6,12 @@ import hashlib
 import io
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -18,9 +19,9 @@ import pyarrow.parquet as pq
 
 from study.erasure import derive_replacements, find_replacement
 from study.events import FileHeld, IncidentOpened, QueryRaised
-from study.identifier_scan import Place, Scanner
+from study.identifier_scan import Place
 from study.incidents import RECORD_KEY, SiteGate
-from study.pack_layout import Reading
+from study.pack_layout import Layout, Reading
 from study.protocol import Study
 from study.queries import IDENTIFIERS_FOUND, derive_seal
 from study.returns import (
@@ -47,6 +48,7 @@ from study.returns import (
     settle_queries,
 )
 from study.state import Events
+from tasks.ahead import begin, has_other_processes
 from tasks.files import DropBox, FileFault, FileMissing, FileTooLarge, FolderArea, Inbox, WaitingFile
 from tasks.identifier_search import find_identifiers, make_scanner
 from tasks.quarantine import (
@@ -61,7 +63,6 @@ from tasks.safeguarding import raise_alerts
 from tasks.workbook_inspection import (
     MAX_UNPACKED_BYTES,
     MEGABYTE,
-    Package,
     WorkbookUnreadable,
     inspect_package,
 )
@@ -160,13 +161,11 @@ def _read_files(
 ) -> list[Received]:
     """The files of an inbox in the order in which they count: by posting date, number and correction, never by
     arrival; what cannot be read comes last, by content. A file that another run took meanwhile is left out."""
-    limit = workspace.settings.largest_return_mb * MEGABYTE
-    scanner = make_scanner(workspace.study, as_of)
     allowed = find_allowed_files(take_snapshot(workspace).events, site_id) if waiting else frozenset[str]()
     ordered = []
     for file in waiting:
         with suppress(FileMissing):
-            received = _read_file(workspace, box, site_id, file, limit, scanner, allowed)
+            received = _read_file(workspace, box, site_id, file, as_of, allowed)
             sending = parse_sending(received.reading, site_id, as_of)[0] if received.reading else None
             sending = received.held.sending if received.held else sending
             place = sending[1:] if sending else (date.max, 0, 0)
@@ -175,60 +174,96 @@ def _read_files(
 
 
 def _read_file(
-    workspace: Workspace,
-    box: DropBox,
-    site_id: str,
-    file: WaitingFile,
-    limit: int,
-    scanner: Scanner,
-    allowed: Collection[str],
+    workspace: Workspace, box: DropBox, site_id: str, file: WaitingFile, as_of: date, allowed: Collection[str]
 ) -> Received:
-    """Search a file for what must not be in it, keep it as it came, then read it. One that is too large is neither kept
+    """Search a file for what must not be in it, read it, and keep it as it came. One that is too large is neither kept
     nor read, nor is one in which something was found, unless it is among the `allowed`. Raises FileMissing."""
+    limit = workspace.settings.largest_return_mb * MEGABYTE
     try:
         data = box.take(file.name, limit)
     except FileTooLarge:
         facts = FileFacts(box.compute_sha256(file.name), file.size, site_id)
         return Received(file.name, facts, None, "file_too_large", f"at most {limit // MEGABYTE} MB")
     facts = FileFacts(hashlib.sha256(data).hexdigest(), len(data), site_id)
-    package, rule = _inspect(data, limit)
-    if facts.sha256 not in allowed:
-        places = find_identifiers(data, package, file.name, workspace.layout, scanner)
-        if places:
-            sending = _find_sending(workspace, package, site_id, scanner.today)
-            return Received(file.name, facts, None, IDENTIFIERS_FOUND, held=Held(places, sending, data))
-    return _keep_and_read(workspace, file.name, facts, data, package, rule)
+    begun = _begun.pop((workspace.name, site_id, file.name), None)
+    if facts.sha256 in allowed or begun is None or begun.sha256 != facts.sha256:
+        examined = _examine(workspace, file.name, site_id, data, as_of, is_searched=facts.sha256 not in allowed)()
+    else:
+        examined = begun.find_result()
+    if examined.places:
+        return Received(file.name, facts, None, IDENTIFIERS_FOUND, held=Held(examined.places, examined.sending, data))
+    return _keep(workspace, file.name, facts, data, examined)
 
 
-def _inspect(data: bytes, limit: int) -> tuple[Package | None, str]:
-    """The package of a workbook, or the rule by which it is none."""
+class Examined(NamedTuple):
+    """What is in a file: `places` that hold what may tell who a person is, and then which sending it is and nothing
+    else; or what could be read, or the rule by which nothing could."""
+
+    places: tuple[Place, ...] = ()
+    sending: Sending | None = None
+    reading: Reading | None = None
+    rule: str = ""
+
+
+def examine_file(
+    data: bytes, name: str, site_id: str, study: Study, layout: Layout, as_of: date, limit: int, *, is_searched: bool
+) -> Examined:
+    """Search the bytes of a file, of at most `limit`, and read them if nothing was found. `is_searched`: False for a
+    file that a person has released."""
+    package, rule = None, ""
     try:
-        return inspect_package(data, max_bytes=limit), ""
+        package = inspect_package(data, max_bytes=limit)
     except WorkbookUnreadable as unreadable:
-        return None, unreadable.rule
-
-
-def _find_sending(workspace: Workspace, package: Package | None, site_id: str, today: date) -> Sending | None:
-    """Which sending a held file is: a day and two numbers. Nothing else of it is looked at."""
-    if package is None:
-        return None
-    try:
-        return parse_sending(read_return_workbook(package, workspace.layout, site_id=site_id), site_id, today)[0]
-    except WorkbookUnreadable:
-        return None
-
-
-def _keep_and_read(
-    workspace: Workspace, name: str, facts: FileFacts, data: bytes, package: Package | None, rule: str
-) -> Received:
-    workspace.content.put(data)
+        rule = unreadable.rule
+    places = find_identifiers(data, package, name, layout, make_scanner(study, as_of)) if is_searched else ()
+    reading = None
     if package is not None:
         try:
-            return Received(name, facts, read_return_workbook(package, workspace.layout, site_id=facts.site_id))
+            reading = read_return_workbook(package, layout, site_id=site_id)
         except WorkbookUnreadable as unreadable:
             rule = unreadable.rule
-    expected = f"at most {MAX_UNPACKED_BYTES // MEGABYTE} MB" if rule == "zip_bomb" else ""
-    return Received(name, facts, None, rule, expected)
+    if places:
+        return Examined(places, parse_sending(reading, site_id, as_of)[0] if reading else None)
+    return Examined((), None, reading, rule)
+
+
+def _examine(
+    workspace: Workspace, name: str, site_id: str, data: bytes, as_of: date, *, is_searched: bool = True
+) -> Callable[[], Examined]:
+    limit = workspace.settings.largest_return_mb * MEGABYTE
+    about = (data, name, site_id, workspace.study, workspace.layout, as_of, limit)
+    return begin(examine_file, *about, is_searched=is_searched)
+
+
+class _Begun(NamedTuple):
+    sha256: str
+    find_result: Callable[[], Examined]
+
+
+_begun: dict[tuple[str, str, str], _Begun] = {}  # by workspace, site and name of the file
+
+
+@contextmanager
+def reading_ahead(workspace: Workspace, sites: Sequence[str], as_of: date) -> Iterator[None]:
+    """While this lasts, other processes, where they are lent, read what lies in the inboxes of these sites."""
+    _begun.clear()
+    for site_id in sites if has_other_processes() else ():
+        with suppress(FileFault):  # the site's own step meets it again, and stops no other site
+            box = workspace.drop_box(site_id)
+            for file in box.look(workspace.clock(), workspace.settings.settle_seconds).waiting:
+                data = box.take(file.name, workspace.settings.largest_return_mb * MEGABYTE)
+                begun = _Begun(hashlib.sha256(data).hexdigest(), _examine(workspace, file.name, site_id, data, as_of))
+                _begun[workspace.name, site_id, file.name] = begun
+    try:
+        yield
+    finally:
+        _begun.clear()
+
+
+def _keep(workspace: Workspace, name: str, facts: FileFacts, data: bytes, examined: Examined) -> Received:
+    workspace.content.put(data)
+    expected = f"at most {MAX_UNPACKED_BYTES // MEGABYTE} MB" if examined.rule == "zip_bomb" else ""
+    return Received(name, facts, examined.reading, examined.rule, expected)
 
 
 def receive_released_file(workspace: Workspace, held_id: str, as_of: date, requested_by: str) -> Decision | None:
@@ -242,11 +277,9 @@ def receive_released_file(workspace: Workspace, held_id: str, as_of: date, reque
     if held["kept"] == "encrypted" and find_processed_file(events, held["site_id"], held["sha256"]) is None:
         data = read_held_file(workspace, held["site_id"], held["sha256"])
         facts = FileFacts(held["sha256"], len(data), held["site_id"])
-        package, rule = _inspect(data, workspace.settings.largest_return_mb * MEGABYTE)
+        examined = _examine(workspace, "", facts.site_id, data, as_of, is_searched=False)()
         take_snapshot(workspace, afresh=True)
-        decision = record_return(
-            workspace, _keep_and_read(workspace, "", facts, data, package, rule), as_of, requested_by
-        )
+        decision = record_return(workspace, _keep(workspace, "", facts, data, examined), as_of, requested_by)
     remove_decided_copies(workspace)
     return decision
 
