@@ -179,7 +179,7 @@ def write_release_report(
     by_site = derive_site_counts(participants, responses, received, queries, study)
     is_silent = by_site[list(_SITE_COUNTS)].sum(axis="columns") == 0
     attendance = derive_attendance(responses, participants, study)
-    answered = set(responses["instrument"])
+    answered = set(responses["instrument"].unique())
     return render_page(
         "release_report.html.jinja",
         title=f"{study.title}: release {release}",

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -154,6 +155,11 @@ class Assembled:
     left_out: Mapping[str, Any]
     letters: Mapping[str, str]
     waived: tuple[Mapping[str, Any], ...] = ()
+
+    @cached_property
+    def content_hashes(self) -> Mapping[str, str]:
+        """`compute_table_hash` of each table, by its name."""
+        return {name: compute_table_hash(_encode_frame(table)) for name, table in self.tables.items()}
 
     @property
     def edition(self) -> str:
@@ -556,7 +562,7 @@ def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, byte
                 "n_rows": len(table),
                 "columns": list(table.columns),
                 "sha256_of_csv": compute_sha256(files[f"data/{name}.csv"]),
-                CONTENT_HASH: compute_table_hash(_encode_frame(table)),
+                CONTENT_HASH: assembled.content_hashes[name],
             }
             for name, table in assembled.tables.items()
         },
