@@ -6,15 +6,11 @@ import json
 import os
 import random
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from pathlib import Path
-from signal import SIGKILL
 from typing import Any
 
 import pytest
@@ -24,6 +20,7 @@ from study.releasing import find_open_claims
 from tasks import releasing
 from tasks.releasing import draw_up_plan, release_packs
 from tasks.workspace import Workspace
+from tests.forked_runs import ForkedRuns
 from tests.release_studies import (
     FIELDWORK,
     grant,
@@ -210,10 +207,7 @@ def test_the_server_is_gone_and_the_next_run_mends_it(
 
 # Killed -------------------------------------------------------------------------------------------------------------
 
-# Imports once, then gives each round a forked process of its own, which says how far it is and can be killed like any
-# other.
-_FORKER = """
-import json, os, sys
+_RELEASE = """
 from datetime import date
 from pathlib import Path
 from tasks import releasing
@@ -223,62 +217,13 @@ def tell_and_deliver(*args):
     print("delivers", flush=True)
     deliver(*args)
 releasing._deliver = tell_and_deliver
-print("ready", flush=True)
-for line in sys.stdin:
-    order = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        print(f"pid {os.getpid()}", flush=True)
-        day = date.fromisoformat(order["day"])
-        workspace = open_trial(Path(order["folder"]), day, **order["settings"])
-        plan = releasing.draw_up_plan(workspace, day, is_scheduled=True)
-        print("planned", flush=True)
-        released = releasing.release_packs(workspace, plan, "daily round")
-        os._exit(1 if released.failures else 0)
-    print(f"ended {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}", flush=True)
+
+def run(day, folder, settings):
+    workspace = open_trial(Path(folder), date.fromisoformat(day), **settings)
+    plan = releasing.draw_up_plan(workspace, workspace.clock().date(), is_scheduled=True)
+    print("planned", flush=True)
+    return not releasing.release_packs(workspace, plan, "daily round").failures
 """
-
-
-class Rounds:
-    """Rounds in processes of their own."""
-
-    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
-        self.folder, self.settings = folder, settings
-        root = Path(__file__).resolve().parent.parent
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _FORKER], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(root)},
-        )  # fmt: skip
-        assert self._read() == "ready"
-
-    def _read(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def run(self, day: date, kill_at: tuple[str, int, float] | None = None) -> int:
-        """How a round ended: -9 where it was killed. `kill_at`: seconds after it has said this for the n-th time."""
-        assert self.process.stdin is not None
-        order = {"day": day.isoformat(), "folder": str(self.folder), "settings": self.settings}
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        child, n_told = 0, 0
-        while not (line := self._read()).startswith("ended"):
-            if line.startswith("pid"):
-                child = int(line.split()[1])
-            if kill_at and line == kill_at[0]:
-                n_told += 1
-                if n_told == kill_at[1]:
-                    time.sleep(kill_at[2])
-                    with suppress(ProcessLookupError):
-                        os.kill(child, SIGKILL)
-        return int(line.split()[1])
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
 
 @pytest.mark.parametrize("store", ["folder", "s3"])
@@ -295,7 +240,11 @@ def test_killed_at_twenty_random_moments_nothing_is_lost_and_nothing_goes_twice(
         settings = find_settings(request.getfixturevalue("s3_server"), request.getfixturevalue("fresh_bucket"))
         settings["database_url"] = request.getfixturevalue("fresh_postgresql_url")
     write_definitions(tmp_path, AUTOMATIC, n_sites=2)
-    rounds = Rounds(tmp_path, settings)
+    rounds = ForkedRuns(_RELEASE)
+
+    def release(kill_at: tuple[str, int, float] | None = None) -> int:
+        return rounds.run(kill_at, day=day.isoformat(), folder=str(tmp_path), settings=settings)
+
     day, n_kills, n_left, n_joined, gone = JULY_10, 0, 0, 0, set[str]()
     try:
         with open_on(tmp_path, settings) as workspace:
@@ -312,7 +261,7 @@ def test_killed_at_twenty_random_moments_nothing_is_lost_and_nothing_goes_twice(
                 # Some anywhere, the others close to where a claim is not yet delivered.
                 anywhere = ("planned", 1, chance.uniform(0.0, 1.0))
                 at_claim = ("delivers", chance.randint(1, len(SITES)), chance.uniform(0.0, 0.02))
-                status = rounds.run(day, kill_at=chance.choice([anywhere, at_claim, at_claim]))
+                status = release(chance.choice([anywhere, at_claim, at_claim]))
                 assert status in (0, -9)
                 n_kills += status == -9
                 n_open = len(find_open_claims(workspace.read_events()))
@@ -322,13 +271,13 @@ def test_killed_at_twenty_random_moments_nothing_is_lost_and_nothing_goes_twice(
                     day += timedelta(days=1)
                     move_clock(workspace, day)
             assert n_left > 0, "no kill fell between a claim and its delivery"
-            assert rounds.run(day) == 0
+            assert release() == 0
             assert_sound(workspace)
             released = set(workspace.read_events().frame(ReturnReleased)["participant_id"])
             everybody = {identify(n, site_id) for site_id in SITES for n in range(1, n_joined + 1)}
             assert everybody - gone <= released
             head = workspace.ledger.head()
-            assert rounds.run(day) == 0
+            assert release() == 0
             assert workspace.ledger.head() == head
             assert workspace.ledger.verify().is_clean
     finally:
