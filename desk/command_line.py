@@ -23,11 +23,13 @@ from rich.table import Table
 
 from desk import approval_views  # noqa: F401 (adds its commands)
 from desk.approval_commands import approvals_app
+from desk.attrition_commands import attrition_app
 from desk.chasing_commands import chasing_app, tell_of_gaps
 from desk.consent_commands import consent_app, tell_of_erasures
 from desk.dataset_commands import dataset_app
 from desk.exchange_commands import returns_app
 from desk.held_file_commands import app as held_files_app
+from desk.import_commands import import_app
 from desk.incident_commands import app as incidents_app
 from desk.instrument_commands import instruments_app
 from desk.message_commands import messages_app
@@ -54,7 +56,7 @@ from desk.safeguarding_commands import app as safeguarding_app
 from desk.wave_commands import waves_app
 from rehearsal.approvals_story import STUDY as PLAYED
 from rehearsal.evaluation import PlayedEvaluation, play_evaluation
-from rehearsal.pilot_source import SourceUnusable, load_assumptions, read_source
+from rehearsal.pilot_source import SourceUnusable, read_source
 from rehearsal.reconciliation import ReleaseFrames
 from rehearsal.reconciliation import reconcile as follow
 from rehearsal.replay import STUDY as REPLAYED
@@ -73,7 +75,15 @@ from study.datasets import ReleaseFault
 from study.instruments import DefinitionFaults
 from tasks.approvals import APPROVALS_CALENDAR, APPROVALS_PAGE
 from tasks.chasing import draw_up
-from tasks.definitions import StudyExists, StudyNotFound, find_faults, list_studies, load_study, scaffold_study
+from tasks.definitions import (
+    StudyExists,
+    StudyNotFound,
+    copy_finished_study,
+    find_faults,
+    list_studies,
+    load_study,
+    scaffold_study,
+)
 from tasks.fieldwork import CONSENT_PAGE
 from tasks.fieldwork_page import FIELDWORK_PAGE
 from tasks.files import FileFault, FileMissing
@@ -104,10 +114,12 @@ app.add_typer(incidents_app, name="incidents")
 app.add_typer(held_files_app, name="held-files")
 app.add_typer(safeguarding_app, name="safeguarding")
 app.add_typer(instruments_app, name="instruments")
+app.add_typer(attrition_app, name="attrition")
 app.add_typer(returns_app, name="returns")
 app.add_typer(query_app)
 app.add_typer(release_app, name="release")
 app.add_typer(dataset_app)
+app.add_typer(import_app)
 EXPECTED = (
     DefinitionFaults, FileFault, LedgerRefused, ReleaseFault, ReplayRefused, SourceUnusable, StepFailed,
     StudyExists, StudyNotFound,
@@ -267,7 +279,7 @@ def _print_replayed(result: Replayed, sites: list[str], until: date | None) -> N
             soft_wrap=True,
         )
     out.print(f"Rows: {result.rows}.", soft_wrap=True)
-    out.print(f"Rests on {len(load_assumptions())} declared assumptions: rehearsal/assumptions.toml", soft_wrap=True)
+    out.print(f"Rests on {len(workspace.study.assumptions)} declared assumptions, which the report lists.")
     out.print(f"\n  Release  {result.location}/", soft_wrap=True)
     out.print(f"  Report   {result.location}/report.html", soft_wrap=True)
     out.print(f"  Pages    {workspace.area.place}/{FIELDWORK_PAGE.rpartition('/')[0]}/", soft_wrap=True)
@@ -366,11 +378,16 @@ def find_wording_faults(study_id: str) -> list[str]:
 @app.command()
 def new(
     study: Annotated[str, typer.Argument(help="The study's short name: small letters, digits, underscores.")],
-    title: Annotated[str, typer.Option(help="Its title, as people call it.")],
+    title: Annotated[str, typer.Option(help="Its title, as people call it.")] = "",
+    like: Annotated[str, typer.Option(help="A finished study to copy, for flat files: btheb or respiratory.")] = "",
 ) -> None:
     """Write the files of a new study: a protocol and one example site, commented, valid as they are."""
+    settings = read_settings()
     try:
-        files = scaffold_study(study, title, read_settings().sites_config)
+        if like:
+            files = copy_finished_study(like, study, title, settings.sites_config, settings.instruments)
+        else:
+            files = scaffold_study(study, title, settings.sites_config)
     except ValueError as fault:
         raise typer.BadParameter(str(fault)) from None
     for file in files:

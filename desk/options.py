@@ -27,8 +27,19 @@ from tasks.workspace import Workspace, create_workspace
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 err = Console(stderr=True, highlight=False)
 
+_NAME_LENGTHS = range(2, 81)  # as the ledger keeps a name, and as a run's form takes it
+
+
+def check_name(name: str) -> str:
+    if len(name.strip()) not in _NAME_LENGTHS:
+        raise typer.BadParameter('give your name, of 2 letters or more, such as --by "Anna Price".')
+    return name
+
+
 StudyArgument = Annotated[str, typer.Argument(help="The study's name, such as cdisc_pilot, or a slice's.")]
-ByOption = Annotated[str, typer.Option("--by", help="Your name: the ledger keeps who asked for what.")]
+ByOption = Annotated[
+    str, typer.Option("--by", callback=check_name, help="Your name: the ledger keeps who asked for what.")
+]
 SitesOption = Annotated[str, typer.Option("--sites", help="Only these sites, such as 701,703.")]
 
 

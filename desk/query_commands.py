@@ -11,7 +11,7 @@ from rich.table import Table
 from desk.options import ByOption, StudyArgument, find_site_id, open_study, out, print_table
 from study.calendar import london_day
 from study.events import CorrectionReason
-from study.queries import WITH_STUDY, find_open_queries
+from study.queries import CLOSINGS, WITH_STUDY, find_open_queries
 from study.returns import RecordKey
 from study.state import derive_queries
 from tasks.corrections import Correction, CorrectionRefused, correct_answer
@@ -41,10 +41,13 @@ def queries(
     found = found[found["site_id"] == site] if site else found
     found = found.sort_values(["raised_on", "query_id"]) if everything else find_open_queries(found)
     found = found[found["stage"] == WITH_STUDY] if answered else found
-    listed = derive_query_list(found, london_day(workspace.clock()))
+    listed = derive_query_list(found, london_day(workspace.clock()), workspace.layout)
     table = Table("Query", "Site", "Raised", "Days", "Participant", "Where", "What is wrong", "State")
     for row in listed.to_dict("records"):
-        place = [row["return_id"], row["sheet"], f"row {row['row']}" if row["row"] else "", row["item"]]
+        place = [
+            row["return_id"], row["sheet"], f"row {row['row']}" if row["row"] else "",
+            f"(line {row['export_line']:,} of the export)" if row["export_line"] else "", row["about"],
+        ]  # fmt: skip
         table.add_row(
             row["query_id"], row["site_id"], f"{row['raised_on']:%Y-%m-%d}", f"{row['age_days']:,}",
             row["participant_id"], " ".join(filter(None, place)), row["wrong"], row["state"],
@@ -63,14 +66,22 @@ def close(
     by: ByOption,
     reason: Annotated[
         CloseReason, typer.Option(help="confirmed: the site says that it is right; withdrawn: it need not be answered.")
-    ] = "withdrawn",
+    ],
 ) -> None:
-    """Close a query that no return will close. The same value is not asked about again; another one is."""
+    """Close a query that no return will close. The same value is not asked about again; another one is.
+
+    No data are changed. What stopped a row goes on stopping it: the row stays out of every dataset, until the site
+    sends it mended.
+    """
     try:
-        is_new = close_query(open_study(study), query, reason, by)
+        closed = close_query(open_study(study), query, reason, by)
     except QueryRefused as refused:
         raise typer.BadParameter(str(refused)) from None
-    out.print(f"{query} is closed: {reason}." if is_new else f"{query} was closed before; nothing was changed.")
+    if not closed.is_new:
+        out.print(f"{query} was closed before; nothing was changed.")
+        return
+    out.print(f"{query} is closed: {CLOSINGS[reason]}. This value is not asked about again; another one is.")
+    out.print(closed.effect, soft_wrap=True)
 
 
 @query_app.command(name="reopen-query")

@@ -1,7 +1,9 @@
-"""`summative release`: whether a frozen dataset is what it was, what differs between two, and waivers."""
+"""`summative release`: whether a frozen dataset is what it was, what differs between two, waivers, and what may leave
+the team: external editions, reports for a committee."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, cast, get_args
 
 import typer
@@ -18,13 +20,16 @@ from desk.options import (
     out,
     parse_day,
     print_table,
+    write_file,
 )
+from study.masking import UNMASKING_REASONS
 from study.release_diff import CAUSES, CHANGES
 from study.release_rules import EVERYTHING, OBSTACLES, REASONS, Obstacle
 from tasks.pages import format_counted
 
 release_app = typer.Typer(
-    help="Frozen datasets: verify one, compare two, record why one may be released all the same.",
+    help="Frozen datasets: verify one, compare two, record why one may be released all the same; external editions, "
+    "reports for a monitoring committee.",
     no_args_is_help=True,
 )
 
@@ -124,3 +129,81 @@ def waive(
         f"{REASONS[reason]}.",
         soft_wrap=True,
     )
+
+
+# What leaves the team ------------------------------------------------------------------------------------------------
+
+
+@release_app.command()
+def external(
+    study: StudyArgument,
+    release: Annotated[str, typer.Argument(help="The release, such as 2014-06-30; left out, the newest.")] = "",
+) -> None:
+    """Write the external edition of a release, which may leave the team: flow, questionnaires and why they are missing,
+    small numbers hidden, all others rounded, protected together with the external editions that are out already."""
+    from tasks.editions import publish_external
+
+    edition = publish_external(open_study(study), release)
+    before = " It was there before, and is unchanged." if edition.answer == "same" else ""
+    out.print(f"External edition {edition.name}: {edition.location}/{before}", soft_wrap=True, markup=False)
+    against = f", beside {', '.join(edition.protected_against)}" if edition.protected_against else ""
+    out.print(
+        f"{edition.n_hidden:,} of {edition.n_counts:,} numbers are hidden, so that none can be told from the others"
+        f"{against}. Send that folder and nothing beside it.",
+        soft_wrap=True,
+    )
+
+
+@release_app.command()
+def committee(
+    study: StudyArgument,
+    release: Annotated[str, typer.Argument(help="The release, blinded or not, such as 2014-06-30-blinded.")],
+    part: Annotated[str, typer.Option("--part", help="open: all arms together; closed: by masked letter.")],
+) -> None:
+    """Write a report for the monitoring committee: the open one names no arm; the closed one has letters for the arms,
+    and what they stand for stays sealed."""
+    from tasks.editions import Part, publish_committee_report
+
+    if part not in get_args(Part):
+        raise typer.BadParameter(f'"{part}" is no part of a report. Parts: {", ".join(get_args(Part))}.')
+    edition = publish_committee_report(open_study(study), release, cast("Part", part))
+    before = " It was there before, and is unchanged." if edition.answer == "same" else ""
+    out.print(f"Report {edition.name}: {edition.location}/{before}", soft_wrap=True, markup=False)
+    if part == "closed":
+        out.print("Confidential: for the members of the committee only.")
+
+
+@release_app.command()
+def unmask(
+    study: StudyArgument,
+    release: Annotated[str, typer.Argument(help="The blinded release, such as 2014-06-30-blinded.")],
+    reason: Annotated[str, typer.Option("--reason", help=f"Why: {', '.join(UNMASKING_REASONS)}.")],
+    role: Annotated[
+        str, typer.Option("--role", help="Who decided, as a role such as unblinded_statistician; no name.")
+    ],
+    by: ByOption,
+    reference: Annotated[str, typer.Option("--reference", help="Where the decision is written down.")] = "",
+    to: Annotated[Path | None, typer.Option("--to", help="Write it to this file; left out, it is shown here.")] = None,
+) -> None:
+    """Open what the letters of a blinded release stand for, for a named role. That it was opened, by whom and why, is
+    recorded first; what was seen is in no log."""
+    from tasks.editions import open_letters
+
+    if reason not in UNMASKING_REASONS:
+        raise typer.BadParameter(f'"{reason}" is no reason. Reasons: {", ".join(UNMASKING_REASONS)}.')
+    if to is not None and to.exists():
+        raise typer.BadParameter(f"{to} is there already. Name another file.")
+    try:
+        letters = open_letters(
+            open_study(study), release, reason=reason, role=role, requested_by=by, reference=reference
+        )
+    except ValidationError as error:
+        names = sorted({str(fault["loc"][0]).replace("requested_by", "by") for fault in error.errors()})
+        raise typer.BadParameter(f"not understood: {', '.join(names)}. Give codes: letters, digits, - and _.") from None
+    if to is not None:
+        write_file(to, "".join(f"{letter},{label}\n" for letter, label in letters.items()).encode())
+        out.print(f"Recorded, and written to {to}. Delete it when it has been read.", soft_wrap=True, markup=False)
+        return
+    out.print("Recorded.")
+    for letter, label in letters.items():
+        out.print(f"  {letter}  {label}", markup=False)

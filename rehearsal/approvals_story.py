@@ -42,10 +42,10 @@ from study.state import Events, derive_files
 from tasks.orchestration import many_runs
 from tasks.settings import PROJECT, Settings
 from tasks.workbooks import write_return_workbook
-from tasks.workspace import Workspace, create_workspace, use_workspace
+from tasks.workspace import REHEARSAL, Workspace, create_workspace, use_workspace
 
 STUDY = "ipc"
-NAME = "ipc.rehearsal"
+NAME = f"{STUDY}.{REHEARSAL}"
 STORY_FILE = PROJECT / "rehearsal" / "ipc_story.toml"
 REQUESTED_BY = "rehearsal"
 

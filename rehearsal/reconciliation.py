@@ -18,7 +18,6 @@ from rehearsal.pilot_source import (
     INSTRUMENT_OF_FILE,
     PilotSource,
     PilotTruth,
-    load_assumptions,
     read_truth,
     select_source,
     select_truth,
@@ -71,6 +70,7 @@ class Reconciliation:
     checks: check, row, column, expected (the trial's), found (the release's), agrees.
     scales: one row per derived record of the trial: test_code, scale, n_trial, n_release, n_equal, n_discrepant
     (explained), n_unexplained, largest_difference (of those not explained).
+    n_assumptions: those that the study declares, as its report counts them.
     """
 
     outcomes: pd.DataFrame
@@ -83,6 +83,7 @@ class Reconciliation:
     n_repeated: int
     checks: pd.DataFrame
     scales: pd.DataFrame
+    n_assumptions: int
 
     @property
     def adds_up(self) -> bool:
@@ -170,6 +171,7 @@ def reconcile(
         n_repeated=n_repeated,
         checks=_derive_checks(part, trial, frames, study),
         scales=_derive_scale_checks(trial, item_rows, frames.scores, study),
+        n_assumptions=len(study.assumptions),
     )
 
 
@@ -467,7 +469,7 @@ def render_reconciliation(result: Reconciliation) -> str:
         "The release agrees with the trial's own records."
         if result.agrees_with_trial
         else "THE RELEASE DIFFERS from the trial's own records: see the figures above.",
-        f"Rests on {len(load_assumptions())} declared assumptions: rehearsal/assumptions.toml.",
+        f"Rests on {result.n_assumptions} declared assumptions; the report of the release lists them.",
     ]
     return "\n".join(parts) + "\n"
 

@@ -16,6 +16,14 @@ import numpy as np
 import pandas as pd
 
 from study.attrition import REASON_KINDS, WHY_NOT_EXPECTED
+from study.attrition_models import (
+    WEIGHT_RECIPE,
+    WEIGHT_STATUSES,
+    derive_characteristics,
+    derive_weight_columns,
+    find_comparison,
+    fit_weights,
+)
 from study.datasets import PARTICIPANTS, RESPONSES, SCORES, Column, Table, find_wave_places
 from study.flow import derive_dispositions_layout
 from study.instruments import MISSING_REASONS, Instrument
@@ -105,6 +113,8 @@ OF_RETURNS: Mapping[str, Mapping[str, str]] = {
     "timing": TIMINGS,
 }
 """The codes that `RETURNS` has beyond those of the study."""
+OF_ANALYSIS: Mapping[str, Mapping[str, str]] = {"attrition_weight_status": WEIGHT_STATUSES}
+"""The codes that the analysis tables have beyond those of the study."""
 
 
 # Returns ------------------------------------------------------------------------------------------------------------
@@ -385,6 +395,14 @@ def derive_wide_layout(study: Study, instruments: Mapping[str, Instrument]) -> T
     for outcome in find_outcomes(study, instruments):
         for wave_id in outcome.waves:
             columns += _pair(Column(f"{outcome.name}_{wave_id}", "number", f"{outcome.label}: {labels[wave_id]}"))
+    compared, respondents = find_comparison(study)
+    whose = f"For answers at {labels[compared]} ({' or '.join(respondents)}):"
+    columns += [
+        Column("attrition_weight", "number", "Weight for who was lost", note=f"{whose} {WEIGHT_RECIPE}"),
+        Column(
+            "attrition_weight_status", "text", "Whether there is a weight, and why not", codes="attrition_weight_status"
+        ),
+    ]
     return Table(WIDE, ("participant_id",), tuple(columns))
 
 
@@ -411,11 +429,29 @@ def _tells(instruments: Mapping[str, Instrument], what: str) -> bool:
     return any(item.provides == what for instrument in instruments.values() for item in instrument.items)
 
 
+def derive_baseline_characteristics(
+    tables: Mapping[str, pd.DataFrame], rows: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument]
+) -> pd.DataFrame:
+    """What is known of people at the baseline, for models of attrition: `attrition_models.derive_characteristics`, with
+    age, sex and the characteristics of `find_characteristics`, answers with levels by their words. `tables`:
+    participants, responses and scores; `rows`: from `attrition.derive_attrition_rows`."""
+    found, people = derive_characteristics(study, rows, tables["scores"]), tables["participants"]
+    told = derive_joining_ages(people, tables["responses"], instruments).set_axis(people["participant_id"])
+    for name in (name for name in ("age", "sex") if _tells(instruments, name)):
+        found[name] = told[name].reindex(found.index)
+    for name, (instrument, respondent, column) in find_characteristics(study, instruments).items():
+        answers = _find_answers(tables["responses"], study.baseline.id, respondent, instrument, column.name)
+        values = answers.set_index("participant_id")["response"].reindex(found.index)
+        found[name] = values.map(dict(column.levels)) if column.levels else values
+    return found
+
+
 def derive_wide_table(
-    tables: Mapping[str, pd.DataFrame], study: Study, instruments: Mapping[str, Instrument]
+    tables: Mapping[str, pd.DataFrame], rows: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument]
 ) -> pd.DataFrame:
     """The wide analysis table (`derive_wide_layout`), ordered by participant. `tables`: participants, responses, scores
-    and returns. Scores of occasions that the schedule does not ask for stand in `scores` alone."""
+    and returns; `rows`: from `attrition.derive_attrition_rows`. Scores of occasions that the schedule does not ask for
+    stand in `scores` alone."""
     layout, people = derive_wide_layout(study, instruments), tables["participants"]
     parts = _derive_basics(people, study)
     for name in ("screened_on", "consented_on", "allocated_on", "disposition", "disposition_on"):
@@ -435,6 +471,11 @@ def derive_wide_table(
     for outcome in find_outcomes(study, instruments):
         for wave_id in outcome.waves:
             parts |= _name_pair(f"{outcome.name}_{wave_id}", cells.fill_score(grouped, outcome, wave_id))
+    wave_id, respondents, weights = fit_weights(
+        study, rows, derive_baseline_characteristics(tables, rows, study, instruments)
+    )
+    weighted = derive_weight_columns(people["participant_id"], rows, weights, wave_id, respondents)
+    parts |= {str(name): weighted[name].to_numpy() for name in weighted.columns}
     return layout.shape(pd.DataFrame({name: parts[name] for name in layout.column_names}))
 
 
@@ -626,7 +667,7 @@ def derive_further_tables(
     """
     returns = derive_returns_table(asked, rows, tables["responses"], tables["participants"], study)
     every = {**tables, RETURNS.name: returns}
-    every[WIDE] = derive_wide_table(every, study, instruments)
+    every[WIDE] = derive_wide_table(every, rows, study, instruments)
     every[DID] = derive_did_table(every, study, instruments)
     for name in study.instruments:
         every[f"{ITEMS}{name}"] = derive_items_table(tables["responses"], instruments[name])

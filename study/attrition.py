@@ -292,10 +292,10 @@ def derive_return_table(
 
     Columns: `by`; n (rows of the frame), n_not_expected and its parts n_<code of WHY_NOT_EXPECTED>; n_expected,
     n_returned, n_partial (of the returned), n_awaited, n_missing (neither in nor awaited); rate_pct (returned of
-    expected), rate_low_pct, rate_high_pct (Wilson's interval, 1927); n_over (expected, and the window is over),
-    retained_pct (returned of these: while a window is open, the quick ones would flatter it); gap (why there is no
-    rate or no retention; "" otherwise). n = n_not_expected + n_expected, and n_expected = n_returned + n_awaited +
-    n_missing.
+    expected), rate_low_pct, rate_high_pct (Wilson's interval, 1927); n_over (expected, and the window is over), n_kept
+    (returned of these), retained_pct, retained_low_pct and retained_high_pct (their share and its interval: while a
+    window is open, the quick ones would flatter it); gap (why there is no rate or no retention; "" otherwise).
+    n = n_not_expected + n_expected, and n_expected = n_returned + n_awaited + n_missing.
     """
     rows = settle_arms(rows)
     flags = pd.DataFrame({"n": True}, index=rows.index)
@@ -306,12 +306,13 @@ def derive_return_table(
     flags["n_partial"] = flags["n_returned"] & rows["is_partial"]
     flags["n_awaited"] = rows["is_expected"] & (rows["reason"] == AWAITED)
     flags["n_over"] = rows["is_expected"] & rows["is_over"]
-    flags["kept"] = flags["n_over"] & rows["is_returned"]
+    flags["n_kept"] = flags["n_over"] & rows["is_returned"]
     flags["n_missing"] = flags["n_expected"] & ~flags["n_returned"] & ~flags["n_awaited"]
     table = _sum_by(flags.astype("int64"), rows, by, levels)
     table["rate_pct"] = _divide(table["n_returned"], table["n_expected"])
     table["rate_low_pct"], table["rate_high_pct"] = _find_wilson(table["n_returned"], table["n_expected"], confidence)
-    table["retained_pct"] = _divide(table.pop("kept"), table["n_over"])
+    table["retained_pct"] = _divide(table["n_kept"], table["n_over"])
+    table["retained_low_pct"], table["retained_high_pct"] = _find_wilson(table["n_kept"], table["n_over"], confidence)
     gap = np.select(
         [table["n"] == 0, table["n_expected"] == 0, table["n_over"] == 0],
         ["There is nobody here.", "Nothing was expected of anybody here.", "No window is over yet: no retention."],
@@ -354,12 +355,19 @@ def _sum_by(
     """Sums of the columns by every combination of levels, 0 where there is no row."""
     if not by:
         return values.sum().to_frame().T.astype("int64")
-    keys = {name: pd.Categorical(rows[name], _complete(levels.get(name, ()), rows[name])) for name in by}
-    frame = values.assign(**{f"by_{name}": key for name, key in keys.items()})
-    places = [f"by_{name}" for name in by]
-    summed = frame.groupby(places, observed=False)[list(values.columns)].sum().astype("int64").reset_index()
-    summed = summed.rename(columns=dict(zip(places, by, strict=True)))
-    return summed.astype(dict.fromkeys(by, "str"))
+    keys = [pd.Categorical(rows[name], _complete(levels.get(name, ()), rows[name])) for name in by]
+    shape = tuple(len(key.categories) for key in keys)
+    n = int(np.prod(shape))
+    place = np.zeros(len(rows), np.int64)
+    for key, size in zip(keys, shape, strict=True):
+        place = place * size + key.codes
+    told = np.unravel_index(np.arange(n), shape) if n else [np.zeros(0, np.int64) for _ in by]
+    summed = {name: key.categories.to_numpy(object)[at] for name, key, at in zip(by, keys, told, strict=True)}
+    frame = pd.DataFrame(summed, columns=list(by)).astype("str")
+    for name in values.columns:
+        sums = np.bincount(place, values[name].to_numpy("float64"), n) if len(rows) else np.zeros(n)
+        frame[name] = sums.astype("int64")
+    return frame
 
 
 def _divide(part: pd.Series[Any], whole: pd.Series[Any]) -> pd.Series[Any]:

@@ -9,6 +9,7 @@ cannot be given there is a `Gap`, or words in the column `gap`, and never a bare
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -356,21 +357,34 @@ def derive_characteristics(study: Study, rows: pd.DataFrame, scores: pd.DataFram
     return characteristics
 
 
-def choose_characteristics(study: Study, characteristics: pd.DataFrame) -> pd.DataFrame:
+def choose_characteristics(
+    study: Study, characteristics: pd.DataFrame, respondents: Sequence[str] = ("self",)
+) -> pd.DataFrame:
     """Those that go into a model: all but scores, and one score of each instrument and respondent, that of a
     [[power]] of the protocol or else the first of its definition. Scales of one instrument tell much the same, and by
-    several value sets nearly so."""
+    several value sets nearly so. `respondents`: who answers for the participant; the first of them whose score is known
+    counts, since a person has one or the other."""
     of_power = {f"{basis.instrument}.{basis.scale}" for basis in study.power}
-    chosen: dict[tuple[str, str], str] = {}
+    chosen: dict[tuple[str, str], tuple[str, str]] = {}
     for name in map(str, characteristics.columns):
         instrument, dot, rest = name.partition(".")
         if not dot or instrument not in study.instruments:
-            chosen[name, ""] = name
+            chosen[name, ""] = (name, "")
             continue
-        scale, _, respondent = rest.partition(" ")
-        if (instrument, respondent) not in chosen or f"{instrument}.{scale}" in of_power:
-            chosen[instrument, respondent] = name
-    return characteristics[list(chosen.values())]
+        scale, _, whose = rest.partition(" (")
+        whose = whose.rstrip(")") or "self"
+        key = (instrument, "" if whose in respondents else whose)
+        if key not in chosen or f"{instrument}.{scale}" in of_power:
+            chosen[key] = (f"{instrument}.{scale}", key[1] or "")
+    found: dict[str, pd.Series[Any]] = {}
+    for (instrument, _), (name, whose) in chosen.items():
+        if name == instrument:
+            found[name] = characteristics[name]
+            continue
+        names = [name if one == "self" else f"{name} ({one})" for one in ([whose] if whose else respondents)]
+        there = [name for name in names if name in characteristics.columns]
+        found[there[0]] = characteristics[there].bfill(axis="columns").iloc[:, 0]
+    return pd.DataFrame(found, index=characteristics.index)
 
 
 def derive_differences(characteristics: pd.DataFrame, is_first: pd.Series[Any]) -> pd.DataFrame:
@@ -569,6 +583,10 @@ class Design:
     gaps: tuple[Gap, ...]
 
 
+LEAST_KNOWN = 0.8
+"""The least share of people whose value of a characteristic is known, for it to be in a model."""
+
+
 @dataclass(frozen=True)
 class LossModel:
     """The odds of being lost, deaths apart. `terms`: term, odds_ratio, low, high, p, standard_error (of the log odds
@@ -596,15 +614,20 @@ def derive_design(
     """The design of a model of loss: 1, the arms but `reference_arm`, and the characteristics.
 
     Numbers are standardised among the people of the model; a text has a column for each level but its most frequent
-    one. People with a value missing are left out; so are columns that do not vary or follow from earlier ones. Each is
+    one. Characteristics that are known of fewer than LEAST_KNOWN of the people are left out (a carer's score where few
+    have a carer), then people with a value missing, then columns that do not vary or follow from earlier ones. Each is
     told in `gaps`.
     """
     people = characteristics.reindex(losses.index) if with_characteristics else pd.DataFrame(index=losses.index)
     people = people.mask(people == "")
     gaps = []
-    if never := [str(name) for name in people.columns if people[name].isna().all()]:
+    known = people.notna().mean()
+    if never := [str(name) for name in people.columns if not known[name] > 0]:
         gaps.append(Gap("model of loss", f"Nobody's value is known, left out: {', '.join(never)}."))
-        people = people.drop(columns=never)
+    if scarce := [str(name) for name in people.columns if 0 < known[name] < LEAST_KNOWN]:
+        words = f"Known of fewer than {LEAST_KNOWN:.0%} of the people, left out: {', '.join(scarce)}."
+        gaps.append(Gap("model of loss", words.replace("%", " %")))
+    people = people.drop(columns=[*never, *scarce])
     is_known = people.notna().all(axis="columns")
     if n_missing := int((~is_known).sum()):
         gaps.append(Gap("model of loss", f"People left out because a baseline value is missing: {n_missing}."))
@@ -659,16 +682,21 @@ def find_separated(design: Floats, outcome: npt.NDArray[np.bool_], terms: Sequen
 
 def _fit_logistic(design: Design, outcome: npt.NDArray[np.bool_], place: str) -> Any:
     """statsmodels' fit, or a Gap."""
-    import statsmodels.api as sm  # type: ignore[import-untyped]  # it ships no types
+    from statsmodels.genmod.families import Binomial  # type: ignore[import-untyped]  # it ships no types
+    from statsmodels.genmod.generalized_linear_model import GLM  # type: ignore[import-untyped]  # it ships no types
 
     if not len(outcome) or outcome.all() or not outcome.any():
         return Gap(place, "Of those whose values are known everybody, or nobody, is lost.")
     if len(outcome) <= len(design.terms):
         return Gap(place, f"There are no more people ({len(outcome)}) than terms ({len(design.terms)}).")
-    if separated := find_separated(design.matrix, outcome, design.terms):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an outcome that is separated, which is asked next
+        fit = GLM(outcome.astype(float), design.matrix, family=Binomial()).fit()
+    # Where the likelihood has no maximum, the fit stops only when some odds are beyond e^18: else nobody need ask.
+    is_far = not fit.converged or float(np.abs(design.matrix @ fit.params).max()) > 12
+    if is_far and (separated := find_separated(design.matrix, outcome, design.terms)):
         words = f"Loss is separated by {', '.join(separated)}: within it everybody or nobody is lost, so no odds ratio"
         return Gap(place, f"{words} is finite and none is given.")
-    fit = sm.GLM(outcome.astype(float), design.matrix, family=sm.families.Binomial()).fit()
     return fit if fit.converged else Gap(place, "The estimates did not settle.")
 
 
@@ -804,6 +832,64 @@ def compute_effective_n(weights: Floats) -> float:
     return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
 
 
+WEIGHT_STATUSES: Mapping[str, str] = {
+    "weighted": "Has a weight",
+    "lost": "Lost: stands in nobody's sample, and others stand for them",
+    "died": "Died: the weights stand for those who are alive",
+    "not_expected": "Nothing was expected of them at the wave",
+    "not_over": "The wave is not over for them yet",
+    "no_baseline_value": "A baseline value that the weights rest on is missing",
+    "no_model": "No model could be fitted: the attrition report says why",
+    "not_in_arm": "In no arm",
+}
+"""Whether somebody has a weight, and why not."""
+WEIGHT_RECIPE = (
+    "P(stayed | arm) / P(stayed | arm, characteristics at baseline), each by logistic regression among those whose "
+    "wave is over, deaths left out, and set to the 1st and 99th percentile of the weights beyond these. The mean is "
+    "near 1. Use it as a probability weight, with errors clustered by site. Characteristics, percentiles and the "
+    "effective number of people are in the attrition report."
+)
+
+
+def derive_weight_columns(
+    people: pd.Series[Any], rows: pd.DataFrame, weights: Weights | Gap, wave: str, respondents: Sequence[str]
+) -> pd.DataFrame:
+    """The weights as columns, one row for each of `people` (participant_id), in their order: attrition_weight (six
+    decimals; NaN without one) and attrition_weight_status (WEIGHT_STATUSES)."""
+    own = _select(rows, wave, respondents).set_index("participant_id").reindex(people)
+    is_in = own["is_expected"].notna().to_numpy(bool)
+    flags = {name: own[name].fillna(False).to_numpy(bool) for name in ("is_expected", "is_over", "is_returned")}
+    died = ((own["reason_kind"] == "death") | (own["why_not_expected"] == "died")).to_numpy(bool)
+    found = np.full(len(people), np.nan)
+    if isinstance(weights, Weights):
+        found = weights.people.set_index("participant_id")["weight"].reindex(people).to_numpy(float)
+    counts = flags["is_expected"] & flags["is_over"] & ~died
+    found = np.where(counts & flags["is_returned"], np.round(found, 6), np.nan)
+    status = np.select(
+        [
+            ~is_in, died, ~flags["is_expected"], ~flags["is_over"], ~flags["is_returned"],
+            np.full(len(people), isinstance(weights, Gap)), np.isnan(found),
+        ],
+        ["not_in_arm", "died", "not_expected", "not_over", "lost", "no_model", "no_baseline_value"],
+        "weighted",
+    )  # fmt: skip
+    return pd.DataFrame({"attrition_weight": found, "attrition_weight_status": pd.Series(status, dtype="str")})
+
+
+def fit_weights(
+    study: Study, rows: pd.DataFrame, characteristics: pd.DataFrame
+) -> tuple[str, tuple[str, ...], Weights | Gap]:
+    """The wave and the respondents that comparisons look at, and the weights for them, as `derive_attrition` has them.
+
+    `characteristics`: from `derive_characteristics`, with more columns or not.
+    """
+    wave, respondents = find_comparison(study)
+    pairs = find_pairs(study.arms)
+    chosen = choose_characteristics(study, characteristics, respondents)
+    reference = pairs[0][1] if pairs else study.arms[0].id
+    return wave, respondents, derive_weights(derive_losses(rows, wave, respondents), chosen, reference)
+
+
 # The effect that can be detected ------------------------------------------------------------------------------------
 
 DETECTABLE_COLUMNS = (
@@ -921,7 +1007,9 @@ class Attrition:
     """Everything that a report on attrition tells, by the functions above and those of `study.attrition`.
 
     `wave` and `respondents` are those that the comparisons look at. `tables`: return tables by what they are divided
-    by. `weights`, `loss_model` and others are a Gap where they cannot be given; `detectable` is by the id of the basis.
+    by. `people`: the same of this wave and these respondents, one row of the frame for each person in an arm, and
+    `people_reasons`: why they are missing, by arm. `weights`, `loss_model` and others are a Gap where they cannot be
+    given; `detectable` is by the id of the basis.
     """
 
     wave: str
@@ -929,6 +1017,8 @@ class Attrition:
     retained_pct: float | Gap
     benchmark: str
     levels: Mapping[str, list[str]]
+    people: Mapping[tuple[str, ...], pd.DataFrame]
+    people_reasons: pd.DataFrame
     tables: Mapping[tuple[str, ...], pd.DataFrame]
     reasons: pd.DataFrame
     patterns: pd.DataFrame
@@ -942,7 +1032,15 @@ class Attrition:
     gaps: tuple[Gap, ...]
 
 
-TABLES = (("wave",), ("wave", "arm"), ("wave", "arm", "respondent"), ("wave", "site"), ("wave", "cohort", "arm"))
+PEOPLE_TABLES: tuple[tuple[str, ...], ...] = ((), ("arm",), ("site",), ("site", "arm"), ("cohort", "arm"))
+TABLES = (
+    ("wave",),
+    ("wave", "arm"),
+    ("wave", "respondent"),
+    ("wave", "arm", "respondent"),
+    ("wave", "site"),
+    ("wave", "cohort", "arm"),
+)
 
 
 def derive_attrition(
@@ -960,17 +1058,19 @@ def derive_attrition(
     which `choose_characteristics` takes those of the models; `analysed`: who is in the main analysis (None: whose
     return is in).
     """
-    wave, respondents = _find_comparison(study)
+    wave, respondents, weights = fit_weights(study, rows, characteristics)
     levels = find_levels(study, rows)
     pairs = find_pairs(study.arms)
     reference = pairs[0][1] if pairs else study.arms[0].id
     losses = derive_losses(rows, wave, respondents)
-    chosen = choose_characteristics(study, characteristics)
-    over = _select(rows, wave, respondents)
-    over = over[over["is_expected"] & over["is_over"]]
-    retained = 100 * float(over["is_returned"].mean()) if len(over) else np.nan
+    chosen = choose_characteristics(study, characteristics, respondents)
+    own = _select(rows, wave, respondents)
+    of_arms = {**levels, "arm": [arm for arm in levels["arm"] if arm not in _OUT_OF_ARMS]}
+    people = {by: derive_return_table(own, by, of_arms) for by in PEOPLE_TABLES}
+    retained = float(people[()]["retained_pct"].iloc[0])
     effects: dict[str, pd.DataFrame | Gap] = {
-        basis.id: derive_detectable_effects(rows, study, basis, levels["cohort"]) for basis in study.power
+        basis.id: derive_detectable_effects(rows, study, basis, levels["cohort"] if len(levels["cohort"]) > 1 else ())
+        for basis in study.power
     }
     gaps = list(find_gaps(rows, levels))
     if not effects:
@@ -981,6 +1081,8 @@ def derive_attrition(
         retained_pct=Gap("retention", f"No window of {wave} is over yet.") if np.isnan(retained) else retained,
         benchmark=find_benchmark_place(retained),
         levels=levels,
+        people=people,
+        people_reasons=derive_reason_table(own, ("arm",), of_arms, study),
         tables={by: derive_return_table(rows, by, levels) for by in TABLES},
         reasons=derive_reason_table(rows, ("wave", "arm"), levels, study),
         patterns=derive_pattern_table(derive_patterns(rows, study), levels),
@@ -991,13 +1093,15 @@ def derive_attrition(
         equivalence=derive_equivalence(rows, characteristics, study, wave, respondents, analysed),
         lost_differences=derive_lost_differences(losses, characteristics),
         loss_model=fit_loss_model(losses, chosen, reference),
-        weights=derive_weights(losses, chosen, reference),
+        weights=weights,
         detectable=effects,
         gaps=tuple(gaps),
     )
 
 
-def _find_comparison(study: Study) -> tuple[str, tuple[str, ...]]:
+def find_comparison(study: Study) -> tuple[str, tuple[str, ...]]:
+    """The wave and the respondents that comparisons look at: those of the main analysis, of the first [[power]], or the
+    last follow-up and the participants themselves."""
     if study.main_analysis:
         return study.main_analysis[0].wave, study.main_analysis[0].respondents
     if study.power:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from study.analysis_tables import ITEMS, OF_RETURNS, derive_layouts
+from study.analysis_tables import ITEMS, OF_ANALYSIS, OF_RETURNS, derive_layouts
 from study.attrition import AWAITED, MISSED
 from study.datasets import RESPONSES, Column, Table
 from study.flow import OF_DISPOSITIONS
@@ -119,6 +119,7 @@ def _describe_columns(
             "name": column.name,
             "type": column.type,
             "label": column.label,
+            "note": column.note,
             "assumption": assumed.get(column.name),
             "variable": variables.get(column.name),
             "codes": column.codes,
@@ -195,7 +196,7 @@ def derive_codes(study: Study) -> dict[str, dict[str, str]]:
         "form": {name: FORM_LABELS[name] for name in study.forms},
         "missing_reason": dict(MISSING_REASON_LABELS),
         "allocation": {way: ALLOCATION_LABELS[way] for way in sorted({study.allocation, *_find_allocations(study)})},
-        **{name: dict(labels) for name, labels in (*OF_RETURNS.items(), *OF_DISPOSITIONS.items())},
+        **{name: dict(labels) for name, labels in (*OF_RETURNS.items(), *OF_DISPOSITIONS.items(), *OF_ANALYSIS.items())},
         "reason": {
             **{reason.id: reason.label for reason in study.disposition_reasons},
             AWAITED: "It may still come",

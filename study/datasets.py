@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pandera.errors import SchemaErrors
 
 from study.instruments import MISSING_REASONS, Instrument
 from study.protocol import Study
@@ -32,7 +31,8 @@ class Column:
     """A column of a released table. Numbers are doubles; a date has no time of day.
 
     `codes`: the list of the codebook that its codes are from, "" for none. `levels`: what its numbers mean.
-    `reason`: the column beside it that says why a value is missing, "" where none does.
+    `reason`: the column beside it that says why a value is missing, "" where none does. `note`: how it is made, where
+    the label does not say so.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Column:
     codes: str = ""
     levels: tuple[tuple[int, str], ...] = ()
     reason: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -319,6 +320,8 @@ def find_schema_faults(responses: pd.DataFrame, instruments: Mapping[str, Instru
 
     Needs unique keys and known instruments. pandera's own message would show the answers; it goes no further.
     """
+    from pandera.errors import SchemaErrors  # takes a moment to import, and only freezing needs it
+
     faults = []
     for instrument_id, rows in responses.groupby("instrument", sort=True):
         instrument = instruments[str(instrument_id)]

@@ -430,10 +430,11 @@ class ReturnRefused(SiteEvent):
 class QueryRaised(SiteEvent):
     """A question to a site about one value. `subject` names the record or place; `episode` counts the values of it that
     were asked about. `fingerprint`: of the value, sealed with the file that told it (blank: of no cell in particular).
+    `export_line`: of the export of another tool from which the row came, 0 where it came from no export.
     """
 
     kind = "query_raised"
-    kind_version = 2
+    kind_version = 3
     key_form = "query:{subject}:{rule}:{item}:{episode}"
 
     query_id: Code
@@ -450,6 +451,7 @@ class QueryRaised(SiteEvent):
     row: Count = 0
     return_id: CodeOrBlank = ""
     fingerprint: Fingerprint = ""
+    export_line: Count = 0
 
 
 class AnswerCorrected(ParticipantEvent):
@@ -475,6 +477,12 @@ class AnswerCorrected(ParticipantEvent):
 def _add_fingerprint(payload: Payload) -> Payload:
     """Version 1 did not say which value it was about."""
     return {**payload, "fingerprint": ""}
+
+
+@upcaster("query_raised", 2)
+def _add_export_line(payload: Payload) -> Payload:
+    """Version 2 did not say from which line of an export a row came."""
+    return {**payload, "export_line": 0}
 
 
 class QueryClosed(SiteEvent):
@@ -857,6 +865,21 @@ class ReleaseWaived(Event):
     number: Ordinal = 1
     n_concerned: Count
     reason: Literal["interim", "nothing_more_expected", "not_analysed", "sponsor_decided", "not_identifying"]
+    role: Code
+    reference: CodeOrBlank = ""
+
+
+class ArmsUnmasked(Event):
+    """A named role decided to see which arms the letters of blinded editions stand for, and was shown. `sealed`: which
+    drawing of letters; `release`: of whose edition. `number` counts the decisions about one drawing."""
+
+    kind = "arms_unmasked"
+    key_form = "arms_unmasked:{sealed}:{number}"
+
+    sealed: Code
+    number: Ordinal = 1
+    release: Code
+    reason: Literal["committee_asked", "safety", "regulator_asked", "analysis_done"]
     role: Code
     reference: CodeOrBlank = ""
 

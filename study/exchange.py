@@ -695,6 +695,7 @@ def list_left_at_home(instrument: Instrument, tool: str) -> list[NotCarried]:
         for version in instrument.other_versions
     ]
     found += [NotCarried(id_, f"how far back it asks ({instrument.recall})", "Say it there.")] * bool(instrument.recall)
+    found += [NotCarried(id_, "that it asks for facts and measures nothing", "It is known here.")] * instrument.facts
     found.append(NotCarried(id_, "citation and licence", "Keep to the licence there too."))
     if instrument.missing_codes:
         codes = ", ".join(f"{code} {_words(reason).lower()}" for code, reason in instrument.missing_codes.items())

@@ -276,8 +276,20 @@ class InstrumentReport(DefinitionModel):
     source: Line = Field(description=_SOURCE_WORDS)
 
 
+class DisclosureRule(DefinitionModel):
+    """What an external edition hides: counts from 1 to below `threshold`, and whatever would tell them more closely;
+    what it shows is a multiple of `base` (1: exact)."""
+
+    threshold: StrictInt = Field(default=10, ge=2, le=1000, description=_NUMBER_WORDS)
+    base: StrictInt = Field(default=5, ge=1, le=100, description=_NUMBER_WORDS)
+    source: Line = Field(description=_SOURCE_WORDS)
+
+
 class Figure(DefinitionModel):
     """A count that each site reports for every month: to the evaluation, and as it told NHS England, to compare.
+
+    The two may differ: each has rules of its own. Neither is a fault, nor a query to the site; the coordinator's list
+    has one entry a site and figure, to ask once how each is counted.
 
     It is owed `due` after the month's last day.
     """
@@ -313,6 +325,7 @@ class Burden(DefinitionModel):
 
 
 _USUAL_CHECKS = ReturnChecks()
+_USUAL_DISCLOSURE = DisclosureRule(source="The usual rule: the study states none of its own.")
 
 
 class Fieldwork(DefinitionModel):
@@ -332,6 +345,7 @@ class Fieldwork(DefinitionModel):
     safeguarding: tuple[SafeguardingRule, ...] = ()
     safeguarding_triggers: tuple[SafeguardingTrigger, ...] = ()
     instrument_report: tuple[InstrumentReport, ...] = ()
+    disclosure: tuple[DisclosureRule, ...] = ()
     figures: tuple[Figure, ...] = ()
     targets: tuple[Target, ...] = ()
     burdens: tuple[Burden, ...] = ()
@@ -374,6 +388,10 @@ class Fieldwork(DefinitionModel):
         """None: the usual limits."""
         return next(iter(self.instrument_report), None)
 
+    @property
+    def disclosure_rule(self) -> DisclosureRule:
+        return next(iter(self.disclosure), _USUAL_DISCLOSURE)
+
     def find_release(self, wave_id: str) -> Release | None:
         """How a wave goes out; None: it is not sent out by the product."""
         return next((release for release in self.releases if release.wave == wave_id), None)
@@ -413,11 +431,15 @@ FIELDWORK_SECTIONS: dict[str, tuple[type[DefinitionModel], str, bool]] = {
     "safeguarding": (SafeguardingRule, "", False),
     "safeguarding_triggers": (SafeguardingTrigger, "id", False),
     "instrument_report": (InstrumentReport, "", False),
+    "disclosure": (DisclosureRule, "", False),
     "figures": (Figure, "id", False),
     "targets": (Target, "", False),
     "burdens": (Burden, "work", False),
 }
-_ONLY_ONE = ("identifiers", "consent", "chasing", "held_files", "return_checks", "safeguarding", "instrument_report")
+_ONLY_ONE = (
+    *("identifiers", "consent", "chasing", "held_files", "return_checks", "safeguarding", "instrument_report"),
+    "disclosure",
+)
 
 
 def find_fieldwork_faults(
@@ -492,6 +514,9 @@ def find_fieldwork_faults(
     for path, trigger in entries["safeguarding_triggers"]:
         if (bool(trigger.equals), trigger.at_least is not None, trigger.at_most is not None).count(True) != 1:
             yield f"{path}: a trigger has one of equals, at_least and at_most. Give one."
+    for path, disclosure in entries["disclosure"]:
+        if disclosure.base > disclosure.threshold:
+            yield f"{path}.base ({disclosure.base}) is above threshold ({disclosure.threshold}). Correct one of them."
     for path, figure in entries["figures"]:
         if figure.until_month < figure.from_month:
             yield f"{path}.until_month ({figure.until_month}) is before from_month ({figure.from_month}). Correct one."

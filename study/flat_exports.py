@@ -68,22 +68,29 @@ _QUALTRICS_ID = '{"ImportId"'
 Cell = str | float | date
 
 
-class SheetMap(DefinitionModel):
-    """Where one sheet of a return comes from.
+class ColumnsMap(DefinitionModel):
+    """Where the columns of one sheet come from.
 
-    `events`: only rows of these, empty for all. `form`: what the other tool calls it. `columns`: column of the sheet to
-    column of the export, "" for an item that it does not have; items are found by their own names otherwise. `fixed`:
-    what holds for each row. `of_record`: columns that are looked for in other rows of the record where the row itself
-    has none.
+    `columns`: column of the sheet to column of the file, "" for an item that it does not have; items are found by their
+    own names otherwise. `fixed`: what holds for each row. `values`: what the file's words stand for.
     """
 
     sheet: str = Field(description="the name of an instrument or a log, such as screening")
-    events: tuple[str, ...] = Field((), description="a list of events in quotes")
-    form: str = Field("", description="the form's name in the export")
     columns: dict[str, str] = Field({}, description='a table such as { collected_on = "visit_date" }')
     fixed: dict[str, str] = Field({}, description='a table such as { respondent = "self" }')
-    of_record: tuple[str, ...] = Field((), description="a list of columns of the sheet in quotes")
     values: dict[str, dict[str, str]] = Field({}, description="a table of the export's words for each column")
+
+
+class SheetMap(ColumnsMap):
+    """Where one sheet of a return comes from in an export.
+
+    `events`: only rows of these, empty for all. `form`: what the other tool calls it. `of_record`: columns that are
+    looked for in other rows of the record where the row itself has none.
+    """
+
+    events: tuple[str, ...] = Field((), description="a list of events in quotes")
+    form: str = Field("", description="the form's name in the export")
+    of_record: tuple[str, ...] = Field((), description="a list of columns of the sheet in quotes")
 
 
 class SourceMap(DefinitionModel):
@@ -150,7 +157,7 @@ def find_source_faults(files: Mapping[str, bytes], study: Study, layout: Layout)
     faults = []
     for path, data in sorted(files.items()):
         folder, _, name = path.rpartition("/")
-        if folder != SOURCES_FOLDER:
+        if folder != SOURCES_FOLDER or is_import_map(data):
             continue
         place = f"sites_config/{study.study_id}/{path}"
         if not _SOURCE_NAME.fullmatch(name.removesuffix(".toml")):
@@ -160,6 +167,14 @@ def find_source_faults(files: Mapping[str, bytes], study: Study, layout: Layout)
         except DefinitionFaults as error:
             faults += error.faults
     return faults
+
+
+def is_import_map(data: bytes) -> bool:
+    """Whether a map is one of the files of a finished study (`study.flat_files`), and none of exports."""
+    try:
+        return tomllib.loads(data.decode("utf-8-sig")).get("format") == "files"
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
 
 
 def parse_source(data: bytes, name: str, study: Study, layout: Layout) -> SourceMap:
@@ -210,7 +225,7 @@ def _find_map_faults(source: SourceMap, study: Study, layout: Layout) -> list[st
         if not code.strip():
             faults.append("[missing] has an empty code; a blank needs none.")
     if source.format != "spss":
-        faults += _find_missing_answers(source, layout)
+        faults += _find_missing_answers(source.missing, source.sheets, layout)
     codes = [sheet.code for sheet in layout.sheets if not sheet.is_for_reading]
     for entry in source.sheets:
         sheet = layout.find_sheet(entry.sheet)
@@ -236,9 +251,9 @@ def _find_map_faults(source: SourceMap, study: Study, layout: Layout) -> list[st
     return faults
 
 
-def _find_missing_answers(source: SourceMap, layout: Layout) -> list[str]:
+def _find_missing_answers(missing: Mapping[str, str], entries: Sequence[ColumnsMap], layout: Layout) -> list[str]:
     """Codes of [missing] that some item has as an answer: which of the two a cell means, nobody could tell."""
-    sheets = {entry.sheet: layout.find_sheet(entry.sheet) for entry in source.sheets}
+    sheets = {entry.sheet: layout.find_sheet(entry.sheet) for entry in entries}
     items = [
         (f"{name}.{column.code}", column)
         for name, sheet in sheets.items()
@@ -246,8 +261,8 @@ def _find_missing_answers(source: SourceMap, layout: Layout) -> list[str]:
         if column.kind == "item"
     ]
     faults = []
-    for code in source.missing:
-        answers = [name for name, column in items if _is_answer(code.strip(), column)]
+    for code in missing:
+        answers = [name for name, column in items if is_answer(code.strip(), column)]
         if answers:
             more = f" and {len(answers) - 1} more" if len(answers) > 1 else ""
             faults.append(
@@ -257,7 +272,7 @@ def _find_missing_answers(source: SourceMap, layout: Layout) -> list[str]:
     return faults
 
 
-def _is_answer(code: str, column: Column) -> bool:
+def is_answer(code: str, column: Column) -> bool:
     if not _NUMBER.fullmatch(code):
         return False
     if column.choices:
@@ -269,7 +284,7 @@ def _is_answer(code: str, column: Column) -> bool:
 
 
 @dataclass(frozen=True)
-class _Found:
+class FoundColumn:
     """A column of the export: its name there, its cells, and what the export tells of it."""
 
     name: str
@@ -302,7 +317,7 @@ class _Table:
         self.place |= {_fold(name): place for place, name in reversed(list(enumerate(self.header)))}
         self.used: set[int] = set()
 
-    def find(self, *names: str) -> _Found | None:
+    def find(self, *names: str) -> FoundColumn | None:
         """The first of these columns that the export has."""
         for name in names:
             place = self.place.get(_fold(name))
@@ -310,7 +325,7 @@ class _Table:
                 self.used.add(place)
                 own, export = self.header[place], self.export
                 cells = [cells[place] for cells in self.cells]
-                return _Found(own, cells, export.missing.get(own, frozenset()), export.labels.get(own, {}))
+                return FoundColumn(own, cells, export.missing.get(own, frozenset()), export.labels.get(own, {}))
         return None
 
     def find_cells(self, *names: str) -> list[str] | None:
@@ -434,7 +449,7 @@ def _derive_sheet(
 ) -> pd.DataFrame:
     """The rows of one sheet, with the columns site_id and line before its own."""
     columns: dict[str, list[Cell]] = {}
-    missing = {_fold_code(code): reason for code, reason in source.missing.items()}
+    missing = {fold_code(code): reason for code, reason in source.missing.items()}
     in_groups = {code for group in (instrument.choice_groups if instrument else ()) for code in group.items}
     for column in sheet.columns:
         if column.code in in_groups and column.code not in entry.columns:
@@ -447,10 +462,12 @@ def _derive_sheet(
         item = instrument.find_item(column.code) if instrument else None
         if item is not None:
             faults += _find_label_faults(entry, item, there, words)
-            faults += _find_undeclared(entry, item, there, told, missing)
+            faults += find_undeclared(entry, item, there, told, missing)
             if source.decimal == "," and any("." in text and _is_decimal(text) for text in told.values()):
                 faults.append(f'the column "{there.name}" has numbers with a point, and the map says decimal = ",".')
-            parsed = {cell: _parse_item(text, item, column, there, missing, source) for cell, text in told.items()}
+            parsed = {
+                cell: parse_item(text, item, column, there, missing, source.decimal) for cell, text in told.items()
+            }
             columns[column.code] = [parsed[cell] for cell in there.cells]
             continue
         texts = ["" if cell in there.missing else told[cell] for cell in there.cells]
@@ -513,14 +530,14 @@ def _is_left_out(code: str, entry: SheetMap, instrument: Instrument | None) -> b
 
 def _find_column(
     entry: SheetMap, code: str, table: _Table, context: _Context, faults: list[str], *, is_log: bool
-) -> _Found | None:
+) -> FoundColumn | None:
     """The export's column for one of a sheet, or None where the export has none for it. Of a log only what the map
     names is taken: a column that happens to be called "reason" may be of anything."""
     name = entry.columns.get(code)
     if name == "":
         return None
     if name == ARM:
-        return _Found(name, [match[1] if (match := _ARM.search(event)) else "" for event in context.event])
+        return FoundColumn(name, [match[1] if (match := _ARM.search(event)) else "" for event in context.event])
     if name is None:
         # As `study.redcap` and `study.xlsform` call what says which record it is: <form>_respondent and the like.
         is_found = not is_log and code not in (*entry.fixed, "participant_id", "wave")
@@ -532,19 +549,19 @@ def _find_column(
     return found
 
 
-def _fold_code(code: str) -> str:
+def fold_code(code: str) -> str:
     return code.strip().casefold()
 
 
-def _parse_item(
-    text: str, item: Item, column: Column, there: _Found, missing: Mapping[str, str], source: SourceMap
+def parse_item(
+    text: str, item: Item, column: Column, there: FoundColumn, missing: Mapping[str, str], decimal: str
 ) -> Cell:
     """An answer as a workbook holds it: a number, the item's own code for a missing reason, or text as it stands. What
     the export does not declare as missing there, and what is an answer of the item, is an answer."""
-    if (reason := missing.get(_fold_code(text))) and (text in there.missing or not _is_answer(text, column)):
+    if (reason := missing.get(fold_code(text))) and (text in there.missing or not is_answer(text, column)):
         codes = [code for code, meaning in item.missing_codes.items() if meaning == reason]
         return float(max(codes)) if codes else text
-    if source.decimal == "," and _WITH_COMMA.fullmatch(text):
+    if decimal == "," and _WITH_COMMA.fullmatch(text):
         text = text.replace(",", ".")
     if match := _BARE_DECIMAL.fullmatch(text):
         text = f"{match[1]}0{match[2]}"
@@ -555,13 +572,13 @@ def _is_decimal(text: str) -> bool:
     return bool(_NUMBER.fullmatch(text) or _BARE_DECIMAL.fullmatch(text))
 
 
-def _find_undeclared(
-    entry: SheetMap, item: Item, there: _Found, told: Mapping[str, str], missing: Mapping[str, str]
+def find_undeclared(
+    entry: ColumnsMap, item: Item, there: FoundColumn, told: Mapping[str, str], missing: Mapping[str, str]
 ) -> list[str]:
     """Values that the export declares as missing, and of which nobody says why."""
     codes = {str(code) for code in item.missing_codes}
     own = [cell for cell in told if cell in there.missing]
-    unknown = [cell for cell in own if _fold_code(told[cell]) not in missing and told[cell] not in codes]
+    unknown = [cell for cell in own if fold_code(told[cell]) not in missing and told[cell] not in codes]
     return [
         f'the variable "{there.name}", for {entry.sheet}.{item.id}, declares {_shorten(cell)} as missing. Say under '
         "[missing] which reason that is."
@@ -569,7 +586,7 @@ def _find_undeclared(
     ]
 
 
-def _find_label_faults(entry: SheetMap, item: Item, there: _Found, words: Mapping[str, str]) -> list[str]:
+def _find_label_faults(entry: ColumnsMap, item: Item, there: FoundColumn, words: Mapping[str, str]) -> list[str]:
     """Codes that the export labels with the words that the definition has for another code."""
     by_label: dict[str, list[int]] = {}
     for code, label in item.levels.items():
@@ -641,7 +658,7 @@ def _read_group(
     result: dict[str, list[Cell]] = {item: [] for item in found}
     for row in range(len(table.cells)):
         told = {
-            item: of_missing.get(_fold_code(of_item[row]), _parse_choice(of_item[row]))
+            item: of_missing.get(fold_code(of_item[row]), _parse_choice(of_item[row]))
             for item, of_item in found.items()
         }
         reason = next((why for why, marks in codes_of_missing.items() if _parse_choice(marks[row]) == 1.0), "")

@@ -31,11 +31,12 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 from graphlib import TopologicalSorter
+from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit, ndtr, ndtri
+import scipy
 
 from study.approval_steps import (
     DAY,
@@ -91,7 +92,7 @@ DEFAULT_PRIORS: Mapping[str, Prior] = {
 _NEVER = HORIZON_DAYS + 1  # days are counted from as_of, which is day 0
 _LONG_AGO = -(10**6)
 _SHARES = (0.1, 0.5, 0.8)
-_QUARTILE = float(ndtri(0.75))
+_QUARTILE = NormalDist().inv_cdf(0.75)
 
 
 class Attempt(NamedTuple):
@@ -184,8 +185,10 @@ class _Shape(NamedTuple):
 
 
 SHAPES: Mapping[str, _Shape] = {
-    "normal": _Shape(lambda z: ndtr(-z), lambda tail: -ndtri(tail)),
-    "logistic": _Shape(lambda z: expit(-z / _LOGISTIC), lambda tail: -_LOGISTIC * logit(tail)),
+    "normal": _Shape(lambda z: scipy.special.ndtr(-z), lambda tail: -scipy.special.ndtri(tail)),
+    "logistic": _Shape(
+        lambda z: scipy.special.expit(-z / _LOGISTIC), lambda tail: -_LOGISTIC * scipy.special.logit(tail)
+    ),
     "extreme": _Shape(
         lambda z: np.exp(-_LOG_2 * np.exp(np.minimum(_EXTREME * z, 50))),
         lambda tail: np.log(-np.log(tail) / _LOG_2) / _EXTREME,

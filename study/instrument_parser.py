@@ -258,6 +258,11 @@ class _Parser:
             self.fault(f'safeguarding {trigger_id}: id "{trigger_id}" is used twice.')
         default = self.parse_default(raw, scales)
         recall = self.text(raw, "recall", "") if "recall" in raw else ""
+        facts = raw.get("facts", False)
+        if not isinstance(facts, bool):
+            self.fault('"facts" must be true or false.')
+        if facts is True and (reflective := [scale.id for scale in scales if scale.reflective]):
+            self.fault(f"it asks for facts, so its items are no effects of one cause, as {reflective[0]} says.")
         must_have = [scale.id for scale in scales if scale.method != "cost"]
         examples = self.parse_examples(files.get(EXAMPLES_FILE), items, declared, must_have)
         if self.faults:
@@ -285,6 +290,7 @@ class _Parser:
             other_versions=tuple(versions),
             safeguarding=tuple(triggers),
             has_costs=bool(self.cost_scales),
+            facts=facts is True,
         )
 
     def tables_if_any(self, raw: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

@@ -332,7 +332,11 @@ class WorkedExample(_Model):
 
 
 class Instrument(_Model):
-    """A questionnaire or rating scale: its items in the order of the sheet, and its scales in the order of scoring."""
+    """A questionnaire or rating scale: its items in the order of the sheet, and its scales in the order of scoring.
+
+    ``facts``: it asks for counts, amounts or characteristics and measures nothing, so that no answer is a floor or a
+    ceiling.
+    """
 
     id: str
     title: str
@@ -356,6 +360,7 @@ class Instrument(_Model):
     other_versions: tuple[OtherVersion, ...] = ()
     safeguarding: tuple[Trigger, ...] = ()
     has_costs: bool = False
+    facts: bool = False
 
     def __hash__(self) -> int:
         """Instruments with equal fields hash alike; plans of checking and scoring are kept by it."""

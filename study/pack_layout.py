@@ -255,6 +255,14 @@ class Layout:
         titles = {fold_title(sheet.title): sheet.code for sheet in self.sheets}
         return titles | {fold_title(ABOUT_TITLE): ABOUT}
 
+    def name_column(self, sheet: str, column: str) -> str:
+        """A column as a person knows it: an item by its wording and its code, "Usual activities (eq5d5l_ua)", any other
+        by its heading, "column On"; the code of one that the layout lacks, "" of none."""
+        found = own.column_by_code.get(column) if (own := self.find_sheet(sheet)) else None
+        if found is None:
+            return column
+        return f"{found.label} ({found.code})" if found.kind == "item" else f"column {found.label}"
+
     def find_title(self, code: str) -> str:
         """The title as the study gave it, never the one that a sender may have put in its place.
 
@@ -486,7 +494,8 @@ def _activity_sheet(study: Study) -> Sheet:
     return Sheet(
         ACTIVITY,
         "Activity figures",
-        "One row for each month and figure: as counted for the evaluation, and as reported to NHS England.",
+        "One row for each month and figure: as counted for the evaluation, and as reported to NHS England. The two may "
+        "differ.",
         (
             Column("month", "Month", "month", tuple(Choice(month, "") for month in list_months(figures))),
             _coded("figure", "Figure", ((figure.id, figure.label) for figure in figures)),

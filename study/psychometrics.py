@@ -132,12 +132,14 @@ FLAGS: Mapping[str, Flag] = {
         ),
         Flag(
             "floor", 2, "Many have the lowest score",
-            "More than 15 % have the lowest score that there is: the scale cannot show that these get lower still.",
+            "More than 15 % have the lowest score that there is: the scale cannot show that these get lower still. Not "
+            "looked for among counts, amounts and characteristics, where the lowest is an answer like any other.",
             "Say so where change on this scale is reported.",
         ),
         Flag(
             "ceiling", 2, "Many have the highest score",
-            "More than 15 % have the highest score that there is: the scale cannot show that these get higher still.",
+            "More than 15 % have the highest score that there is: the scale cannot show that these get higher still. "
+            "Not looked for among counts, amounts and characteristics.",
             "Say so where change on this scale is reported.",
         ),
         Flag(
@@ -152,7 +154,8 @@ FLAGS: Mapping[str, Flag] = {
         ),
         Flag(
             "item_crowded", 3, "An item's answers crowd at one end",
-            "More than 15 % gave its lowest or highest answer. With few answers to choose from that is usual.",
+            "More than 15 % gave its lowest or highest answer. With few answers to choose from that is usual. Not "
+            "told of counts, amounts and characteristics.",
             "No need to act; it tells where an item separates people.",
         ),
     )
@@ -589,7 +592,7 @@ def _describe_items(answers: _Answers, grouping: _Grouping, limits: Limits) -> p
         {
             "no_variation": same,
             "missing_item": _is_missing(rows, limits),
-            "item_crowded": _is_crowded(rows, limits).any(axis=0) & ~same,
+            "item_crowded": _is_crowded(rows, limits).any(axis=0) & ~same & (not answers.instrument.facts),
         },
         (rows["site"] != "").to_numpy(),
     )
@@ -665,7 +668,8 @@ def _describe_scales(answers: _Answers, grouping: _Grouping, limits: Limits) -> 
             label = {name: str(grouping.labels[name].iloc[group]) for name in GROUP}
             of_items += _describe_agreement(label, scale, covariance, agreement, len(own), limits)
     rows = _to_rows(grouping, "scale", instrument.scale_ids, found)
-    lowest, highest = _is_crowded(rows, limits)
+    amounts = {scale.id for scale in scales if instrument.facts or scale.method == "cost"}
+    lowest, highest = _is_crowded(rows, limits) & ~rows["name"].isin(amounts).to_numpy()
     inputs = {name for scale in scales for name in scale.items}
     plain = {scale.id for scale in scales if len(scale.items) == 1 and scale.items[0] in instrument.item_ids}
     is_score = ~rows["name"].isin(inputs | plain).to_numpy()

@@ -107,6 +107,17 @@ ROW_RULES: dict[str, Severity] = {
     "left_out_of_correction": "soft",
 }
 
+# Rows of which nobody knows whose they are.
+IDENTITY_RULES = frozenset(
+    {
+        "participant_missing",
+        "participant_malformed",
+        "check_digit_wrong",
+        "participant_unknown",
+        "participant_of_another_site",
+    }
+)
+
 # What a return says beside all else that is known; `study.return_checks` finds it. A study may leave some out.
 RETURN_RULES: dict[str, Severity] = {
     "follow_up_without_baseline": "soft",

@@ -465,7 +465,9 @@ def _find_sentinels(case: _Case, instrument: Instrument, items: list[str], answe
         for code in _REPEATED_DIGITS:
             n = int((own == code).sum())
             if n >= case.rules.sentinel_rows and n * 100 >= case.rules.sentinel_pct * len(own):
-                expected = f"answers to {item.id}; {code:g} stands in many rows, as a code for no answer would"
+                expected = (
+                    f"answers to {item.label} ({item.id}); {code:g} stands in many rows, as a code for no answer would"
+                )
                 yield Finding("sentinel_suspected", "soft", None, item.id, expected, sheet=instrument.id)
                 break
 

@@ -93,6 +93,7 @@ from study.protocol import Study
 from study.queries import (
     FILE_RULES,
     IDENTIFIERS_FOUND,
+    IDENTITY_RULES,
     NOTHING_FILLED_IN,
     ROW_RULES,
     SHEET_RULES,
@@ -380,7 +381,7 @@ class Decision:
     the gate says no; `assess_by`: the day by which an incident of today must be assessed. `pack_id`: of the pack that
     the file says it is. `values`: what stands where each fault is, as text; never recorded nor told. `settled`: what
     follows where a fault meets what was asked before, as `settle_queries` gives it. `export_lines`: as in `Reading`.
-    `mended_elsewhere`: questions about other records that these answer.
+    `mended_elsewhere`: questions from other sendings that this one answers.
     """
 
     facts: FileFacts
@@ -1436,6 +1437,7 @@ def derive_return_events(
             respondent=fault.respondent, wave=fault.wave, instrument=fault.instrument, item=fault.item,
             sheet=fault.sheet, column_name=fault.column, row=fault.row, return_id=return_id,
             fingerprint=decision.find_settled(key, standing).fingerprint,
+            export_line=decision.export_lines.get(fault.sheet, {}).get(fault.row, 0),
         )  # fmt: skip
 
     def close(query_id: str, reason: QueryReason) -> Event:
@@ -1515,6 +1517,90 @@ def find_mended_queries(decision: Decision, standing: Standing) -> list[str]:
     queries = standing.open_queries.items()
     mended = (query.query_id for key, query in queries if key not in asked and is_mended(key, query))
     return [query_id for query_id in mended if query_id not in told_again]
+
+
+def find_left_open(decision: Decision, standing: Standing) -> list[tuple[QueryKey, AskedQuery]]:
+    """Open queries about rows of this very sending that this correction of it no longer has. They stay open: to leave a
+    row out answers nothing."""
+    sending = decision.sending
+    if sending is None or not sending.correction or decision.quarantine_rule or decision.is_overtaken:
+        return []
+    gone = set(find_mended_queries(decision, standing)) | {
+        query.query_id for settled in decision.settled.values() for query in (settled.query, *settled.changed) if query
+    }
+    asked = {decision.find_query_key(fault) for fault in decision.faults}
+    return [
+        (key, query)
+        for key, query in standing.open_queries.items()
+        if query.return_id == sending.return_id
+        and query.row
+        and key not in asked
+        and query.query_id not in gone
+        and query.row not in decision.rows_read.get(query.sheet, ())
+    ]
+
+
+# A row whose identifier was at fault ----------------------------------------------------------------------------------
+
+_FEWEST_ALIKE = 3
+"""So many filled cells beside the identifier must be the same, for a row to be the same one in another sending."""
+
+
+def find_unidentified(decision: Decision, standing: Standing) -> dict[QueryKey, AskedQuery]:
+    """Open queries from other sendings about a row of which nobody knew whose it was, on a sheet that this one has."""
+    if decision.sending is None or decision.quarantine_rule or decision.is_overtaken:
+        return {}
+    return {
+        key: query
+        for key, query in standing.open_queries.items()
+        if key[1] in IDENTITY_RULES
+        and query.row
+        and query.sheet in decision.rows_read
+        and query.return_id != decision.sending.return_id
+    }
+
+
+def find_identified(
+    decision: Decision, reading: Reading, asked: Mapping[QueryKey, AskedQuery], earlier: Mapping[str, Reading]
+) -> frozenset[QueryKey]:
+    """Which of the queries of `find_unidentified` this return mends: it has the same row, with an identifier that is
+    sound. `earlier`: the files that were asked about, by SHA-256, as far as they are there.
+
+    It is the same row where all that stood beside the identifier stands there again, what was blank apart, and where no
+    second row says so, in neither file. Else nobody can know, and the query stays open.
+    """
+    stopped = {(fault.sheet, fault.row) for fault in decision.faults if fault.severity == "hard"}
+    return frozenset(
+        key
+        for key, query in asked.items()
+        if query.sha256 in earlier
+        and _is_identified(query, reading.sheets[query.sheet], earlier[query.sha256], stopped)
+    )
+
+
+def _is_identified(query: AskedQuery, now: ReadSheet, earlier: Reading, stopped: Collection[tuple[str, int]]) -> bool:
+    if query.sheet not in earlier.sheets:
+        return False
+    before = _list_cells(earlier.sheets[query.sheet])
+    told = {name: text for name, text in before.get(query.row, {}).items() if text and name != "participant_id"}
+    if len(told) < _FEWEST_ALIKE:
+        return False
+
+    def find_alike(rows: Mapping[int, Mapping[str, str]]) -> list[int]:
+        return [row for row, cells in rows.items() if all(cells.get(name) == text for name, text in told.items())]
+
+    alike = find_alike(_list_cells(now))
+    return len(alike) == 1 and (query.sheet, alike[0]) not in stopped and find_alike(before) == [query.row]
+
+
+def _list_cells(sheet: ReadSheet) -> dict[int, dict[str, str]]:
+    """The cells of each row, as text, by the row's number and the column."""
+    names, rows = sheet.frame.columns[1:], sheet.frame["row"].tolist()
+    cells = sheet.frame.iloc[:, 1:].to_numpy(dtype=object)
+    return {
+        row: {name: sheet.odd_cells.get((name, row)) or parse_text(cell) for name, cell in zip(names, own, strict=True)}
+        for row, own in zip(rows, cells, strict=True)
+    }
 
 
 def _is_sheet_of_study(sheet: str) -> bool:

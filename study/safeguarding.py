@@ -15,6 +15,9 @@ Judgement calls:
 - No quiet period, pause or cap holds an alert back, and no news. Whom mail does not reach is not waited for: what the
   clinician cannot be told, or what came back, goes to the next role at once.
 - Nothing is told twice: each alert is told to each of the two roles once.
+- Who took no alert over is passed by after so many working days, and not hours: the first round of the day on which
+  they are over escalates, at half past six, so that with one day nobody has longer than to the next working morning.
+  Hours would end between two rounds, when nothing runs. Neither the Care Act 2014 nor its guidance sets any.
 """
 
 from __future__ import annotations

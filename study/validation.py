@@ -205,7 +205,7 @@ def _routing_in_words(instrument: Instrument, item: Item) -> str:
     gate = instrument.find_item(condition.item) if condition else None
     if condition is not None and gate is not None:
         answers = " or ".join(f"{v} ({gate.levels[v]})" if v in gate.levels else str(v) for v in condition.equals)
-        only.append(f"if {condition.item} is {answers}")
+        only.append(f"if {gate.label} ({gate.id}) is {answers}")
     return f"no answer, because it is asked only {', and '.join(only)}" if only else ""
 
 

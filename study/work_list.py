@@ -165,14 +165,17 @@ def _list_overdue(study: Study, events: Events, as_of: date) -> Iterator[Work]:
 
 
 def _list_differing_figures(study: Study, events: Events, as_of: date) -> Iterator[Work]:
-    rows: list[Any] = list(derive_differing_figures(events, as_of).itertuples(index=False))
-    for row in rows:
-        figure = study.fieldwork.find_figure(row.figure)
-        label = figure.label if figure else row.figure
-        text = f"{label}, {row.month}: {row.evaluation:,} told to us, {row.nhs_england:,} to NHS England"
-        yield Work(
-            "figures", row.site_id, text, "Ask the site which is right, and why they differ.", 1, _to_day(row.on)
+    """One entry for each site and figure, whatever the months: that both counts differ is no fault, since each has
+    rules of its own, and how each is counted is asked once."""
+    for (site_id, name), own in derive_differing_figures(events, as_of).groupby(["site_id", "figure"]):
+        figure, last = study.fieldwork.find_figure(str(name)), own.sort_values("month").iloc[-1]
+        months = f"{len(own)} months, the last " if len(own) > 1 else ""
+        text = (
+            f"{figure.label if figure else name}, {months}{last['month']}: {last['evaluation']:,} told to us, "
+            f"{last['nhs_england']:,} to NHS England"
         )
+        action = "Both may be right. Ask the site once how it counts each, and keep the answer for the analysis."
+        yield Work("figures", str(site_id), text, action, len(own), _to_day(own["on"].min()))
 
 
 def derive_differing_figures(events: Events, as_of: date) -> pd.DataFrame:

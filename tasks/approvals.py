@@ -18,6 +18,7 @@ from study.protocol import Study
 from study.state import Events
 from tasks.approvals_page import write_approvals_page
 from tasks.calendar_feed import write_calendar
+from tasks.page_links import link_pages
 from tasks.workspace import Workspace
 
 APPROVALS_PAGE = "pages/approvals.html"
@@ -105,3 +106,4 @@ def write_pages(workspace: Workspace, following: Following) -> None:
     )
     workspace.area.put(APPROVALS_PAGE, page)
     workspace.area.put(APPROVALS_CALENDAR, write_calendar(following.study, deadlines, written_at))
+    link_pages(workspace.area)

@@ -75,7 +75,8 @@ def _list_sheets(codebook: Mapping[str, Any]) -> Iterable[tuple[str, Sequence[st
         ("Table", "Column", "In Stata and SPSS", "Meaning", "Type", "Codes", "Why it is missing", "In this release"),
         (
             (
-                *(table["name"], column["name"], column["variable"] or "", column["label"], column["type"]),
+                *(table["name"], column["name"], column["variable"] or ""),
+                *(f"{column['label']}. {column['note']}" if column["note"] else column["label"], column["type"]),
                 column["codes"] or _join(column["levels"]),
                 *(column["reason"], describe_summary(column["summary"])),
             )
@@ -185,6 +186,8 @@ def _describe_variable(data: Any, codebook: Mapping[str, Any], table: str, colum
                 _element(variable, "sumStat", f"{value:.15g}", type=name)
     if column["variable"] and column["variable"] != column["name"]:
         _element(variable, "txt", f"Called {column['variable']} in the files for Stata and SPSS.")
+    if column["note"]:
+        _element(variable, "txt", column["note"])
     labels = column["levels"] or codebook["codes"].get(column["codes"], {})
     for code, label in labels.items():
         _describe_category(variable, code, label, summary.get("counts", {}).get(code))

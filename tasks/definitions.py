@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from study.calendar import LONDON, add_months
 from study.configuration import ConfigurationPart, assemble_files, list_parts
 from study.flat_exports import find_source_faults
+from study.flat_files import find_import_map_faults
 from study.instrument_parser import parse_instrument
 from study.instruments import UNIT_COSTS_FILE, DefinitionFaults, Instrument, find_suggestion, is_instrument_file
 from study.pack_layout import ABOUT_TITLE, TITLES_PASSED_OVER, derive_return_layout, fold_title
@@ -39,6 +40,7 @@ from study.value_sets import VALUE_SETS_FOLDER
 from tasks.settings import PROJECT, read_settings
 
 NEW_STUDY_FOLDER = PROJECT / "templates" / "new_study"
+FINISHED_STUDIES = PROJECT / "templates" / "finished_studies"
 
 _STUDY_ID = re.compile(r"[a-z][a-z0-9_]{1,39}")
 _TITLE = re.compile(r"[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*")
@@ -184,6 +186,41 @@ def scaffold_study(
     Gives the files written. `starts_on`: the first of the month after next, if not given. Raises `StudyExists` (nothing
     is overwritten) and `ValueError` for a study_id or title that cannot be one.
     """
+    folder = _find_new_folder(study_id, title, sites_config)
+    if starts_on is None:
+        starts_on = add_months(datetime.now(LONDON).date().replace(day=1), 2)
+    files = _render_new_study(study_id, title, starts_on)
+    parse_study(files, study_id)  # a template that has gone wrong is found before anything is written
+    return _write_folder(folder, files)
+
+
+def copy_finished_study(
+    like: str, study_id: str, title: str = "", sites_config: Path | None = None, instruments: Path | None = None
+) -> list[Path]:
+    """Copy a study of templates/finished_studies, with its instruments, under a name of its own, as one that comes from
+    flat files. Gives the files written; an instrument that is there already is left as it is.
+
+    Raises `StudyExists`, and `ValueError` for a name that cannot be one, or for `like` where there is no such study.
+    """
+    template, known = FINISHED_STUDIES / like, list_studies(FINISHED_STUDIES)
+    if like not in known:
+        raise ValueError(f'There is no finished study "{like}" to copy. There are: {", ".join(known)}.')
+    folder = _find_new_folder(study_id, title or like, sites_config)
+    files = _read_study_files(template)
+    text = files[STUDY_FILE].decode()
+    text = text.replace(f'study_id = "{like}"', f'study_id = "{study_id}"', 1)
+    if title:
+        text = re.sub(r"(?m)^title = .*$", lambda _: f"title = {json.dumps(title, ensure_ascii=False)}", text, count=1)
+    written = _write_folder(folder, {**files, STUDY_FILE: text.encode()})
+    for own in _list_folders(template / "instruments"):
+        target = _find_instruments(instruments) / own.name
+        if not target.exists():
+            written += _write_folder(target, _read_instrument_files(own))
+    return written
+
+
+def _find_new_folder(study_id: str, title: str, sites_config: Path | None) -> Path:
+    """Where a new study goes. Raises as `scaffold_study`."""
     if not _STUDY_ID.fullmatch(study_id):
         raise ValueError(
             f'"{study_id}" cannot be the name of a study. Take small letters, digits and underscores, a letter first, '
@@ -194,13 +231,14 @@ def scaffold_study(
     folder = _find_sites_config(sites_config) / study_id
     if folder.exists():
         raise StudyExists(f"{folder} exists already and was left as it is. Choose another name, or edit what is there.")
-    if starts_on is None:
-        starts_on = add_months(datetime.now(LONDON).date().replace(day=1), 2)
-    files = _render_new_study(study_id, title, starts_on)
-    parse_study(files, study_id)  # a template that has gone wrong is found before anything is written
+    return folder
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """A folder with these files, whole or not at all; the files, sorted."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{study_id}-") as waiting:
-        made = Path(waiting) / study_id
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as waiting:
+        made = Path(waiting) / folder.name
         for path, data in files.items():
             (made / path).parent.mkdir(parents=True, exist_ok=True)
             (made / path).write_bytes(data)
@@ -337,7 +375,8 @@ def _examine(study_id: str, sites_config: Path, instruments_folder: Path) -> tup
         faults += find_across_faults(study, instruments)
         has_sources = any(path.startswith(f"{SOURCES_FOLDER}/") for path in files)
         if has_sources and not clashes and all(id_ in instruments for id_ in study.instruments):
-            faults += find_source_faults(files, study, derive_return_layout(study, instruments))
+            layout = derive_return_layout(study, instruments)
+            faults += [*find_source_faults(files, study, layout), *find_import_map_faults(files, study, layout)]
         notes += _find_notes(study, place)
     return study, Findings(tuple(faults), tuple(notes))
 

@@ -38,6 +38,7 @@ from study.erasure import (
     is_erased,
 )
 from study.events import DataErased, ErasureDecided, Event, ReleaseFrozen, ReturnFileProcessed, ReturnRefused
+from study.flat_files import is_import_document
 from study.incidents import RECORD_KEY
 from study.state import Events
 from tasks.files import FileMissing
@@ -241,7 +242,8 @@ def _find_workbooks(
         if sha256 in known:
             continue
         try:
-            holds = _holds_answers(workspace, workspace.content.get(sha256), site_id, erased)
+            data = workspace.content.get(sha256)
+            holds = not is_import_document(data) and _holds_answers(workspace, data, site_id, erased)
         except (FileMissing, WorkbookUnreadable, zipfile.BadZipFile):
             # One that was too large was never kept.
             unread += [sha256] if reason != "file_too_large" else []

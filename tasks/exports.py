@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyreadstat
 import xlsxwriter  # type: ignore[import-untyped]  # it ships no types
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -136,6 +135,8 @@ def _templates() -> Environment:
 
 def encode_stata(frame: pd.DataFrame, variables: list[Variable], title: str, written_at: datetime) -> bytes:
     """A .dta file of Stata 14: labelled variables and values, .a to .f for the reasons of missing values."""
+    import pyreadstat  # takes a moment to import, and only freezing needs it
+
     columns = derive_stata_columns(frame, variables)
     missing = {variable.name: list(STATA_MISSING.values()) for variable in variables if variable.column.reason}
     reasons = {STATA_MISSING[reason]: label for reason, label in MISSING_REASON_LABELS.items()}
@@ -188,6 +189,8 @@ def encode_spss(
     table: Table, frame: pd.DataFrame, variables: list[Variable], title: str, written_at: datetime
 ) -> bytes:
     """A .sav file: labelled variables and values, user-missing numbers for the reasons of missing values."""
+    import pyreadstat
+
     columns = derive_spss_columns(table, frame, variables)
     reasons = {SPSS_MISSING[reason]: label for reason, label in MISSING_REASON_LABELS.items()}
     own = [variable for variable in variables if variable.column.reason]

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 from tasks.consent_page import write_consent_page
 from tasks.fieldwork_page import DAYS_BACK, FIELDWORK_PAGE, write_fieldwork_page
+from tasks.page_links import link_pages
 from tasks.returns_page import RETURNS_PAGE, write_returns_page
 from tasks.workspace import Workspace, read_study_of
 
@@ -33,3 +34,4 @@ def write_fieldwork_pages(workspace: Workspace, as_of: date) -> None:
         name=name,
     )
     workspace.area.put(RETURNS_PAGE, page)
+    link_pages(workspace.area)

@@ -14,6 +14,7 @@ from study.flat_exports import (
     SourceMap,
     compute_correction,
     derive_site_sheets,
+    is_import_map,
     parse_source,
 )
 from study.identifier_scan import KIND_WORDS, find_column_kind
@@ -37,9 +38,9 @@ class SitePosting:
 
 
 def list_sources(workspace: Workspace) -> list[str]:
-    """The names of a study's sources, sorted."""
+    """The names of a study's sources of exports, sorted."""
     folder = workspace.settings.sites_config / workspace.study.study_id / SOURCES_FOLDER
-    return sorted(path.stem for path in folder.glob("*.toml")) if folder.is_dir() else []
+    return sorted(path.stem for path in folder.glob("*.toml") if not is_import_map(path.read_bytes()))
 
 
 def load_source(workspace: Workspace, name: str) -> SourceMap:

@@ -7,7 +7,6 @@ comes in two shapes: wide, for a screen and for paper, and narrow, for a telepho
 from __future__ import annotations
 
 import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -19,6 +18,7 @@ import pandas as pd
 from study.calendar import format_day
 from study.flow import ALL, MOST_ARMS, find_flow_notes, find_main_analysis, find_wording, list_stages
 from study.protocol import Study
+from tasks.drawing import EDGE, LINE, NAMESPACE, SIZE, SOFT, TINT, Canvas, measure, wrap_words
 from tasks.pages import render_page
 
 STAGE_WORDS = {
@@ -29,17 +29,13 @@ STAGE_WORDS = {
     "attendance": "Attendance",
 }
 
-_NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'
-"""What a file needs and a page does without."""
-_SIZE, _LINE, _PAD, _GAP, _BAND = 12, 16, 8, 22, 26
+_PAD, _GAP, _BAND = 8, 22, 26
 _MOST_LINES = 4
 """Lines that one label may take in the figure; a longer one is cut there, and whole in the table."""
 _MOST_WAVES = 6
 """More of them run on instead of having a line each."""
 _OPEN = (".not_answered", ".no_anchor", ".not_expected", ".awaited", ".not_due")
 """Ends of boxes that the figure shows where somebody is in them; the table shows them always."""
-_NARROW_LETTERS, _WIDE_LETTERS = "fijlrtI.,:;'|!()[] -", "mwMW@%"
-_INK, _SOFT, _EDGE, _TINT = "#1d2733", "#52606f", "#0b5c7d", "#f3f6f9"
 
 
 @dataclass(frozen=True)
@@ -71,50 +67,15 @@ class _Panel:
         return lines
 
     def find_height(self, width: float) -> int:
-        return len(self.wrap(width)) * _LINE + 2 * _PAD - 2
-
-
-def measure(words: str, size: float = _SIZE) -> float:
-    """About how wide words are in a common sans-serif font; rather too wide than too narrow."""
-    width = 0.0
-    for letter in words:
-        if unicodedata.combining(letter):
-            continue
-        if unicodedata.east_asian_width(letter) in "WF" or letter in _WIDE_LETTERS:
-            width += 1.0
-        elif letter in _NARROW_LETTERS:
-            width += 0.38
-        else:
-            width += 0.7 if letter.isupper() else 0.6
-    return width * size
-
-
-def wrap_words(words: str, room: float, most: int = _MOST_LINES) -> list[str]:
-    """Words in lines of at most this width; what is too long for a line is cut; more than `most` end in "…"."""
-    lines, line = [], ""
-    for word in words.split(" "):
-        rest = word
-        while rest:
-            joined = f"{line} {rest}" if line else rest
-            if measure(joined) <= room:
-                line, rest = joined, ""
-            elif line:
-                lines.append(line)
-                line = ""
-            else:
-                fitting = next((n for n in range(len(rest), 1, -1) if measure(rest[:n]) <= room), 1)
-                lines.append(rest[:fitting])
-                rest = rest[fitting:]
-    lines += [line] if line else []
-    if len(lines) > most:
-        last = lines[most - 1]
-        while last and measure(f"{last}…") > room:
-            last = last[:-1]
-        lines = [*lines[: most - 1], f"{last}…"]
-    return lines or [""]
+        return len(self.wrap(width)) * LINE + 2 * _PAD - 2
 
 
 # What stands in the panels ------------------------------------------------------------------------------------------
+
+
+def show_count(n: Any) -> str:
+    """A count of the figure; "*" where an external edition hides it."""
+    return "*" if pd.isna(n) else f"{int(n):,}"
 
 
 class _Counts:
@@ -131,13 +92,15 @@ class _Counts:
     def head(self, box: str, group: str, words: str = "") -> list[_Text]:
         """A panel's first line: people, and the sites that they belong to."""
         row = self.rows[(box, group)]
-        sites = f"{row['n_sites']:,} {'site' if row['n_sites'] == 1 else 'sites'}"
-        return [_Text(words or row["label"], f"n = {row['n']:,} at {sites}", 0, True)]
+        count = f"n = {show_count(row['n'])}"
+        if "n_sites" in row:
+            count += f" at {row['n_sites']:,} {'site' if row['n_sites'] == 1 else 'sites'}"
+        return [_Text(words or row["label"], count, 0, True)]
 
     def line(self, box: str, group: str, inset: int = 0, *, is_bold: bool = False) -> list[_Text]:
         """A line and, set in, the parts that it is the sum of."""
         row = self.rows[(box, group)]
-        lines = [_Text(row["label"], f"{row['n']:,}", inset, is_bold)]
+        lines = [_Text(row["label"], show_count(row["n"]), inset, is_bold)]
         parts = self.parts.get((box, group), [])
         if box.endswith(".died") and len(parts) == 1:
             parts = []  # the only reason that there is says nothing more
@@ -180,15 +143,15 @@ def _list_panels(counts: _Counts, arm: str, label: str, study: Study) -> dict[st
             if box != "follow_up.followed_up" and (counts.rows[(box, ALL)]["n"] or not box.endswith(_OPEN)):
                 panels["analysis"].texts += counts.line(box, arm, is_bold=box == "lost")
         followed = counts.rows[("follow_up.followed_up", arm)]
-        panels["analysis"].texts.insert(0, _Text(followed["label"], f"{followed['n']:,}", 0, True))
+        panels["analysis"].texts.insert(0, _Text(followed["label"], show_count(followed["n"]), 0, True))
         panels["analysed"] = _Panel(counts.head("analysed", arm) + counts.line("not_analysed", arm))
     attendance = _Panel([_Text("Returned something at", "", 0, True)], is_apart=True)
     rows = [counts.rows[(f"wave.{wave.id}.returned", arm)] for wave in study.waves]
     if len(rows) > _MOST_WAVES:
-        words = ", ".join(f"{row['label']} {row['n']:,}".replace(" ", "\N{NO-BREAK SPACE}") for row in rows)
+        words = ", ".join(f"{row['label']} {show_count(row['n'])}".replace(" ", "\N{NO-BREAK SPACE}") for row in rows)
         attendance.texts.append(_Text(words, most=len(rows)))
     else:
-        attendance.texts += [_Text(row["label"], f"{row['n']:,}") for row in rows]
+        attendance.texts += [_Text(row["label"], show_count(row["n"])) for row in rows]
     attendance.texts.append(_Text("People miss a wave and come back: these do not add up."))
     panels["attendance"] = attendance
     return panels
@@ -197,19 +160,13 @@ def _list_panels(counts: _Counts, arm: str, label: str, study: Study) -> dict[st
 # The figure ---------------------------------------------------------------------------------------------------------
 
 
-class _Canvas:
-    """A drawing. `name`: what its ids begin with, so that two may stand in one page."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.parts: list[str] = []
-
+class _Canvas(Canvas):
     def draw_panel(self, panel: _Panel, x: float, y: float, width: float, height: float) -> None:
         edge = 'stroke-dasharray="5 4" fill="#fff"' if panel.is_apart else 'fill="#fff"'
         self.parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" {edge} stroke="{_EDGE}"/>'
+            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" {edge} stroke="{EDGE}"/>'
         )  # fmt: skip
-        at = y + _PAD + _SIZE - 1
+        at = y + _PAD + SIZE - 1
         for text, words, is_last in panel.wrap(width):
             weight = ' font-weight="bold"' if text.is_bold else ""
             left = x + _PAD + text.inset * 12
@@ -217,33 +174,26 @@ class _Canvas:
             if text.count and is_last:
                 right = x + width - _PAD
                 self.parts.append(f'<text x="{right:g}" y="{at:g}" text-anchor="end"{weight}>{text.count}</text>')
-            at += _LINE
+            at += LINE
 
     def draw_line(self, *points: tuple[float, float], ends: bool = True) -> None:
         path = " ".join(f"{x:g},{y:g}" for x, y in points)
         arrow = f' marker-end="url(#{self.name}-arrow)"' if ends else ""
-        self.parts.append(f'<polyline points="{path}" fill="none" stroke="{_EDGE}"{arrow}/>')
+        self.parts.append(f'<polyline points="{path}" fill="none" stroke="{EDGE}"{arrow}/>')
 
     def draw_band(self, words: str, y: float, height: float) -> None:
         """The name of a stage, upright at the left edge."""
-        self.parts.append(f'<rect x="0" y="{y:g}" width="{_BAND - 6}" height="{height:g}" fill="{_TINT}"/>')
-        middle, size = y + height / 2, min(_SIZE, height / max(measure(words, 1), 1))
+        self.parts.append(f'<rect x="0" y="{y:g}" width="{_BAND - 6}" height="{height:g}" fill="{TINT}"/>')
+        middle, size = y + height / 2, min(SIZE, height / max(measure(words, 1), 1))
         self.parts.append(
-            f'<text x="{_BAND - 12}" y="{middle:g}" font-size="{size:.3g}" fill="{_SOFT}" text-anchor="middle" '
+            f'<text x="{_BAND - 12}" y="{middle:g}" font-size="{size:.3g}" fill="{SOFT}" text-anchor="middle" '
             f'transform="rotate(-90 {_BAND - 12} {middle:g})">{escape(words)}</text>'
         )
 
-    def finish(self, width: float, height: float, title: str, description: str) -> str:
-        name = self.name
+    def define_arrow(self) -> str:
         return (
-            f'<svg{_NAMESPACE} viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-            f'height="{height:g}" role="img" aria-labelledby="{name}-title {name}-words" '
-            f'font-family="Arial, Helvetica, sans-serif" font-size="{_SIZE}" fill="{_INK}">\n'
-            f'<title id="{name}-title">{escape(title)}</title>\n<desc id="{name}-words">{escape(description)}</desc>\n'
-            f'<defs><marker id="{name}-arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" '
-            f'orient="auto"><path d="M0 0L8 4L0 8z" fill="{_EDGE}" stroke="none"/></marker></defs>\n'
-            + "\n".join(self.parts)
-            + "\n</svg>\n"
+            f'<defs><marker id="{self.name}-arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" '
+            f'markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8z" fill="{EDGE}" stroke="none"/></marker></defs>\n'
         )
 
 
@@ -262,7 +212,7 @@ def draw_flow(boxes: pd.DataFrame, study: Study, *, is_narrow: bool = False) -> 
     draw = _draw_narrow if is_narrow else _draw_wide
     canvas = _Canvas("flow-narrow" if is_narrow else "flow")
     width, height = draw(canvas, counts, panels, list_stages(study))
-    return canvas.finish(width, height, title, describe_flow(boxes, study))
+    return canvas.finish(width, height, title, describe_flow(boxes, study), canvas.define_arrow())
 
 
 def list_arms(boxes: pd.DataFrame, study: Study) -> dict[str, str]:
@@ -351,14 +301,14 @@ def _draw_narrow(
 def describe_flow(boxes: pd.DataFrame, study: Study) -> str:
     """The main numbers in one or two sentences, for whoever does not see the figure."""
     counts, wording = _Counts(boxes), find_wording(study)
-    n = {stage: int(counts.rows[(stage, ALL)]["n"]) for stage in list_stages(study)}
-    steps = [f"{counts.rows[(stage, ALL)]['label'].lower()} {value:,}" for stage, value in n.items()]
+    n = {stage: show_count(counts.rows[(stage, ALL)]["n"]) for stage in list_stages(study)}
+    steps = [f"{counts.rows[(stage, ALL)]['label'].lower()} {value}" for stage, value in n.items()]
     arms = []
     for arm, label in list_arms(boxes, study).items():
-        words = f"{label}: {wording.into.lower()} {int(counts.rows[('allocated', arm)]['n']):,}"
+        words = f"{label}: {wording.into.lower()} {show_count(counts.rows[('allocated', arm)]['n'])}"
         if ("analysed", arm) in counts.rows:
-            words += f", lost to follow-up {int(counts.rows[('lost', arm)]['n']):,}"
-            words += f", analysed {int(counts.rows[('analysed', arm)]['n']):,}"
+            words += f", lost to follow-up {show_count(counts.rows[('lost', arm)]['n'])}"
+            words += f", analysed {show_count(counts.rows[('analysed', arm)]['n'])}"
         arms.append(words)
     first = "; ".join(steps)
     return f"{first[:1].upper()}{first[1:]}. {'. '.join(arms)}. The table below holds every number."
@@ -395,8 +345,8 @@ def describe_for_page(people: pd.DataFrame, boxes: pd.DataFrame, study: Study) -
     figure = draw_flow(boxes, study) if drawn else ""
     return {
         "figure": figure,
-        "wide": figure.replace(_NAMESPACE, ""),
-        "narrow": draw_flow(boxes, study, is_narrow=True).replace(_NAMESPACE, "") if drawn else "",
+        "wide": figure.replace(NAMESPACE, ""),
+        "narrow": draw_flow(boxes, study, is_narrow=True).replace(NAMESPACE, "") if drawn else "",
         "description": describe_flow(boxes, study),
         "tables": list_table(boxes, study),
         "notes": find_flow_notes(people, study),

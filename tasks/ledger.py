@@ -25,9 +25,6 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy.engine import URL, make_url
 
 from study.events import ConflictRefused, Event, Voided, compute_content_hash, upcast_payload
@@ -691,6 +688,10 @@ def _migrate(engine: sa.Engine) -> None:
         is_new = not sa.inspect(connection).has_table(_MIGRATED.name)
         if not is_new and connection.execute(sa.select(_MIGRATED.c.version_num)).scalar() == REVISION:
             return
+    from alembic import command  # takes a moment to import, and a ledger is new, or of an older version, once
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")

@@ -7,9 +7,11 @@ import json
 import secrets
 from collections.abc import Mapping
 
-from cryptography.fernet import InvalidToken
+from cryptography.fernet import InvalidToken, MultiFernet
 
+from study.calendar import london_day
 from study.datasets import ReleaseFault
+from study.events import ArmsUnmasked
 from study.masking import assign_letters
 from study.protocol import Study
 from tasks.quarantine import QuarantineUnusable, open_cipher
@@ -40,6 +42,10 @@ def draw_letters(workspace: Workspace, study: Study) -> Mapping[str, str]:
         secrets.SystemRandom().shuffle(drawn)
         sealed = cipher.encrypt(json.dumps(assign_letters(drawn)).encode())
         workspace.area.put(key, sealed, if_absent=True)
+    return _open(workspace, key, cipher)
+
+
+def _open(workspace: Workspace, key: str, cipher: MultiFernet) -> dict[str, str]:
     try:
         letters: dict[str, str] = json.loads(cipher.decrypt(workspace.area.get(key)))
     except InvalidToken:
@@ -50,6 +56,35 @@ def draw_letters(workspace: Workspace, study: Study) -> Mapping[str, str]:
             ]
         ) from None
     return letters
+
+
+def unmask_arms(
+    workspace: Workspace, study: Study, release: str, *, reason: str, role: str, requested_by: str, reference: str = ""
+) -> Mapping[str, str]:
+    """What the letters of a blinded edition stand for, arm by letter, by a named role's decision.
+
+    The decision is recorded before anything is given out. `study`: as the edition's configuration has it, with the
+    arms' own names. The answer is for a terminal or a file that somebody asked for: nothing here is ever logged. Raises
+    ReleaseFault where no letters were drawn for these arms, or no key opens them.
+    """
+    key = _find_key(sorted(arm.id for arm in study.arms))
+    if not workspace.area.has(key):
+        raise ReleaseFault([f"{workspace.name} has no letters for its arms: no blinded edition was frozen of it."])
+    try:
+        letters = _open(workspace, key, open_cipher(workspace.settings))
+    except QuarantineUnusable as fault:
+        raise ReleaseFault([f"{fault}, with which the letters were sealed."]) from None
+    sealed = key.removeprefix(f"{SEALED}/").partition(".")[0]
+    decided = workspace.read_events().frame(ArmsUnmasked)
+    event = ArmsUnmasked.model_validate(
+        {
+            "occurred_on": london_day(workspace.clock()), "requested_by": requested_by, "sealed": sealed,
+            "number": int((decided["sealed"] == sealed).sum()) + 1, "release": release, "reason": reason, "role": role,
+            "reference": reference,
+        }
+    )  # fmt: skip
+    workspace.ledger.append([event])
+    return {letter: arm for arm, letter in sorted(letters.items(), key=lambda pair: (len(pair[1]), pair[1]))}
 
 
 def _find_key(arm_ids: list[str]) -> str:

@@ -323,13 +323,7 @@ def _word_place(study: Study, instruments: Mapping[str, Instrument], layout: Lay
     sheet = instruments[query["instrument"]].sheet_title if query["instrument"] in instruments else ""
     parts = [query["participant_id"], waves.get(query["wave"], query["wave"]), query["respondent"].replace("_", " ")]
     parts.append(sheet or layout.find_title(query["sheet"]))
-    if query["item"]:
-        parts.append(f"item {query['item']}")
-    elif query["column_name"]:
-        column = (
-            found.column_by_code.get(query["column_name"]) if (found := layout.find_sheet(query["sheet"])) else None
-        )
-        parts.append(f"column {column.label if column else query['column_name']}")
+    parts.append(layout.name_column(query["sheet"] or query["instrument"], query["item"] or query["column_name"]))
     if not query["participant_id"] and query["row"]:
         parts.append(f"row {query['row']}")
     if query["return_id"]:
@@ -524,7 +518,8 @@ def _word_figures(study: Study, plan: PackPlan, n_months: int) -> str:
     figures = format_counted(n_months, "figure is", "figures are")
     return (
         f"Activity figures: {figures} owed. Give each twice: as you count it for this evaluation, and as you reported "
-        f"it to NHS England. They need not agree.{overdue}"
+        f"it to NHS England. The two may differ, since each has rules of its own: make neither fit the other. Where "
+        f"they do, we ask you once how you count.{overdue}"
     )
 
 

@@ -61,6 +61,11 @@ def render_page(template: str, **values: Any) -> bytes:
     return (_templates().get_template(template).render(**values).rstrip() + "\n").encode()
 
 
+def load_words(template: str) -> Any:
+    """The macros of a template, for words that stand in several files."""
+    return _templates().get_template(template).module
+
+
 def format_number(n: int) -> str:
     """A count as people read it: 38,193."""
     return f"{n:,}"

@@ -451,6 +451,8 @@ def _explain_no_agreement(instrument: Instrument) -> str:
     """Why there is no alpha, in words; "" where there is one."""
     if any(scale.reflective for scale in instrument.scales):
         return ""
+    if instrument.facts:
+        return "it asks for counts, amounts or characteristics, which need not go together"
     methods = {scale.method for scale in instrument.scales}
     if not any(len(scale.items) > 1 for scale in instrument.scales):
         return "no score is made of several items"

@@ -14,8 +14,8 @@ from study.identifiers import has_sound_check
 from study.incidents import Breach
 from study.marked_rows import MarkedSheet, derive_marked_sheets
 from study.pack_layout import ABOUT, Layout, Reading
-from study.queries import GATE_RULES
-from study.returns import MOST_TOLD, Decision, Fault, FileFacts
+from study.queries import GATE_RULES, AskedQuery
+from study.returns import MOST_TOLD, Decision, Fault, FileFacts, QueryKey
 from tasks.settings import PROJECT
 from tasks.workbooks import ReceiptRow, ReceiptSummary, write_receipt_workbook
 from tasks.workspace import Workspace
@@ -48,16 +48,18 @@ def write_receipt(
     received_on: date,
     incident_ids: Sequence[str] = (),
     reading: Reading | None = None,
+    left_open: Sequence[tuple[QueryKey, AskedQuery]] = (),
 ) -> tuple[str, bytes]:
     """The receipt of one file: its name and its bytes. `query_ids`: the query of each fault; `incident_ids`: the
-    incident of each breach; `reading`: the file as it was read, None where it was not. What a person has settled is not
-    told again."""
+    incident of each breach; `reading`: the file as it was read, None where it was not; `left_open`: queries about rows
+    that a correction leaves out. What a person has settled is not told again."""
     sending, facts = decision.sending, decision.facts
     told = sorted(
         (pair for pair in zip(decision.faults, query_ids, strict=True) if not decision.is_silent(pair[0])),
         key=lambda pair: _find_place(workspace.layout, pair[0]),
     )
-    rows = [_derive_row(workspace.layout, fault, query_id, decision.export_lines) for fault, query_id in told]
+    waves = {wave.id: wave.label for wave in workspace.study.waves}
+    rows = [_derive_row(workspace.layout, waves, fault, query_id, decision.export_lines) for fault, query_id in told]
     expected = decision.faults[0].expected if decision.quarantine_rule and decision.faults else ""
     reason, what_to_do = find_wording(decision.quarantine_rule, expected) if decision.quarantine_rule else ("", "")
     summary = ReceiptSummary(
@@ -81,6 +83,7 @@ def write_receipt(
             _describe_breach(workspace.layout, breach, incident_id)
             for breach, incident_id in zip(decision.breaches, incident_ids, strict=True)
         ),
+        still_open=tuple(_describe_left_open(workspace.layout, key, query) for key, query in left_open),
         notes=(*_find_notes(decision), *((ASSUMPTIONS,) if workspace.study.assumptions else ())),
     )
     if decision.places:
@@ -144,6 +147,14 @@ def _describe_breach(layout: Layout, breach: Breach, incident_id: str) -> str:
     return f"{places}: {wrong} {what_to_do} The first was on {breach.first_on:%d %b %Y}. Incident {incident_id}."
 
 
+def _describe_left_open(layout: Layout, key: QueryKey, query: AskedQuery) -> str:
+    """A query about a row that a correction leaves out: its number, where it was, what is wrong."""
+    _, rule, item = key
+    place = f"{layout.find_title(query.sheet)}, row {query.row} of what you sent first"
+    named = layout.name_column(query.sheet, item or query.column)
+    return f"{query.query_id}: {', '.join(filter(None, [place, named]))}. {find_wording(rule, '')[0]}"
+
+
 def _list_rows(numbers: Iterable[int]) -> str:
     """ "row 3", "rows 3 to 5, 9"."""
     runs: list[list[int]] = []
@@ -165,7 +176,11 @@ def _find_place(layout: Layout, fault: Fault) -> tuple[int, int, int, str]:
 
 
 def _derive_row(
-    layout: Layout, fault: Fault, query_id: str, export_lines: Mapping[str, Mapping[int, int]]
+    layout: Layout,
+    waves: Mapping[str, str],
+    fault: Fault,
+    query_id: str,
+    export_lines: Mapping[str, Mapping[int, int]],
 ) -> ReceiptRow:
     wrong, what_to_do = find_wording(fault.rule, fault.expected)
     if line := export_lines.get(fault.sheet, {}).get(fault.row):
@@ -174,9 +189,9 @@ def _derive_row(
         sheet=layout.find_title(fault.sheet),
         cell=fault.cell,
         participant_id=fault.participant_id,
-        wave=fault.wave,
-        instrument=fault.instrument,
-        item=fault.item,
+        wave=waves.get(fault.wave, fault.wave),
+        instrument=layout.find_title(fault.instrument),
+        item=layout.name_column(fault.sheet, fault.item or fault.column),
         what_is_wrong=wrong,
         what_to_do=what_to_do,
         query_id=query_id,

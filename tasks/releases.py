@@ -21,7 +21,11 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from study.analysis_tables import derive_asked_returns, derive_further_tables
+from study.analysis_tables import (
+    derive_asked_returns,
+    derive_baseline_characteristics,
+    derive_further_tables,
+)
 from study.attrition import derive_attrition_rows
 from study.calendar import london_day
 from study.codebook import derive_study_codebook
@@ -76,6 +80,13 @@ from study.state import (
     format_moment,
 )
 from study.yields import Sending, summarise_sending
+from tasks.attrition_page import (
+    ATTRITION_FIGURES,
+    ATTRITION_PAGE,
+    ATTRITION_PAPER,
+    AttritionReport,
+    write_attrition_report,
+)
 from tasks.codebook_files import write_codebook_files
 from tasks.definitions import parse_configuration
 from tasks.exports import (
@@ -94,6 +105,7 @@ from tasks.flow_diagram import (
 )
 from tasks.identifier_search import make_scanner
 from tasks.masking import draw_letters
+from tasks.page_links import link_pages
 from tasks.pages import write_release_report
 from tasks.psychometrics_page import (
     INSTRUMENTS_FIGURES,
@@ -110,6 +122,10 @@ MANIFEST = "manifest.json"
 BLINDED = "blinded"
 CONTENT_HASH = "sha256_of_content"
 _ROWS_HASHED = 65_536
+_WRITERS = (
+    *("pandas", "pyarrow", "numpy", "matplotlib", "pyreadstat", "xlsxwriter"),
+    *("scipy", "statsmodels", "reportlab"),
+)
 
 pc: Any = pyarrow.compute  # its stubs know no plain values as scalars
 
@@ -134,8 +150,9 @@ class Assembled:
     `head`: the last row of the ledger at `known_at`. `files`: every file from which anything here came, and every
     other one processed by `as_of`. `quarantined`: what `count_quarantined` says is left out. `erased`: what was
     erased of it until now, whatever `known_at`. `slice_name`: that of a replay's slice, "" for the whole study.
-    `left_out`: what `count_left_out` says of answers without consent. `letters`: of a blinded edition, by arm; `study`
-    and `tables` have them in the place of the arms. `waived`: what stood in the way and was let pass.
+    `attrition_rows`: from `derive_attrition_rows`. `left_out`: what `count_left_out` says of answers without consent.
+    `letters`: of a blinded edition, by arm; all frames and `study` have them in the place of the arms. `waived`: what
+    stood in the way and was let pass.
     """
 
     study: Study
@@ -145,6 +162,7 @@ class Assembled:
     known_at: datetime
     head: Head
     tables: Mapping[str, pd.DataFrame]
+    attrition_rows: pd.DataFrame
     dispositions: pd.DataFrame
     files: pd.DataFrame
     queries: pd.DataFrame
@@ -227,7 +245,7 @@ def assemble_release(
     return Assembled(
         study=study,
         instruments=instruments,
-        slice_name=workspace.name if workspace.name != study.study_id else "",
+        slice_name=workspace.slice_name,
         as_of=as_of,
         known_at=known_at,
         head=_find_head(known)[0],
@@ -238,6 +256,7 @@ def assemble_release(
             study,
             instruments,
         ),
+        attrition_rows=lost,
         dispositions=derive_dispositions(happened),
         files=files,
         queries=derive_queries(happened),
@@ -470,8 +489,8 @@ def encode_csv(table: pa.Table) -> bytes:
 
 
 def write_release_files(assembled: Assembled, release: str, data: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Every file of a release by its name: the data, the same for other programs, the codebook, the report, how the
-    instruments behaved, and the manifest that names them."""
+    """Every file of a release by its name: the data, the same for other programs, the codebook, the report, who was
+    lost, how the instruments behaved, and the manifest that names them."""
     instruments = _write_instruments(assembled, release)
     labelled = label_tables(assembled.study, assembled.instruments, assembled.tables)
     exported = {
@@ -483,6 +502,7 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
     people = assembled.tables[DISPOSITIONS]
     boxes = derive_flow_boxes(people, assembled.study)
     flow = describe_for_page(people, boxes, assembled.study)
+    attrition = _write_attrition(assembled, flow, release)
     files = {
         **data,
         **exported,
@@ -511,6 +531,9 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
             flow=flow,
             data_files={**data, **exported},
         ),
+        "attrition.html": attrition.page,
+        "attrition.pdf": attrition.paper,
+        "attrition.csv": attrition.figures,
         "instruments.html": instruments.page,
         "instruments.csv": instruments.figures,
     }
@@ -539,6 +562,42 @@ def write_current_instruments(workspace: Workspace) -> list[str]:
     keys = [f"pages/{INSTRUMENTS_PAGE}", f"pages/{INSTRUMENTS_FIGURES}"]
     for key, content in zip(keys, written, strict=True):
         workspace.area.put(key, content)
+    link_pages(workspace.area)
+    return keys
+
+
+def _write_attrition(
+    assembled: Assembled, flow: Mapping[str, Any], release: str = "", banner: str = ""
+) -> AttritionReport:
+    tables, study, rows = assembled.tables, assembled.study, assembled.attrition_rows
+    return write_attrition_report(
+        study=study,
+        instruments=assembled.instruments,
+        rows=rows,
+        characteristics=derive_baseline_characteristics(tables, rows, study, assembled.instruments),
+        people=tables[DISPOSITIONS],
+        flow=flow,
+        as_of=assembled.as_of,
+        known_at=assembled.known_at,
+        head=assembled.head,
+        release=release,
+        slice_name=assembled.slice_name,
+        banner=banner,
+        is_blinded=bool(assembled.letters),
+    )
+
+
+def write_current_attrition(workspace: Workspace) -> list[str]:
+    """Who was lost until today, among the study's pages, without freezing anything. Gives the keys of the page, the
+    same on paper, and the figures; raises ReleaseFault where the tables may not be released."""
+    assembled = assemble_release(workspace, london_day(workspace.clock()))
+    people, study = assembled.tables[DISPOSITIONS], assembled.study
+    flow = describe_for_page(people, derive_flow_boxes(people, study), study)
+    written = _write_attrition(assembled, flow, banner=workspace.banner)
+    keys = [f"pages/{name}" for name in (ATTRITION_PAGE, ATTRITION_PAPER, ATTRITION_FIGURES)]
+    for key, content in zip(keys, written, strict=True):
+        workspace.area.put(key, content)
+    link_pages(workspace.area)
     return keys
 
 
@@ -601,7 +660,7 @@ def derive_code_version() -> dict[str, str]:
         "summative": version("summative"),
         "commit": described or "unknown",
         "python": platform.python_version(),
-        **{name: version(name) for name in ("pandas", "pyarrow", "numpy", "matplotlib", "pyreadstat", "xlsxwriter")},
+        **{name: version(name) for name in _WRITERS},
     }
 
 

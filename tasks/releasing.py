@@ -35,6 +35,7 @@ from tasks.ahead import begin, has_other_processes
 from tasks.files import FileFault
 from tasks.ledger import LedgerRefused, SendingBusy
 from tasks.packs import PackFiles, find_pack_name, write_pack_files
+from tasks.page_links import link_pages
 from tasks.release_plan_page import write_release_plan_page, write_release_plan_workbook
 from tasks.workspace import Workspace
 
@@ -148,6 +149,7 @@ def write_release_plan(workspace: Workspace, plan: ReleasePlan) -> str:
     """Write the page and the workbook of a plan into the study's files; where they are."""
     workspace.area.put(PLAN_PAGE, write_release_plan_page(plan, workspace.clock(), workspace.banner))
     workspace.area.put(PLAN_WORKBOOK, write_release_plan_workbook(plan))
+    link_pages(workspace.area)
     return f"{workspace.area.place}/{PLAN_PAGE}"
 
 

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from typing import NamedTuple
@@ -40,8 +40,11 @@ from study.returns import (
     derive_standing,
     find_allowed_files,
     find_files_asked_about,
+    find_identified,
+    find_left_open,
     find_named_again,
     find_processed_file,
+    find_unidentified,
     number_incidents,
     number_queries,
     parse_sending,
@@ -325,7 +328,7 @@ def record_return(workspace: Workspace, received: Received, as_of: date, request
         gate = snapshot.find_gate(workspace.study, site_id, as_of)
         decision = _decide(workspace, received, standing, gate, requested_by)
         seals = _read_seals(workspace, snapshot, find_files_asked_about(decision, standing))
-        decision = settle_queries(decision, standing, seals)
+        decision = _identify_rows(workspace, settle_queries(decision, standing, seals), received, standing, snapshot)
         with workspace.ledger.writing() as writing:
             newest = writing.newest_seq(site_ids=[site_id, ""], participant_ids=decision.new_participant_ids)
             if newest <= snapshot.events.head.seq:
@@ -350,7 +353,10 @@ def record_return(workspace: Workspace, received: Received, as_of: date, request
                             f"the file {facts.sha256[:12]} was recorded; it stays in the inbox. Report this fault."
                         )
                 # Before the commit: a file that counts as received always has its receipt.
-                box.leave_receipt(*write_receipt(workspace, decision, query_ids, as_of, incident_ids, received.reading))
+                left_open = find_left_open(decision, standing)
+                box.leave_receipt(
+                    *write_receipt(workspace, decision, query_ids, as_of, incident_ids, received.reading, left_open)
+                )
                 snapshot.outdated.add(site_id)
                 return decision
         snapshot = take_snapshot(workspace, afresh=True)
@@ -365,7 +371,7 @@ def _decide(
     if received.reading is None:
         return decide_quarantine(received.facts, received.rule, expected=received.expected)
     named = find_named_again(received.reading, study, instruments, standing)
-    answers = _read_standing_answers(workspace, standing, named)
+    answers = read_standing_answers(workspace, standing, named)
     return decide_return(
         received.reading, received.facts, study, instruments, standing, answers, gate.today, requested_by, gate
     )
@@ -379,14 +385,31 @@ def _read_seals(workspace: Workspace, snapshot: Snapshot, files: Collection[str]
     return {sha256: snapshot.seals[sha256] for sha256 in files if sha256 in snapshot.seals}
 
 
+def _identify_rows(
+    workspace: Workspace, decision: Decision, received: Received, standing: Standing, snapshot: Snapshot
+) -> Decision:
+    """The decision with the queries about rows of nobody known that this file mends: their files are read again."""
+    asked = find_unidentified(decision, standing)
+    if not asked or received.reading is None:
+        return decision
+    for sha256 in {query.sha256 for query in asked.values()} - snapshot.readings.keys():
+        with suppress(FileMissing, WorkbookUnreadable):
+            package = inspect_package(workspace.content.get(sha256))
+            reading = read_return_workbook(package, workspace.layout, site_id=decision.facts.site_id)
+            snapshot.readings[sha256] = reading
+    mended = find_identified(decision, received.reading, asked, snapshot.readings)
+    return replace(decision, mended_elsewhere=decision.mended_elsewhere | mended)
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """What this process read of the ledger last. `outdated`: sites about which it has recorded something since.
-    `seals`: of files, by SHA-256."""
+    `seals`, `readings`: of files, by SHA-256."""
 
     events: Events
     outdated: set[str] = field(default_factory=set)
     seals: dict[str, bytes] = field(default_factory=dict)
+    readings: dict[str, Reading] = field(default_factory=dict, repr=False)
     _standing: dict[str, Standing] = field(default_factory=dict)
     _gates: dict[tuple[str, date], SiteGate] = field(default_factory=dict)
 
@@ -416,7 +439,7 @@ def take_snapshot(workspace: Workspace, *, afresh: bool = False) -> Snapshot:
     return workspace.snapshot
 
 
-def _read_standing_answers(workspace: Workspace, standing: Standing, named: Sequence[RecordKey]) -> pd.DataFrame:
+def read_standing_answers(workspace: Workspace, standing: Standing, named: Sequence[RecordKey]) -> pd.DataFrame:
     """Answers of these records, from the files that hold them."""
     if not named:
         return pd.DataFrame(columns=RESPONSE_COLUMNS)

@@ -223,11 +223,10 @@ class _Page:
         ]
 
     def _describe(self, row: Mapping[Any, Any]) -> dict[str, Any]:
-        sheet = self.layout.find_sheet(row["sheet"])
-        column = sheet.column_by_code.get(row["column_name"]) if sheet else None
         where = [row["return_id"].removeprefix(f"{row['site_id']}-"), self.layout.find_title(row["sheet"])]
         where += [f"row {row['row']}"] if row["row"] else []
-        where += [f"item {row['item']}"] if row["item"] else [column.label] if column else []
+        where += [self.layout.name_column(row["sheet"], row["item"] or row["column_name"])]
+        where += [f"line {row['export_line']:,} of the export"] if row["export_line"] else []
         return {
             "query": row["query_id"],
             "site": self.name_site(row["site_id"]),
@@ -311,7 +310,7 @@ class _Page:
 _BANDS = frozenset(AGE_BANDS.values())
 _COLUMNS = [
     "query_id", "site_id", "participant_id", "rule", "severity", "return_id", "sheet", "row", "item", "column_name",
-    "raised_on", "answered_on", "answer", "closed_on", "close_reason", "stage",
+    "export_line", "raised_on", "answered_on", "answer", "closed_on", "close_reason", "stage",
 ]  # fmt: skip
 _NOTHING: dict[str, Any] = {
     **dict.fromkeys(

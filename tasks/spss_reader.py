@@ -20,7 +20,7 @@ import pyreadstat
 MOST_MEMORY = 8 << 30  # bytes of addresses, of which libraries reserve more than they use
 # SPSS counts seconds from the first day of the Gregorian calendar.
 _SPSS_EPOCH = dt.datetime.fromisoformat("1582-10-14")
-_SPSS_DATES = ("DATE", "ADATE", "EDATE", "SDATE", "JDATE", "QYR", "MOYR", "WKYR", "DATETIME", "YMDHMS")
+SPSS_DATES = ("DATE", "ADATE", "EDATE", "SDATE", "JDATE", "QYR", "MOYR", "WKYR", "DATETIME", "YMDHMS")
 
 
 def read(data: bytes) -> dict[str, Any]:
@@ -31,12 +31,12 @@ def read(data: bytes) -> dict[str, Any]:
     header = list(columns)
     texts, missing = [], {}
     for name in header:
-        is_date = (about.original_variable_types.get(name) or "").rstrip("0123456789.").upper() in _SPSS_DATES
+        is_date = (about.original_variable_types.get(name) or "").rstrip("0123456789.").upper() in SPSS_DATES
         values = list(columns[name])
-        told = {value: _write_value(value, is_date=is_date) for value in set(values)}
+        told = {value: write_value(value, is_date=is_date) for value in set(values)}
         texts.append([told[value] for value in values])
         ranges = about.missing_ranges.get(name, [])
-        own = {told[value] for value in told if _is_declared_missing(value, ranges)}
+        own = {told[value] for value in told if is_declared_missing(value, ranges)}
         if own - {""}:
             missing[name] = sorted(own)
     return {
@@ -44,14 +44,14 @@ def read(data: bytes) -> dict[str, Any]:
         "lines": [list(cells) for cells in zip(*texts, strict=True)],
         "missing": missing,
         "labels": {
-            name: {_write_value(value, is_date=False): str(label) for value, label in labels.items()}
+            name: {write_value(value, is_date=False): str(label) for value, label in labels.items()}
             for name, labels in about.variable_value_labels.items()
         },
         "titles": {name: label for name, label in about.column_names_to_labels.items() if label},
     }
 
 
-def _write_value(value: object, *, is_date: bool) -> str:
+def write_value(value: object, *, is_date: bool) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     number = float(value)  # type: ignore[arg-type]  # of numpy
@@ -68,7 +68,7 @@ def _write_value(value: object, *, is_date: bool) -> str:
     return f"{number:.12f}".rstrip("0").rstrip(".")
 
 
-def _is_declared_missing(value: object, ranges: Sequence[Any]) -> bool:
+def is_declared_missing(value: object, ranges: Sequence[Any]) -> bool:
     """Whether a value lies in one of the ranges, or is one of the single values, that the file calls missing."""
     for entry in ranges:
         low, high = (entry["lo"], entry["hi"]) if isinstance(entry, dict) else (entry, entry)

@@ -20,7 +20,7 @@ import pandas as pd
 import python_calamine
 import xlsxwriter  # type: ignore[import-untyped]  # it ships no types
 
-from study.marked_rows import MarkedSheet
+from study.marked_rows import WITHHELD, MarkedSheet
 from study.pack_layout import (
     ABOUT,
     ABOUT_FIELDS,
@@ -1212,8 +1212,8 @@ class ReceiptSummary:
     """What became of one file, for the person at the site who sent it.
 
     ``reason`` and ``what_to_do`` are sentences, needed for a file in quarantine; ``not_allowed`` says what was done
-    while the approvals did not allow it; ``notes`` are further sentences, such as the assumptions that a rehearsal
-    rests on. ``n_quarantined`` counts questionnaires.
+    while the approvals did not allow it; ``still_open`` names queries about rows that a correction left out; ``notes``
+    are further sentences, such as the assumptions that a rehearsal rests on. ``n_quarantined`` counts questionnaires.
     """
 
     study_title: str
@@ -1233,6 +1233,7 @@ class ReceiptSummary:
     reason: str = ""
     what_to_do: str = ""
     not_allowed: tuple[str, ...] = ()
+    still_open: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -1268,7 +1269,7 @@ _OUTCOMES_KEPT_APART: Mapping[str, str] = {
 _SEVERITIES: Mapping[Severity, str] = {"hard": "Must be mended", "soft": "Please check"}
 _RECEIPT_COLUMNS = (
     ("Query", 11), ("Importance", 12), ("Sheet", 16), ("Cell", 8), ("Participant", 15), ("Wave", 11),
-    ("Questionnaire", 15), ("Item", 14), ("What is wrong", 36), ("What to do", 36),
+    ("Questionnaire", 15), ("Question or column", 20), ("What is wrong", 36), ("What to do", 36),
 )  # fmt: skip
 
 
@@ -1333,6 +1334,8 @@ def _write_marked_sheet(
     )  # fmt: skip
     page.write_url(2, 0, "internal:'To mend'!A1", book.find_format("link_back"), "Back to the list")
     page.set_row(0, 28)
+    if any(WITHHELD in row.cells for row in sheet.rows):
+        page.write_string(2, 2, _WITHHELD_WORDS, book.find_format("subtitle"))
     for place, (label, width) in enumerate((("Your row", 9), ("Marked cells", 18))):
         page.set_column(place, place, width)
         page.write_string(3, place, label, book.find_format("head"))
@@ -1370,6 +1373,9 @@ def _write_marked_sheet(
     page.print_area(0, 0, end, last)
 
 
+_WITHHELD_WORDS = (
+    f"{WITHHELD}: what you typed there might tell who a person is, so it stays in your own workbook alone."
+)
 _NOTE = {"author": "The study", "x_scale": 2.2, "y_scale": 1.6, "font_size": 9, "font_name": _FONT}
 
 
@@ -1425,10 +1431,27 @@ def _write_receipt_summary(
             last_column=2,
             width=sum(_README_WIDTHS),
         )
+    if summary.still_open:
+        row = write_lines(
+            book,
+            sheet,
+            row + 1,
+            "Still open: rows that you left out",
+            (_LEFT_OUT, *summary.still_open),
+            last_column=2,
+            width=sum(_README_WIDTHS),
+        )
     if summary.notes:
         write_lines(book, sheet, row + 1, "Please note", summary.notes, last_column=2, width=sum(_README_WIDTHS))
     set_up_print(sheet, f"Site {summary.site_id}  {summary.return_id}", 1)
     sheet.activate()
+
+
+_LEFT_OUT = (
+    "To leave a row out of a correction answers nothing: the query about it stays open, and a row that was accepted "
+    'stays in the data. Send the row again, mended; or answer the query on the sheet "Queries" of your workbook. If '
+    'the row should never have been there, say "cannot_say" there and tell the study team so.'
+)
 
 
 def _word_marked(titles: Sequence[str]) -> tuple[str, ...]:
@@ -1498,6 +1521,8 @@ def _list_next_steps(summary: ReceiptSummary, rows: Sequence[ReceiptRow]) -> tup
             'Please look at the rows of the sheet "To mend". If something is wrong, correct it in your workbook, put '
             'the next number under "Correction" and send it again; if it is right, tell the study team its query.'
         )
+    if summary.still_open:
+        steps.append("Answer what is still open about rows that this correction left out; see below.")
     return tuple(steps) or ("Nothing: there is nothing to mend.",)
 
 

@@ -27,6 +27,8 @@ from tasks.settings import Settings, read_settings
 Clock = Callable[[], datetime]
 OWN_DEFINITIONS = "definitions"
 """The folder of studies that a rehearsal runs by, in its own folder, where they differ from those of the settings."""
+REHEARSAL = "rehearsal"
+"""What stands behind a study's id in the name of its rehearsal, `ipc.rehearsal`; anything else is a replay's slice."""
 
 
 def read_clock() -> datetime:
@@ -36,7 +38,8 @@ def read_clock() -> datetime:
 
 @dataclass
 class Workspace:
-    """One study's definitions, ledger and files. `name` is the study's id, or that of a replay's slice of it."""
+    """One study's definitions, ledger and files. `name` is the study's id, or that of a rehearsal or of a replay's
+    slice of it."""
 
     name: str
     study: Study
@@ -68,6 +71,13 @@ class Workspace:
     def is_of_the_world(self) -> bool:
         """Whether what this study sends goes to people: it does not in a rehearsal, a replay or a slice of one."""
         return self.is_live and self.name == self.study.study_id
+
+    @property
+    def slice_name(self) -> str:
+        """The name of a replay's slice; "" of a study as a whole. A rehearsal is one: its people are invented, and all
+        of them are in it."""
+        is_whole = self.name in (self.study.study_id, f"{self.study.study_id}.{REHEARSAL}")
+        return "" if is_whole else self.name
 
     @property
     def banner(self) -> str:

@@ -41,7 +41,13 @@ def test_a_query_that_no_return_will_close_is_closed_by_hand_once(study: str) ->
     assert code == 0
     assert "luton-0001" in said
     assert "The end of this file is missing." in said
-    assert run("close-query", study, "luton-0001", "--by", "Anna Price") == (0, "luton-0001 is closed: withdrawn.")
+    code, said = run("close-query", study, "luton-0001", "--by", "Anna Price")
+    assert (code, "Missing option '--reason'" in said) == (2, True), "nothing is withdrawn unasked"
+    assert "[confirmed|withdrawn]" in run("close-query", "--help")[1].replace("<", "[").replace(">", "]")
+    code, said = run("close-query", study, "luton-0001", "--by", "Anna Price", "--reason", "withdrawn")
+    assert code == 0
+    assert said.startswith("luton-0001 is closed: withdrawn. This value is not asked about again; another one is.")
+    assert "It had stopped its file, which stays out of every dataset" in said
     assert run("queries", study)[1].endswith("0 queries.")
     code, said = run("close-query", study, "luton-0001", "--by", "Ben Hall", "--reason", "withdrawn")
     assert (code, said) == (0, "luton-0001 was closed before; nothing was changed.")
@@ -50,8 +56,14 @@ def test_a_query_that_no_return_will_close_is_closed_by_hand_once(study: str) ->
     assert said.endswith("1 row.")
 
 
+@pytest.mark.parametrize("name", ["", "X", " X "])
+def test_who_asks_gives_a_name(study: str, name: str) -> None:
+    code, said = run("receive", study, "--by", name)
+    assert (code, "give your name, of 2 letters or more" in said) == (2, True)
+
+
 def test_a_query_that_does_not_exist_is_not_closed(study: str) -> None:
-    code, said = run("close-query", study, "luton-0009", "--by", "Anna Price")
+    code, said = run("close-query", study, "luton-0009", "--by", "Anna Price", "--reason", "withdrawn")
     assert code == 2
     assert 'has no query "luton-0009"' in said
 

@@ -22,6 +22,7 @@ from study.events import (
     ApprovalRenewed,
     ApprovalResubmitted,
     ApprovalSubmitted,
+    ArmsUnmasked,
     ApprovalWithdrawn,
     CallLogged,
     ChasingPaused,
@@ -177,8 +178,8 @@ EXAMPLES = [
             **SITE, query_id="701-0031", rule="level_unknown", severity="hard", subject="file:1", item="adas01"
         ),
         "query:file:1:level_unknown:adas01:1",
-        2,
-        '{"column_name":"","episode":1,"fingerprint":"","instrument":"","item":"adas01","query_id":"701-0031","respondent":"",'
+        3,
+        '{"column_name":"","episode":1,"export_line":0,"fingerprint":"","instrument":"","item":"adas01","query_id":"701-0031","respondent":"",'
         '"return_id":"","row":0,"rule":"level_unknown","severity":"hard","sheet":"","subject":"file:1","wave":""}',
     ),
     (
@@ -222,6 +223,15 @@ EXAMPLES = [
         1,
         '{"n_concerned":3,"number":1,"reason":"interim","reference":"","role":"data_manager","subject":"701",'
         '"until":"2013-09-02","waived":"hard_queries"}',
+    ),
+    (
+        ArmsUnmasked(
+            **WHO, sealed="arms-0123456789ab", release="2013-09-02-blinded", reason="safety", role="unblinded_statistician"
+        ),
+        "arms_unmasked:arms-0123456789ab:1",
+        1,
+        '{"number":1,"reason":"safety","reference":"","release":"2013-09-02-blinded","role":"unblinded_statistician",'
+        '"sealed":"arms-0123456789ab"}',
     ),
     (
         ApprovalSubmitted(**BODY, route="council_application"),

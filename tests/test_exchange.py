@@ -184,6 +184,7 @@ def test_what_a_form_cannot_say_is_listed() -> None:
     for left in (write_dictionary([load("service_use")], {})[1], write_xlsform(load("service_use"), Wording())[1]):
         assert {"su_contacts", "su_nights"} <= {entry.name for entry in left if entry.what == "a score"}
         assert NotCarried("service_use", "how far back it asks (6 months)", "Say it there.") in left
+        assert ("service_use", "that it asks for facts and measures nothing") in [(one.name, one.what) for one in left]
         assert any("-9 not answered" in entry.what for entry in left)
     own = [entry for entry in write_dictionary([load("sociodemographics")], {})[1] if entry.name == "socio_left_school"]
     assert [entry.what for entry in own] == [

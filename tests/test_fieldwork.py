@@ -117,6 +117,10 @@ equals = [5]
 smallest_group = 20
 source = "A proposal."
 
+[[disclosure]]
+threshold = 8
+source = "A proposal."
+
 [[figures]]
 id = "care_plans"
 label = "Care plans"

@@ -26,10 +26,12 @@ from study.events import QueryRaised, ReturnAccepted
 from study.exchange import Draft, Question, derive_drafts
 from study.flat_exports import Export, SiteSheets, derive_site_sheets, parse_source
 from study.instruments import DefinitionFaults
+from study.state import derive_queries
 from tasks.definitions import find_faults
 from tasks.exchange import read_csv, read_dictionary, write_dictionary, write_drafts
 from tasks.flat_exports import load_source, post_export, read_export
 from tasks.identifier_search import find_identifiers, make_scanner
+from tasks.queries import derive_query_list, write_query_list
 from tasks.returns import read_answers, receive_site_returns
 from tasks.settings import PROJECT, Settings, read_settings
 from tasks.workbooks import read_return_workbook
@@ -333,6 +335,9 @@ def test_faults_of_answers_are_queries_like_any_others(workspace: Workspace) -> 
     assert sorted(zip(asked["rule"], asked["item"], strict=True)) == [
         ("level_unknown", "glad"), ("not_a_number", "weight"),
     ]  # fmt: skip
+    assert set(asked["export_line"]) == {2}, "the line of the export, headings counted"
+    listed = derive_query_list(derive_queries(workspace.read_events()), TODAY, workspace.layout)
+    assert b",export_line," in write_query_list(listed)
 
 
 CELL = st.sampled_from(["", "0", "1", "2", "-99", "UNK", ".5", "2026-02-01", "1 3", "a,b", "9", "1e3", "yes", "é"])

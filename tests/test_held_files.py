@@ -414,7 +414,7 @@ def test_a_person_erases(desk: Callable[..., str]) -> None:
 
 def test_what_a_person_gets_wrong(desk: Callable[..., str]) -> None:
     by = ("--by", "Mary", "--role", "data_manager")
-    assert "free text" in desk("erase", "cdisc_pilot", "702-F0001", "identifying", "--by", "M", "--role", "?", code=2)
+    assert "free text" in desk("erase", "cdisc_pilot", "702-F0001", "identifying", "--by", "May", "--role", "?", code=2)
     desk("erase", "cdisc_pilot", "702-F0001", "because", *by, code=2)
     result = CliRunner().invoke(app, ["held-files", "show", "cdisc_pilot", "702-F0009"])
     assert isinstance(result.exception, HeldFileRefused)

@@ -726,10 +726,10 @@ def test_a_leaked_identifier_is_recorded_assessed_and_closed_by_command(desk):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("record", "other", "Mrs Jones: phoned about it?", "--by", "A"), "subject: the ledger holds no free text"),
-        (("record", "other", "x", "--by", "A", "--on", "02/13/2017"), '"02/13/2017" has no month 13'),
-        (("record", "other", "x", "--by", "A", "--site", "Lutton"), 'Did you mean "luton"?'),
-        (("action", "x", "A", "--done", "--owner", "y", "--by", "A"), "belong to an action that is planned"),
+        (("record", "other", "Mrs Jones: phoned about it?", "--by", "Ann"), "subject: the ledger holds no free text"),
+        (("record", "other", "x", "--by", "Ann", "--on", "02/13/2017"), '"02/13/2017" has no month 13'),
+        (("record", "other", "x", "--by", "Ann", "--site", "Lutton"), 'Did you mean "luton"?'),
+        (("action", "x", "A", "--done", "--owner", "y", "--by", "Ann"), "belong to an action that is planned"),
     ],
 )
 def test_what_a_command_cannot_take_is_said(desk, words, said):

@@ -250,7 +250,8 @@ def test_queries_say_what_they_are_about() -> None:
     page = open_book(write(make_full_plan(STUDY)))["Queries"]
     assert read_column(page, "query_id") == ["LUT-0007", "LUT-0009"]
     assert read_column(page, "about") == [
-        f"{make_identifier(STUDY, 1)}, Baseline, self, EQ-5D-5L, item eq5d5l_ua, in what you sent as 2017-10-02-1",
+        f"{make_identifier(STUDY, 1)}, Baseline, self, EQ-5D-5L, Usual activities (eq5d5l_ua), in what you sent as "
+        "2017-10-02-1",
         "Disposition, column On, row 7, in what you sent as 2017-12-04-1",
     ]
     assert read_column(page, "question")[1] == "The date is missing. Fill it in as day, month and year."

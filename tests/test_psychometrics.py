@@ -21,7 +21,7 @@ from desk.command_line import app
 from rehearsal.pilot_source import read_source
 from study.datasets import PARTICIPANTS, RESPONSES, derive_scores_table
 from study.instrument_parser import parse_instrument
-from study.instruments import MISSING_REASONS, Instrument
+from study.instruments import MISSING_REASONS, DefinitionFaults, Instrument
 from study.psychometrics import (
     FIGURE_COLUMNS,
     FLAGS,
@@ -40,7 +40,7 @@ from study.psychometrics import (
     read_distribution,
 )
 from study.state import Head
-from tasks.definitions import load_instrument
+from tasks.definitions import load_instrument, load_instruments, load_study
 from tasks.psychometrics_page import InstrumentsReport, write_instruments_report
 from tasks.releases import freeze_release, read_latest_tables, write_current_instruments
 from tasks.settings import PROJECT, read_settings
@@ -73,7 +73,7 @@ STUDY = make_study()
 
 
 def make_instrument(
-    scale: str = "reflective = true", n: int = 8, more: str = "", reversed_from: int = 99
+    scale: str = "reflective = true", n: int = 8, more: str = "", reversed_from: int = 99, head: str = ""
 ) -> Instrument:
     """A scale of items from 1 to 5; from `reversed_from` on, an item's answers are worth the other way round."""
     names = ITEMS[:n]
@@ -89,7 +89,7 @@ def make_instrument(
     text = DEFINITION % (items, method, ", ".join(f'"{name}"' for name in names), low, high, scale)
     header = ",".join(["example", "evidence", "source", "decimals", "expected_mood_total", *names])
     line = ",".join(["low", "hand_computed", "Stated", "0", "not_answered", "", *["1"] * (n - 1)])
-    files = {"definition.toml": text.encode(), "worked_examples.csv": f"{header}\n{line}\n".encode()}
+    files = {"definition.toml": f"{head}\n{text}".encode(), "worked_examples.csv": f"{header}\n{line}\n".encode()}
     return parse_instrument("mood", files)
 
 
@@ -466,6 +466,27 @@ def test_floor_is_more_than_15_in_100_of_enough_people(n_at_end: int, is_raised:
     values[:n_at_end] = 1
     assert ("floor" in raised(describe(values))) == is_raised
     assert "floor" not in raised(describe(values[:40]))  # 16 of 40, and fewer than 50
+
+
+def test_counts_and_amounts_have_no_floor_and_no_ceiling():
+    values = np.clip(draw_answers(100, seed=6), 2, 4)
+    values[:60] = 1
+    counted = make_instrument("").model_copy(update={"facts": True})
+    assert {"floor", "item_crowded"} <= raised(describe(values, make_instrument("")), rank=3)
+    assert not {"floor", "ceiling", "item_crowded"} & raised(describe(values, counted), rank=3)
+    assert describe(values, counted)["lowest_pct"].max() == 60, "the share itself is told"
+    assert {name for name, one in load_instruments(load_study("ipc")).items() if one.facts} == {
+        "service_use",
+        "sociodemographics",
+    }
+
+
+def test_facts_are_effects_of_no_cause():
+    with pytest.raises(DefinitionFaults, match="it asks for facts, so its items are no effects of one cause"):
+        make_instrument(more="", scale="reflective = true", head="facts = true")
+    with pytest.raises(DefinitionFaults, match='"facts" must be true or false'):
+        make_instrument("", head='facts = "yes"')
+    assert make_instrument("", head="facts = true").facts
 
 
 def test_a_site_alone_that_turned_an_item_round_is_found():

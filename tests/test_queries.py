@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 from collections import defaultdict
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -37,7 +39,9 @@ from tests.approval_histories import tell_more
 from tests.chasing_studies import BY, joined, make_study, raised
 from tests.release_studies import grant
 from tests.test_bad_input import ANN as ANN_THERE
+from tests.test_bad_input import BEN as BEN_THERE
 from tests.test_bad_input import Post, open_post, set_cell
+from tests.test_bad_input import mmse as mmse_there
 from tests.test_returns import ANN, NEW, Received, Site, mmse, screened, start
 from tests.test_state import tell
 
@@ -254,7 +258,7 @@ def test_from_the_file_to_the_pack_and_back_and_never_again(post):
     post.receive(post.make({"queries": answer}, sending_number=2))
     assert list_states(post) == {"702-0001": "answered: right as it is"}
     assert find_unanswered_queries(derive_queries(post.workspace.read_events())).empty, "neither pack nor letter asks"
-    assert close_query(post.workspace, "702-0001", "confirmed", "Anna Price")
+    assert close_query(post.workspace, "702-0001", "confirmed", "Anna Price").is_new
     counts = post.receive(post.make(sending_number=3, change=spoil), post.make(correction=1, change=spoil))
     assert (counts["files"], counts["records refused"]) == (2, 2)
     assert list_states(post) == {"702-0001": "closed: confirmed as is"}
@@ -269,8 +273,8 @@ def test_a_person_s_decision_is_refused_where_it_is_about_what_stands_there_no_m
         close_query(post.workspace, "702-0001", "confirmed", "Anna Price")
     with pytest.raises(QueryRefused, match=r"changed since\. The question about that is 702-0002"):
         reopen_query(post.workspace, "702-0001", "Anna Price")
-    assert close_query(post.workspace, "702-0002", "withdrawn", "Anna Price")
-    assert not close_query(post.workspace, "702-0002", "withdrawn", "Anna Price")
+    assert close_query(post.workspace, "702-0002", "withdrawn", "Anna Price").is_new
+    assert not close_query(post.workspace, "702-0002", "withdrawn", "Anna Price").is_new
     with pytest.raises(QueryRefused, match=r"closed before \(withdrawn\)"):
         close_query(post.workspace, "702-0002", "confirmed", "Anna Price")
     with pytest.raises(QueryRefused, match='has no query "702-0009"'):
@@ -292,9 +296,88 @@ def test_where_the_file_was_erased_a_settled_value_is_asked_about_again(post):
     assert list_states(post) == {"702-0001": "closed: confirmed as is", "702-0002": "with the site"}
 
 
+def read_last_receipt(post: Post, return_id: str) -> openpyxl.Workbook:
+    [key] = [own.key for own in post.area.list("receipts/") if f"/{return_id}-receipt" in own.key]
+    return openpyxl.load_workbook(io.BytesIO(post.area.get(key)))
+
+
+def list_texts(workbook: openpyxl.Workbook, sheet: str) -> list[str]:
+    return [str(cell) for row in workbook[sheet].iter_rows(values_only=True) for cell in row if cell is not None]
+
+
+def test_a_row_that_a_correction_leaves_out_keeps_its_query_and_the_receipt_says_so(post):
+    post.receive(post.make(change=lambda book: [set_cell("MMSE", cell, 7)(book) for cell in ("F3", "F5")]))
+    before = {own.key for own in post.area.list("receipts/")}
+    post.receive(post.make({"mmse": mmse_there(ANN_THERE, BEN_THERE)}, correction=1))
+    assert list_states(post) == {"702-0001": "closed: mended", "702-0002": "with the site"}
+    [key] = {own.key for own in post.area.list("receipts/")} - before
+    told = list_texts(openpyxl.load_workbook(io.BytesIO(post.area.get(key))), "Read me")
+    [line] = [text for text in told if "702-0002" in text]
+    assert line.startswith("2.  702-0002: MMSE, row 5 of what you sent first, Orientation to time (mmse01). ")
+    assert "Still open: rows that you left out" in told
+    assert any("To leave a row out of a correction answers nothing" in text for text in told)
+    assert any("Answer what is still open" in text for text in told)
+    assert not any("702-0001" in text for text in told)
+
+
+def identify(identifier: str, *cells: tuple[str, Any]) -> Any:
+    """The row of Ben, of another day than the others', under this identifier."""
+
+    def change(workbook: openpyxl.Workbook) -> None:
+        for cell, value in (("A4", identifier), ("E4", date(2013, 2, 20)), *cells):
+            set_cell("MMSE", cell, value)(workbook)
+
+    return change
+
+
+@pytest.mark.parametrize("wrong", ["01-702-9999", "ben", ""])
+def test_a_row_of_nobody_that_comes_again_under_a_sound_identifier_closes_its_query(post, wrong):
+    post.receive(post.make(change=identify(wrong)))
+    assert list_states(post) == {"702-0001": "with the site"}
+    post.receive(post.make({"mmse": mmse_there(ANN_THERE)}, sending_number=2))
+    assert list_states(post) == {"702-0001": "with the site"}, "another row says nothing of it"
+    post.receive(post.make(sending_number=3, change=identify(BEN_THERE)))
+    assert list_states(post) == {"702-0001": "closed: mended"}
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        identify(BEN_THERE, ("F4", 4)),  # another answer: it may be another row
+        identify(BEN_THERE, ("E5", date(2013, 2, 20))),  # two rows say the same
+        identify("01-702-8888"),  # nobody again
+    ],
+)
+def test_where_nobody_can_know_whose_row_it_was_the_query_stays(post, again):
+    post.receive(post.make(change=identify("01-702-9999")))
+    post.receive(post.make(sending_number=2, change=again))
+    assert list_states(post)["702-0001"] == "with the site"
+
+
+def test_where_the_file_is_gone_nobody_can_know_whose_row_it_was(post):
+    post.receive(post.make(change=identify("01-702-9999")))
+    [row] = derive_queries(post.workspace.read_events()).to_dict("records")
+    post.workspace.content.erase(row["source_sha256"])
+    post.workspace.snapshot = None
+    post.receive(post.make(sending_number=2, change=identify(BEN_THERE)))
+    assert list_states(post) == {"702-0001": "with the site"}
+
+
+def test_receipts_and_lists_name_items_as_people_know_them(post):
+    post.receive(post.make(change=lambda book: [set_cell("MMSE", *at)(book) for at in (("F3", 7), ("E4", "soon"))]))
+    receipt = read_last_receipt(post, "702-2013-03-01-1")
+    rows = [row[5:8] for row in receipt["To mend"].iter_rows(min_row=2, values_only=True)]
+    assert rows[0] == ("Screening", "MMSE", "Orientation to time (mmse01)")
+    assert rows[1][2] == "column Collected on"
+    told = list_texts(receipt, "MMSE - marked")
+    assert any(text.startswith("(not repeated): what you typed there might tell who a person is") for text in told)
+    listed = derive_query_list(derive_queries(post.workspace.read_events()), DAY, post.workspace.layout)
+    assert sorted(listed["about"]) == ["Orientation to time (mmse01)", "column Collected on"]
+
+
 def test_the_list_is_exported_with_ages_and_no_value(post):
     post.receive(post.make(change=set_cell("MMSE", "F3", 7)))
-    listed = derive_query_list(derive_queries(post.workspace.read_events()), date(2013, 3, 12))
+    listed = derive_query_list(derive_queries(post.workspace.read_events()), date(2013, 3, 12), post.workspace.layout)
     [row] = csv.DictReader(write_query_list(listed).decode().splitlines())
     told = {name: row[name] for name in ("query", "site", "raised_on", "age_days", "age_band", "stage", "participant")}
     assert told == {"query": "702-0001", "site": "702", "raised_on": "2013-03-01", "age_days": "11",
@@ -328,7 +411,7 @@ def test_a_fingerprint_is_of_the_value_and_of_the_file():
 
 def test_a_query_of_an_older_ledger_is_about_no_value():
     old = encode_canonical({"query_id": "701-0001"})
-    assert upcast_payload("query_raised", 1, old) == '{"fingerprint":"","query_id":"701-0001"}'
+    assert upcast_payload("query_raised", 1, old) == ('{"export_line":0,"fingerprint":"","query_id":"701-0001"}')
 
 
 # Where a query is -----------------------------------------------------------------------------------------------------

@@ -475,6 +475,16 @@ def test_a_study_where_nobody_is_allocated(tmp_path: Path) -> None:
     assert "0 of them\nhave been allocated to an arm." in report
 
 
+def test_a_rehearsal_is_no_slice(tmp_path: Path) -> None:
+    """All of its invented people are in it; the banner and the title say that they are invented."""
+    workspace = open_study(tmp_path, name="cdisc_pilot.rehearsal")
+    fill_study(workspace)
+    frozen = freeze_release(workspace, DAY, BY)
+    assert frozen.manifest["slice"] == workspace.slice_name == ""
+    for page in ("report.html", "instruments.html", "flow.html"):
+        assert "slice" not in read(workspace, frozen.release, page).decode().casefold()
+
+
 def test_a_slice_says_that_it_is_one(tmp_path: Path) -> None:
     workspace = open_study(tmp_path, name="cdisc_pilot.701-702")
     fill_study(workspace)

@@ -105,7 +105,9 @@ def test_the_last_lines_say_where_everything_is_and_what_to_try(whole: Whole) ->
     assert Path(places["Ledger"]).read_bytes().startswith(b"SQLite format 3")
     tried = [line.split()[1] for line in lines[lines.index("Try next:") + 1 :]]
     assert tried == ["reconcile", "verify", "ledger", "serve"]
-    assert f"Rests on {len(rehearsal.pilot_source.load_assumptions())} declared assumptions" in whole.answer.text
+    report = Path(places["Report"]).read_text(encoding="utf-8")
+    (told,) = re.findall(r"Rests on (\d+ declared assumptions), which the report lists", whole.answer.text)
+    assert f"rests on <strong>{told}</strong>" in report
 
 
 def count_by_arm(people: pd.DataFrame) -> tuple[int, ...]:

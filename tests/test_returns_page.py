@@ -99,7 +99,7 @@ def test_queries_are_counted_by_site_age_and_who_acts(full: str) -> None:
 def test_what_a_site_answered_waits_for_the_study(full: str) -> None:
     [head, row] = read_tables(full)["Queries that a site has answered"]
     assert head[5:] == ["The site says", "On", "Days old"]
-    assert row == ["luton-0002", "Luton", "–", "2018-02-02-1, Consent, row 3, Signed on", "The date is missing.",
+    assert row == ["luton-0002", "Luton", "–", "2018-02-02-1, Consent, row 3, column Signed on", "The date is missing.",
                    "nobody can say", "21 Feb 2018", "40"]  # fmt: skip
     assert 'summative close-query ipc QUERY --reason confirmed --by "Your Name"' in read_text(full)
 
@@ -158,7 +158,7 @@ def test_nothing_comes_from_outside_and_links_lead_somewhere(request: pytest.Fix
     page = request.getfixturevalue(which)
     assert not re.search(r"<(script|link|img|iframe)|https?://", page)
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r' id="([^"]+)"', page))
-    assert set(re.findall(r'href="([^#"]+)"', page)) == {"fieldwork.html", "consent.html"}
+    assert not re.findall(r'href="([^#"]+)"', page), "which pages there are is known once they are written"
     assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", read_text(page))) <= {"eq5d5l_ua"}  # codes of an instrument alone
 
 

@@ -153,7 +153,7 @@ def test_faults_by_place_and_in_words():
     assert tuple(checked.faults.columns) == FAULT_COLUMNS
     codes = "-9 not answered, -8 refused, -5 not asked"
     days = f"a whole number from 0 to 96, or {codes}"
-    often = "no answer, because it is asked only if gate is 1 (yes)"
+    often = "no answer, because it is asked only if Gate (gate) is 1 (yes)"
     assert checked.faults.to_numpy().tolist() == [
         [12, "often", "answered_though_not_asked", "hard", often, ""],
         [15, "days", "not_a_number", "hard", days, ""],

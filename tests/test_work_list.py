@@ -150,6 +150,18 @@ def test_figures_are_compared_by_their_latest_versions(told: list[Event], differ
     assert [entry.kind for entry in list_work(*told)] == ["figures"] * len(differing)
 
 
+def test_how_a_site_counts_is_asked_once_whatever_the_months() -> None:
+    """Both counts may be right: they have rules of their own."""
+    later = [
+        on(DAY, ActivityReported, figure="plans", month="2017-08", reported_to=to, version=1, count=n)
+        for to, n in (("evaluation", 50), ("nhs_england", 1063))
+    ]
+    [entry] = list_work(report(48, "evaluation"), report(61, "nhs_england"), *later)
+    assert (entry.kind, entry.n) == ("figures", 2)
+    assert entry.text.endswith("2 months, the last 2017-08: 50 told to us, 1,063 to NHS England")
+    assert entry.action.startswith("Both may be right. Ask the site once how it counts each")
+
+
 # The page -----------------------------------------------------------------------------------------------------------
 
 

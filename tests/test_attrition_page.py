@@ -1,0 +1,488 @@
+"""The report on attrition: its numbers, its words on any data, its files, and what it says of bad input."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from functools import cache
+from html import unescape
+from io import BytesIO
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from study.analysis_tables import derive_wide_layout
+from study.attrition import Gap, derive_attrition_rows
+from study.attrition_models import (
+    WEIGHT_STATUSES,
+    choose_characteristics,
+    derive_design,
+    derive_losses,
+    derive_weight_columns,
+    derive_weights,
+)
+from study.flow import derive_disposition_rows, derive_flow_boxes
+from study.masking import mask_arms, mask_study
+from study.protocol import Arm, PowerBasis, PowerValue, Study
+from study.state import Events, Head
+from tasks.attrition_figures import FIGURE_COLUMNS
+from tasks.attrition_page import (
+    AttritionReport,
+    Bullets,
+    Grid,
+    Section,
+    Words,
+    derive_report_figures,
+    list_sections,
+    write_attrition_report,
+)
+from tasks.attrition_plots import NARROW, WIDE, draw_love, find_ticks
+from tasks.definitions import load_instruments, load_study
+from tasks.drawing import measure
+from tasks.flow_diagram import describe_for_page
+from tasks.pdf import UNKNOWN_SIGN, make_printable
+from tests.attrition_histories import END, make_rows, tell_pilot
+from tests.wave_histories import make_study
+
+AS_OF, KNOWN_AT = date(2019, 1, 1), datetime(2019, 1, 2, 6, 30, tzinfo=UTC)
+HEAD = Head(7, "ab" * 32)
+MAIN = "w1"
+LOST = {"in": False, "reason": "withdrew", "kind": "loss", "left_on": "2017-05-01", "left_kind": "loss"}
+
+
+@cache
+def study_of(n_arms: int = 2, allocation: str = "randomised", label: str = "Arm") -> Study:
+    """A study whose comparison is at w1, by the participants themselves, and that states its power."""
+    study = make_study()
+    arms = tuple(
+        Arm(id=f"arm_{n}", label=f"{label} {n}", role="intervention" if n else "comparison") for n in range(n_arms)
+    )
+    waves = tuple(wave.model_copy(update={"id": f"w{n}"}) for n, wave in enumerate(study.waves))
+    figure = {name: PowerValue(value=value, source="Made up.") for name, value in
+              (("sd", 2.0), ("icc", 0.02), ("baseline_correlation", 0.5), ("power", 0.8), ("alpha", 0.05))}  # fmt: skip
+    basis = PowerBasis(
+        id="mood", label="Mood", instrument="mood", scale="total", respondents=("self",), wave=MAIN, **figure
+    )  # type: ignore[arg-type]  # of a dict
+    sites = tuple(site.model_copy(update={"allocation": None}) for site in study.sites)
+    return study.model_copy(
+        update={"arms": arms, "allocation": allocation, "waves": waves, "sites": sites, "power": (basis,)}
+    )
+
+
+@cache
+def nobody(study_id: int, study: Study) -> tuple[pd.DataFrame, Mapping[str, Any]]:
+    people = derive_disposition_rows(study, Events({}), AS_OF)
+    return people, describe_for_page(people, derive_flow_boxes(people, study), study)
+
+
+def told_of(rows: pd.DataFrame, characteristics: pd.DataFrame | None = None) -> pd.DataFrame:
+    ids = sorted(set(rows["participant_id"]))
+    if characteristics is not None:
+        return characteristics.reindex(ids)
+    return pd.DataFrame({"age": np.random.default_rng(4).normal(70, 9, len(ids))}, ids)
+
+
+def draw_up(rows: pd.DataFrame, study: Study, characteristics: pd.DataFrame | None = None) -> list[Section]:
+    people = derive_disposition_rows(study, Events({}), AS_OF)
+    flow = describe_for_page(people, derive_flow_boxes(people, study), study)
+    found = derive_report_figures(study, rows, told_of(rows, characteristics), people, AS_OF)
+    return list_sections(study, {}, rows, people, found, flow, AS_OF, "r")
+
+
+def write(rows: pd.DataFrame, study: Study, characteristics: pd.DataFrame | None = None) -> AttritionReport:
+    people = derive_disposition_rows(study, Events({}), AS_OF)
+    return write_attrition_report(
+        study=study, instruments={}, rows=rows, characteristics=told_of(rows, characteristics), people=people,
+        flow=describe_for_page(people, derive_flow_boxes(people, study), study), as_of=AS_OF, known_at=KNOWN_AT,
+        head=HEAD, release="r",
+    )  # fmt: skip
+
+
+def read_words(sections: list[Section], *ids: str) -> str:
+    """The words of sections, without tags."""
+    parts: list[str] = []
+    for section in sections:
+        if ids and section.id not in ids:
+            continue
+        for block in section.blocks:
+            if isinstance(block, Words):
+                parts += block.paragraphs
+            elif isinstance(block, Bullets):
+                parts += block.lines
+            elif isinstance(block, Grid):
+                parts += [block.caption, *block.head, *(cell for row in block.rows for cell in row)]
+    return unescape(re.sub(r"<[^>]*>", "", "\n".join(parts))).replace("\xa0", " ")
+
+
+# The pilot trial ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pilot() -> tuple[Study, pd.DataFrame, AttritionReport]:
+    study, events = tell_pilot()
+    return (
+        study,
+        derive_attrition_rows(study, events, END),
+        write_pilot(study, derive_attrition_rows(study, events, END)),
+    )
+
+
+def write_pilot(study: Study, rows: pd.DataFrame, letters: Mapping[str, str] | None = None) -> AttritionReport:
+    _, events = tell_pilot()
+    people = derive_disposition_rows(load_study("cdisc_pilot"), events, END)
+    if letters:
+        people = mask_arms(people, letters)
+    ids = sorted(set(rows["participant_id"]))
+    values = np.arange(float(len(ids)))
+    made = pd.DataFrame({"adas_cog.adas_cog_11": np.cos(values), "dad.dad_total (carer)": np.sin(values)}, ids)
+    return write_attrition_report(
+        study=study, instruments=load_instruments(study), rows=rows, characteristics=made, people=people,
+        flow=describe_for_page(people, derive_flow_boxes(people, study), study), as_of=END, known_at=KNOWN_AT,
+        head=HEAD, release="2015-12-31", is_blinded=bool(letters),
+    )  # fmt: skip
+
+
+def test_the_page_of_the_pilot_trial_says_what_the_frame_says(
+    pilot: tuple[Study, pd.DataFrame, AttritionReport],
+) -> None:
+    _, rows, report = pilot
+    words = unescape(re.sub(r"<[^>]*>", "", report.page.decode())).replace("\xa0", " ")
+    own = rows[(rows["wave"] == "week_24") & (rows["respondent"] == "self") & (rows["arm"] != "not_allocated")]
+    expected = own[own["is_expected"]]
+    assert (len(expected), int(expected["is_returned"].sum())) == (252, 116)
+    assert "254 people are in 3 arms at 17 sites; 52 more people are known and in no arm." in words
+    assert "At Week 24 116 of 252 whose window is over answered: 46.0 % (95 % interval 40.0 to 52.2 %)" in words
+    assert "136 people who were expected will not answer: Adverse event 91," in words
+    assert "By arm: Placebo 69.4 % (59 of 85)," in words
+    assert "high by both limits" in words
+    assert "25 more answers in Xanomeline High Dose would bring it to the cautious limit" in words
+    for number in ("2,521", "1,594", "1,356", "959", "80 %", "88 %", "97 %"):
+        assert number in words
+    assert "What Works Clearinghouse. Procedures and Standards Handbook, version 4.1. 2020." in words
+
+
+def test_the_page_asks_for_nothing_and_reads_without_seeing(
+    pilot: tuple[Study, pd.DataFrame, AttritionReport],
+) -> None:
+    page = pilot[2].page.decode()
+    assert "<script" not in page
+    assert "http" not in page
+    assert re.findall(r'(?:src|href)="(?!#|attrition\.(?:csv|pdf)")[^"]*"', page) == []
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    drawn = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawn) == 10  # five figures, each wide and narrow
+    assert all('role="img"' in svg and "<title" in svg and "<desc" in svg for svg in drawn)
+    tables = re.findall(r"<table>.*?</table>", page, re.DOTALL)
+    assert len(tables) > 8
+    assert all("<caption>" in table and 'scope="col"' in table and 'scope="row"' in table for table in tables)
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    for svg in drawn:
+        root = ElementTree.fromstring(svg)
+        width = float(root.attrib["width"])
+        for text in root.iter("text"):
+            assert 0 <= float(text.attrib["x"]) <= width
+
+
+def test_the_figures_add_up_and_hold_what_the_page_shows(pilot: tuple[Study, pd.DataFrame, AttritionReport]) -> None:
+    _, rows, report = pilot
+    figures = pd.read_csv(BytesIO(report.figures), keep_default_na=False, dtype=str)
+    assert tuple(figures.columns) == FIGURE_COLUMNS
+    figures["value"] = pd.to_numeric(figures["value"])
+    returns = figures[(figures["figure"] == "returns") & (figures["quantity"] == "n_expected")]
+    dimensions = ["wave", "arm", "site", "cohort", "respondent"]
+    divided_by = returns[dimensions].ne("").sum(axis="columns")
+    for depth in (0, 1, 5):
+        own = returns[divided_by == depth]
+        groups = own.groupby(own[dimensions].ne("").apply(tuple, axis="columns"))["value"].sum()
+        assert set(groups) == {rows["is_expected"].sum()}, depth
+    deep = returns[divided_by == 5].set_index(dimensions)["value"]
+    assert not deep.index.duplicated().any()
+    own = rows[(rows["wave"] == "week_24") & (rows["arm"] == "placebo") & (rows["site"] == "701")]
+    own = own[own["respondent"] == "self"]
+    assert deep["week_24", "placebo", "701", own["cohort"].iloc[0], "self"] == own["is_expected"].sum() > 0
+    named = set(figures["figure"])
+    assert named == {
+        "returns", "reasons", "people", "patterns", "time_to_loss", "time_to_loss_at", "differential", "equivalence",
+        "lost_and_stayed", "model_of_loss", "weights", "detectable", "other_studies",
+    }  # fmt: skip
+    silent = figures[figures["value"].isna() & (figures["note"] == "")]
+    assert set(silent["figure"]) <= {"equivalence", "lost_and_stayed", "differential", "model_of_loss", "detectable"}
+
+
+def test_the_same_report_has_the_same_bytes(pilot: tuple[Study, pd.DataFrame, AttritionReport]) -> None:
+    study, rows, report = pilot
+    assert write_pilot(study, rows.copy()) == report
+    assert report.paper.startswith(b"%PDF-1.")
+    assert b"/CreationDate (D:20190102063000" in report.paper
+    assert b"/Lang (en-GB)" in report.paper
+    assert b"DejaVuSans" in report.paper
+    assert b"/Helvetica" not in report.paper  # every font stands in the file
+
+
+def test_a_blinded_report_shows_letters_and_never_an_arm(pilot: tuple[Study, pd.DataFrame, AttritionReport]) -> None:
+    study, rows, open_report = pilot
+    letters = {"placebo": "B", "low_dose": "A", "high_dose": "C"}
+    report = write_pilot(mask_study(study, letters), mask_arms(rows, letters), letters)
+    page, open_page = report.page.decode(), open_report.page.decode()
+    for word in ("placebo", "low_dose", "high_dose", "Low Dose", "High Dose"):
+        assert word not in page
+        assert word not in report.figures.decode()
+    assert "Placebo" in open_page
+    assert "letters stand for the arms" in page
+    assert all(f"Arm {letter}" in page for letter in "ABC")
+
+
+# Words on any data --------------------------------------------------------------------------------------------------
+
+FATES: dict[str, dict[str, Any]] = {
+    "in": {},
+    "lost": LOST,
+    "missed": {"in": False},
+    "died": {"in": False, "reason": "died", "kind": "death", "left_on": "2017-06-15", "left_kind": "death"},
+    "died_before": {"why": "died", "left_on": "2017-02-01", "left_kind": "death"},
+    "ineligible": {"why": "ineligible"},
+    "awaited": {"in": False, "reason": "awaited"},
+    "early": {"is_over": False},
+    "not_due": {"why": "not_due"},
+}
+
+
+@given(
+    fates=st.lists(st.tuples(st.sampled_from(list(FATES)), st.integers(0, 2), st.integers(0, 3)), max_size=24),
+    n_arms=st.integers(1, 3),
+    allocation=st.sampled_from(["randomised", "matched"]),
+)
+@settings(max_examples=25, deadline=None)
+def test_no_sentence_contradicts_the_data(fates: list[tuple[str, int, int]], n_arms: int, allocation: str) -> None:
+    rows = make_rows(
+        {"person": f"P{n}", "arm": f"arm_{arm % n_arms}", "site": f"s{site}", "wave": MAIN, **FATES[fate]}
+        for n, (fate, arm, site) in enumerate(fates)
+    )
+    sections = draw_up(rows, study_of(n_arms, allocation))
+    words, summary = read_words(sections), read_words(sections, "summary")
+    assert not re.search(r"\b(nan|None|NaT|inf|Gap)\b", words)
+    assert not re.search(r"(?<![\d,.])1 (people|persons|returns|more answers|figures|were|are|sites|arms)\b", words)
+    assert not re.search(r"(?<![\d,.])[02-9] (person|figure|site|arm)\b", words)
+    rows = rows.astype(dict.fromkeys(("is_expected", "is_over", "is_returned"), bool))
+    own = rows[rows["is_expected"]]
+    over, returned = own[own["is_over"]], own[own["is_returned"]]
+    kept = over[over["is_returned"]]
+    n_people = rows["participant_id"].nunique()
+    assert (f"{n_people} {'person is' if n_people == 1 else 'people are'} in" in summary) == (n_people > 0)
+    assert ("Nobody has joined an arm yet" in summary) == (n_people == 0)
+    assert (f"{len(kept)} of {len(over)} whose window is over" in summary) == (len(over) > 0)
+    assert ("No window is over yet" in summary) == (len(over) == 0 and len(own) > 0)
+    assert ("Nothing is expected of anybody" in summary) == (len(own) == 0)
+    n_missing = len(own) - len(returned) - int((own["reason"] == "awaited").sum())
+    stated = re.search(r"(\d+) (?:person|people) who (?:was|were) expected will not answer: (.*)\.", summary)
+    assert (stated is not None) == (n_missing > 0)
+    if stated is not None:
+        assert int(stated[1]) == n_missing
+        assert sum(int(n) for n in re.findall(r" (\d+)(?=,| and|$)", stated[2])) == n_missing
+    assert ("Nobody who was expected is missing." in summary) == (len(own) > 0 and n_missing == 0)
+    assert ("What Works Clearinghouse for randomised studies" in summary) <= (allocation == "randomised" and n_arms > 1)
+    gaps = next(section for section in sections if section.id == "gaps").blocks[0]
+    n_gaps = len(gaps.lines) if isinstance(gaps, Bullets) else 0
+    counted = re.search(r"(\d+) figures? (?:is|are) not given", summary)
+    assert (int(counted[1]) if counted else 0) == n_gaps
+    lost = re.search(r"(\d+) (?:person was|people were) lost at .* and (\d+) stayed", summary)
+    if lost is not None:
+        alive = over[over["reason_kind"] != "death"]
+        assert (int(lost[1]), int(lost[2])) == (int((~alive["is_returned"]).sum()), len(kept))
+
+
+# Bad input ----------------------------------------------------------------------------------------------------------
+
+
+def spread(n_sites: int = 6, n: int = 60, **usual: Any) -> list[dict[str, Any]]:
+    return [
+        {"person": f"P{k:03}", "arm": f"arm_{k % 2}", "site": f"s{k // 2 % n_sites}", "in": k % 5 > 0, "wave": MAIN,
+         **usual}
+        for k in range(n)
+    ]  # fmt: skip
+
+
+USUAL = spread()
+
+
+def ask(rows: list[dict[str, Any]], n_arms: int = 2, characteristics: pd.DataFrame | None = None) -> str:
+    """The words of the report of bad input; its three files can be written."""
+    frame, study = make_rows(rows), study_of(n_arms)
+    report = write(frame, study, characteristics)
+    assert report.paper.startswith(b"%PDF")
+    assert len(report.figures) > 100
+    page = unescape(re.sub(r"<style>.*?</style>|<[^>]*>", "", report.page.decode(), flags=re.DOTALL))
+    assert not re.search(r"\b(nan|None|NaT|inf)\b", page)
+    return page.replace("\xa0", " ")
+
+
+def test_an_empty_study_gives_a_report_of_named_gaps() -> None:
+    words = ask([])
+    assert "Nobody has joined an arm yet." in words
+    assert "Study: Nothing is expected of anybody yet: no participant has joined." in words
+
+
+def test_one_arm_is_not_compared() -> None:
+    words = ask(spread(arm="arm_0"), 1)
+    assert "The study has one arm: there is nothing to compare it with." in words
+    assert "The arms are up to" not in words
+
+
+def test_an_arm_with_nobody_left_is_named() -> None:
+    words = ask([{**row, **(LOST if row["arm"] == "arm_1" else {})} for row in USUAL])
+    assert "Arm 1: Everybody in this arm has left." in words
+
+
+def test_a_wave_without_returns_is_named() -> None:
+    words = ask(spread(**{"in": False}))
+    assert "Nothing of this wave has come back." in words
+    assert "Everybody is lost: nobody stayed to compare them with." in words
+
+
+def test_a_site_with_one_participant_is_named() -> None:
+    words = ask([{**USUAL[0], "site": "alone"}, *USUAL[1:]])
+    assert "Sites: 1 site has one participant: nothing varies within." in words
+
+
+def test_all_missing_at_the_baseline_leaves_a_model_of_arms() -> None:
+    ids = [row["person"] for row in USUAL]
+    assert "Nobody's value is known, left out: score." in ask(USUAL, 2, pd.DataFrame({"score": np.nan}, ids))
+
+
+def test_constant_scores_have_no_standard_deviation() -> None:
+    words = ask(USUAL, 2, pd.DataFrame({"score": 4.0}, [row["person"] for row in USUAL]))
+    assert "Everybody within a group has the same value: there is no standard deviation." in words
+    assert "Does not vary, or follows from the others, left out: score." in words
+
+
+def test_a_participant_in_two_arms_is_in_neither_and_named() -> None:
+    words = ask([*USUAL, {**USUAL[0], "arm": "arm_1", "wave": "w2"}])
+    assert "1 participant stands in more than one arm and in no arm's figures." in words
+    assert "59 people are in 2 arms" in words
+
+
+def test_separation_gives_no_odds_and_no_weights() -> None:
+    pets = pd.DataFrame({"pet": ["cat" if row["in"] else "rabbit" for row in USUAL]}, [row["person"] for row in USUAL])
+    words = ask(USUAL, 2, pets)
+    assert "Loss is separated by pet: rabbit" in words
+    assert words.count("so no odds ratio is finite and none is given") >= 2  # the model, and the weights
+
+
+def test_forty_arms_are_tables_without_plots() -> None:
+    rows = [{**row, "arm": f"arm_{k % 40}", "in": k // 40 % 3 > 0} for k, row in enumerate(spread(n=200))]
+    words = ask(rows, 40)
+    assert "40 arms are more than one can show apart" in words
+    assert "Of 39 comparisons" in words
+    assert "Arm 39" in words
+
+
+@pytest.mark.parametrize("label", ["治療群 😀 «Ä» & <arm>", "x" * 500, "A budget with a very long name " * 16])
+def test_labels_of_any_script_and_length_are_shown(label: str) -> None:
+    study = study_of(2, "randomised", label)
+    report = write(make_rows(spread()), study)
+    assert report.paper.startswith(b"%PDF")
+    page = unescape(report.page.decode())
+    assert label[:20] in page
+    for svg in re.findall(r"<svg.*?</svg>", report.page.decode(), re.DOTALL):
+        root = ElementTree.fromstring(svg)
+        width = float(root.attrib["width"])
+        for text in (text for text in root.iter("text") if "transform" not in text.attrib):
+            size = measure("".join(text.itertext()), float(text.attrib.get("font-size", "12")))
+            share = {"start": 0.0, "middle": 0.5, "end": 1.0}[text.attrib.get("text-anchor", "start")]
+            left = float(text.attrib["x"]) - share * size
+            assert left > -12
+            assert left + size < width + 12
+    assert make_printable("Ä治\x07") == f"Ä{UNKNOWN_SIGN}{UNKNOWN_SIGN}"
+
+
+# Weights ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_weights_column_says_of_everybody_whether_and_why_not() -> None:
+    fates = {**{f"P{n:03}": "in" for n in range(40)}, **{f"P{n:03}": "lost" for n in range(40, 60)}}
+    fates |= {"Q_died": "died", "Q_before": "died_before", "Q_not": "ineligible", "Q_open": "awaited"}
+    rows = make_rows(
+        {"person": name, "arm": f"arm_{n % 2}", "wave": MAIN, **FATES[fate]}
+        for n, (name, fate) in enumerate(fates.items())
+    )
+    made = told_of(rows)
+    made.iloc[0, 0] = np.nan
+    people = pd.Series([*fates, "Q_nowhere"])
+    weights = derive_weights(derive_losses(rows, MAIN, ("self",)), made, "arm_0")
+    assert not isinstance(weights, Gap)
+    columns = derive_weight_columns(people, rows, weights, MAIN, ("self",)).set_index(people)
+    status = columns["attrition_weight_status"]
+    assert status["P000"] == "no_baseline_value"
+    assert set(status["P001":"P039"]) == {"weighted"}  # type: ignore[misc]  # labels, in order
+    assert set(status["P040":"P059"]) == {"lost"}  # type: ignore[misc]  # labels, in order
+    assert status["Q_died":].tolist() == ["died", "died", "not_expected", "not_over", "not_in_arm"]  # type: ignore[misc]  # labels, in order
+    assert (columns["attrition_weight"].notna() == (status == "weighted")).all()
+    given = weights.people.set_index("participant_id")["weight"].dropna()
+    pd.testing.assert_series_equal(
+        columns["attrition_weight"].dropna(), given.round(6), check_names=False, check_index=False
+    )
+    assert set(status) <= set(WEIGHT_STATUSES)
+    none = derive_weight_columns(people, rows, Gap("weights", "No."), MAIN, ("self",))
+    assert none["attrition_weight"].isna().all()
+    assert (none["attrition_weight_status"] == "no_model").sum() == 40
+
+
+def test_the_codebook_has_the_recipe_of_the_weights() -> None:
+    study = load_study("cdisc_pilot")
+    columns = {column.name: column for column in derive_wide_layout(study, load_instruments(study)).columns}
+    note = columns["attrition_weight"].note
+    assert "Week 24 (self)" in note
+    assert "1st and 99th percentile" in note
+    assert columns["attrition_weight_status"].codes == "attrition_weight_status"
+
+
+def test_who_answers_in_the_participants_place_counts_for_them_in_models() -> None:
+    study = load_study("ipc")
+    known = pd.DataFrame(
+        {
+            "eq5d5l.eq_vas": [50.0, np.nan],
+            "eq5d5l.eq_vas (proxy)": [np.nan, 40.0],
+            "ons4.ons_worth (carer)": [1.0, np.nan],
+        },
+        ["P1", "P2"],
+    )
+    chosen = choose_characteristics(study, known, ("self", "proxy"))
+    assert chosen["eq5d5l.eq_vas"].tolist() == [50.0, 40.0]
+    assert list(chosen.columns) == ["eq5d5l.eq_vas", "ons4.ons_worth (carer)"]
+    losses = pd.DataFrame({"arm": "a", "site": "s", "cohort": "", "is_lost": False}, ["P1", "P2"])
+    design = derive_design(losses, chosen, "a")
+    assert design.terms == ["(constant)", "eq5d5l.eq_vas"]
+    assert "Known of fewer than 80 % of the people, left out: ons4.ons_worth (carer)." in design.gaps[0].words
+
+
+# Plots --------------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(1e-3, 1e6), st.integers(2, 9))
+@settings(max_examples=60, deadline=None)
+def test_ticks_are_round_and_reach_far_enough(most: float, n: int) -> None:
+    ticks = find_ticks(most, n)
+    assert ticks[0] == 0
+    assert ticks[-1] >= most * (1 - 1e-9)
+    assert len(ticks) <= n + 2
+    step = ticks[1]
+    assert float(f"{step:.2g}") == pytest.approx(step)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_a_love_plot_has_a_dot_for_each_difference_where_it_belongs(width: float) -> None:
+    drawn = ElementTree.fromstring(
+        draw_love("l", ["one", "two", "three"], [0.3, -0.1, 0.01], "Lost less stayed", width)
+    )
+    dots = [element for element in drawn if element.tag.endswith("circle")]
+    places = [float(dot.attrib["cx"]) for dot in dots]
+    zero = places[2] - (places[0] - places[2]) * 0.01 / 0.29
+    assert places[1] < zero < places[2] < places[0]
+    assert places[0] - zero == pytest.approx(3 * (zero - places[1]), abs=1.5)
+    assert [dot.attrib["fill"] for dot in dots][2] == "#ffffff"  # within 0.05
