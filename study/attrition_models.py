@@ -727,9 +727,8 @@ def fit_loss_model(
     n_lost = int(people["is_lost"].sum())
     n_scarce = min(n_lost, len(people) - n_lost)
     if n_scarce < 10 * (len(design.terms) - 1):
-        words = (
-            f"{n_scarce} people for {len(design.terms) - 1} terms: fewer than 10 for each (Peduzzi and others 1996)."
-        )
+        words = f"Of the rarer of lost and stayed there are {n_scarce}, of terms {len(design.terms) - 1}: "
+        words += "fewer than 10 for each term (Peduzzi and others 1996)."
         gaps.append(Gap(place, words))
     error = np.sqrt(np.diag(robust.covariance))
     is_given = (robust.df > 0) & (error > 0)

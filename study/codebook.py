@@ -196,7 +196,9 @@ def derive_codes(study: Study) -> dict[str, dict[str, str]]:
         "form": {name: FORM_LABELS[name] for name in study.forms},
         "missing_reason": dict(MISSING_REASON_LABELS),
         "allocation": {way: ALLOCATION_LABELS[way] for way in sorted({study.allocation, *_find_allocations(study)})},
-        **{name: dict(labels) for name, labels in (*OF_RETURNS.items(), *OF_DISPOSITIONS.items(), *OF_ANALYSIS.items())},
+        **{
+            name: dict(labels) for name, labels in (*OF_RETURNS.items(), *OF_DISPOSITIONS.items(), *OF_ANALYSIS.items())
+        },
         "reason": {
             **{reason.id: reason.label for reason in study.disposition_reasons},
             AWAITED: "It may still come",

@@ -47,7 +47,7 @@ HIDDEN_BECAUSE: Mapping[str, str] = {
     CARRIED: "Hidden in an earlier edition, and unchanged since",
 }
 """Why a count is not shown, the first that holds."""
-CELL_COLUMNS = ("key", "n", "cost", "is_harmless", "at_least")
+CELL_COLUMNS = ("key", "n", "cost", "is_harmless", "is_passing", "at_least")
 LINE_COLUMNS = ("line", "key", "sign", "is_group")
 
 linprog: Any = optimize.linprog  # their stubs know neither sparse matrices nor plain options
@@ -80,7 +80,8 @@ class Counts:
     """Counts and how they add up.
 
     `cells`, one row for each count: CELL_COLUMNS. key (unique), n (people), cost (how much is lost if it is hidden to
-    protect others), is_harmless (that somebody is counted here is nothing to hide), at_least (what whoever knows that
+    protect others), is_harmless (that somebody is counted here is nothing to hide), is_passing (people come and go,
+    so nobody knows whether it grew or shrank since an earlier edition), at_least (what whoever knows that
     the row is there knows of it: 0, or 1 where it is there only because somebody is in it).
 
     `lines`, a row for each count of each sum: LINE_COLUMNS. line (a number), key, sign (1 for the whole, -1 for a
@@ -140,7 +141,8 @@ def protect_counts(counts: Counts, rule: Rule, earlier: Sequence[Protected] = ()
     if last is not None:
         is_same = (last["n"] == cells["n"].to_numpy()).to_numpy(bool)
         was_hidden = last["hidden"].fillna("").ne("").to_numpy(bool)
-        hidden = hidden.mask(is_same & was_hidden & (hidden == "").to_numpy(bool), CARRIED)
+        is_carried = is_same & was_hidden & ~cells["is_passing"].to_numpy(bool)
+        hidden = hidden.mask(is_carried & (hidden == "").to_numpy(bool), CARRIED)
     told = cells.assign(rounded=rounded, hidden=hidden.to_numpy())
     system = _System(counts, told, earlier)
     is_public = system.find_public()
@@ -215,8 +217,8 @@ def _pair_lines(counts: Counts, places: pd.Index, *, is_group: bool) -> tuple[An
 
 def round_counts(counts: Counts, base: int, fixed: Floats | None = None, threshold: int = 0) -> Floats:
     """Each count as a multiple of `base` so that all lines add up: the multiples beside it wherever that is possible,
-    with the least sum of differences. `fixed`: multiples to keep where they can be kept, else NaN. Counts of `threshold`
-    or more stay so.
+    with the least sum of differences. `fixed`: multiples to keep where they can be kept, else NaN. Counts of
+    `threshold` or more stay so.
 
     Raises DisclosureFault where the counts themselves do not add up.
     """
@@ -302,7 +304,8 @@ class _System:
             place = (matrix.row, matrix.col + start)
             rows.append(csr_array(coo_array((matrix.data, place), shape=(matrix.shape[0], shape))))
         self.equal = vstack(rows, format="csr")
-        self.links = self._find_links(every)
+        passing = counts.cells.loc[counts.cells["is_passing"].astype(bool), "key"]
+        self.links = self._find_links([cells[~cells["key"].isin(passing)] for cells in every])
         self.sums = csr_array(abs(vstack([self.equal, self._find_changes()])))
         self.low, self.high = self.values.copy(), self.values.copy()
         self._split: _Split | None = None
@@ -488,7 +491,6 @@ class _Room:
         table = np.asarray(found.x[: len(self.free)])
         table[self.paid] += self.value[self.paid] - found.x[len(self.free) :]
         return table
-
 
     def raises_zeros(self, table: Floats) -> bool:
         return bool((table[self.paid][self.value[self.paid] == 0] > _TOLERANCE).any())

@@ -47,10 +47,16 @@ _HARMLESS = (
 _HARMLESS_ENDS = (
     *(".returned", ".awaited", ".not_due", ".not_approached", ".no_answer", ".consent_awaited", ".not_allocated"),
 )
+_PASSING_ENDS = (
+    *("awaited", ".not_due", ".not_approached", ".no_answer", ".consent_awaited", ".not_allocated"),
+    *("standing.in", "treatment.ongoing"),
+)
+"""People come to these and leave them again."""
 _COSTS = {"all": 40.0, "arm": 10.0, "cohort": 10.0, "site": 4.0}
 _HEADLINES = ("assessed", "entered", "allocated", "analysed", "follow_up.followed_up", "lost")
-_COST_OF_HEADLINE, _COST_OF_BASIS = 3.0, 50.0
-"""How many times more it costs to hide a figure that everybody looks for, and one that all others are held against."""
+_COST_OF_RETURNS, _COST_OF_HEADLINE, _COST_OF_BASIS = 3.0, 15.0, 50.0
+"""How many times more it costs to hide what was expected and returned, a figure that everybody looks for, and one that
+all others are held against."""
 
 
 def name_box(box: str, group: str) -> str:
@@ -109,7 +115,8 @@ def derive_edition_counts(people: pd.DataFrame, returns: pd.DataFrame, study: St
     rows = find_return_rows(returns, people)
     sent, sent_sums = _count_returns(rows, study)
     cells = pd.DataFrame([*flow, *sent], columns=list(CELL_COLUMNS))
-    cells = cells.astype({"n": "int64", "cost": "float64", "at_least": "int64", "is_harmless": "bool"})
+    cells = cells.astype({"n": "int64", "cost": "float64", "at_least": "int64"})
+    cells = cells.astype({"is_harmless": "bool", "is_passing": "bool"})
     same = find_same_counts(cells, study)
     return Counts(cells, make_lines([*flow_sums, *sent_sums, *((whole, parts, True) for whole, parts in same)]))
 
@@ -125,9 +132,12 @@ def _count_flow(boxes: pd.DataFrame, always: set[str]) -> tuple[list[tuple[Any, 
         cost = _COSTS["all" if group == ALL else "arm"]
         if box in stages or box == "allocated":
             cost *= _COST_OF_BASIS
-        elif box in _HEADLINES or box.endswith(".returned"):
+        elif box in _HEADLINES:
             cost *= _COST_OF_HEADLINE
-        cells.append((name_box(box, group), n, cost, is_harmless, int(box not in always and group == ALL)))
+        elif box.endswith(".returned"):
+            cost *= _COST_OF_RETURNS
+        at_least = int(box not in always and group == ALL)
+        cells.append((name_box(box, group), n, cost, is_harmless, box.endswith(_PASSING_ENDS), at_least))
     sums: _Sums = []
     parts = boxes[boxes["part_of"] != ""].assign(place=boxes["reason"].where(boxes["rule"] == "attendance", ""))
     for (whole, _, _, group), own in parts.groupby(["part_of", "rule", "place", "group"], sort=False):
@@ -155,16 +165,16 @@ def _count_returns(rows: pd.DataFrame, study: Study) -> tuple[list[tuple[Any, ..
                 n = {outcome: int(counted.get((wave, respondent, group, outcome), 0)) for outcome in OUTCOMES[1:]}
                 n = {"expected": sum(n.values()), **n}
                 for outcome in OUTCOMES:
-                    cost = _COSTS[by] * (_COST_OF_HEADLINE if outcome in ("expected", "returned") else 1)
-                    cells.append((name_return(*place, outcome), n[outcome], cost, outcome != "missing", 0))
+                    cost = _COSTS[by] * (_COST_OF_RETURNS if outcome in ("expected", "returned") else 1)
+                    is_passing = outcome == "awaited"
+                    cells.append((name_return(*place, outcome), n[outcome], cost, outcome != "missing", is_passing, 0))
                 sums.append((name_return(*place, "expected"), [name_return(*place, o) for o in OUTCOMES[1:]], False))
                 if by in ("all", "arm"):
                     names = [name_return(*place, f"missing.{code}") for code in reasons]
                     for code, name in zip(reasons, names, strict=True):
                         n_told = int(told.get((wave, respondent, group, code), 0))
-                        cells.append(
-                            (name, n_told, _COSTS[by], False, int(code not in usual and by == "all" and n_told > 0))
-                        )
+                        at_least = int(code not in usual and by == "all" and n_told > 0)
+                        cells.append((name, n_told, _COSTS[by], False, False, at_least))
                     sums.append((name_return(*place, "missing"), names, False))
             if by != "all":
                 of_arm = [f"missing.{code}" for code in reasons] if by == "arm" else []
@@ -264,13 +274,20 @@ def derive_edition_reasons(rows: pd.DataFrame, protected: Protected, study: Stud
 
 
 def derive_moves(before: Protected, after: Protected) -> dict[str, str]:
-    """How each count went from one edition to the next: "same", "grew" or "shrank", as far as the published numbers do
-    not say otherwise."""
+    """How each count went from one edition to the next, as a reader may know it: "same", "grew" or "shrank", as far as
+    the published numbers do not say otherwise. Of counts that people come to and leave again nobody knows."""
     both = before.cells.merge(after.cells, on="key", suffixes=("_1", "_2"))
     moved, told = both["n_2"] - both["n_1"], both["rounded_2"] - both["rounded_1"]
     words = pd.Series("", both.index, dtype="str").mask((moved == 0) & (told == 0), "same")
     words = words.mask((moved > 0) & (told >= 0), "grew").mask((moved < 0) & (told <= 0), "shrank")
+    words = words.mask(both["key"].map(_is_passing).astype(bool), "")
     return {key: word for key, word in zip(both["key"], words, strict=True) if word}
+
+
+def _is_passing(key: str) -> bool:
+    """Whether `Counts` has it as passing: by the box of the flow, or by what is counted of questionnaires."""
+    parts = key.split("|")
+    return parts[1].endswith(_PASSING_ENDS) if parts[0] == "flow" else parts[-1] == "awaited"
 
 
 # For a monitoring committee -----------------------------------------------------------------------------------------

@@ -814,7 +814,8 @@ def propose_map(tables: Sequence[FlatTable], study: Study, layout: Layout) -> st
     arms = [(table, name) for table in tables if (name := guess(table, "arm"))]
     for table, name in arms[:1]:
         lines += ["", "[[sheets]]", f'sheet = "{ALLOCATION}"', f'columns = {{ arm = "{name}", allocated_on = "" }}']
-        words = ", ".join(f'"{text}" = "{_guess_arm(text, study)}"' for text in table.columns[name].texts[:10] if text)
+        own = _list_words(table.columns[name])[:10]
+        words = ", ".join(f'"{word}" = "{_guess_arm(word, study)}"' for word in own)
         lines += [f"values.arm = {{ {words} }}"]
     for instrument in study.instruments:
         sheet = layout.find_sheet(instrument)
@@ -826,9 +827,14 @@ def propose_map(tables: Sequence[FlatTable], study: Study, layout: Layout) -> st
 
 def _describe(column: FlatColumn) -> str:
     """What a column holds, as far as that tells nothing of a person: its label, and its words where they are few."""
-    texts = [text for text in column.texts if text]
+    texts = _list_words(column)
     few = ", ".join(texts) if len(texts) <= 6 and all(len(text) <= 20 for text in texts) else f"{len(texts)} values"
     return f"{column.title} ({few})" if column.title else few
+
+
+def _list_words(column: FlatColumn) -> list[str]:
+    """The distinct texts of a column, in the file's own words where it has any."""
+    return sorted(column.labels.get(text, text) for text in column.texts if text)
 
 
 def _guess_arm(text: str, study: Study) -> str:

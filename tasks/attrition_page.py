@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from html import escape
+from html import escape, unescape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +62,7 @@ ATTRITION_PAGE, ATTRITION_PAPER, ATTRITION_FIGURES = "attrition.html", "attritio
 
 _OUT_OF_ARMS = (NOT_ALLOCATED, IN_SEVERAL_ARMS)
 _LONGEST = 60  # characters of a label in a sentence or a table
+_LONGEST_HEAD = 34  # characters of a label that heads a column
 _MOST_NAMED = 4  # reasons, characteristics or pairs of arms in one sentence
 _MOST_DAYS = 6  # on which curves are read off in the table of the page
 _MOST_ON_PAPER = 150  # rows of a table in the PDF: longer ones are in the page
@@ -299,7 +300,8 @@ class _Report:
 
     def say(self, macro: str, *facts: Any, kind: str = "p", **named: Any) -> Words:
         """The paragraphs of a macro of the template."""
-        text = str(getattr(self.words, macro)(*facts, **named))
+        plain = {name: _unescape(value) for name, value in named.items()}
+        text = str(getattr(self.words, macro)(*map(_unescape, facts), **plain))  # the template escapes, once
         return Words(
             [re.sub(r"[ \n]+", " ", part).strip() for part in re.split(r"\n\s*\n", text) if part.strip()], kind
         )
@@ -357,7 +359,10 @@ class _Report:
             self.describe_methods(),
         ]
         gaps = self.describe_gaps()
-        return [self.describe_summary(), *rest, gaps]
+        sections = [self.describe_summary(), *rest, gaps]
+        for section in sections:
+            section.blocks = [block for block in section.blocks if not isinstance(block, Grid) or block.rows]
+        return sections
 
     def describe_summary(self) -> Section:
         facts = self.collect_facts()
@@ -565,7 +570,7 @@ class _Report:
                 rows.append([label, *cells])
         head = ["Reason"]
         for arm in arms:
-            head += ["All" if arm == "all" else self.cell("arm", arm), "of expected"]
+            head += ["All" if arm == "all" else escape(shorten(self.name("arm", arm), _LONGEST_HEAD)), "of expected"]
         caption = f"Why they are missing at {escape(self.wave)}"
         return [Grid(caption, head, rows, frozenset(range(1, len(head))), frozenset(groups))]
 
@@ -808,12 +813,12 @@ class _Report:
             section.blocks.append(self.say("equivalence", pair))
         for (one, other), own in list(table.groupby(["intervention", "comparison"], sort=False))[: 2 * MOST_LINES]:
             caption = self.name_pair({"intervention": one, "comparison": other})
-            heads = (self.cell("arm", one), self.cell("arm", other))
+            heads = tuple(escape(shorten(self.name("arm", arm), _LONGEST_HEAD)) for arm in (one, other))
             section.blocks.append(self._difference_grid(f"At the baseline: {caption}", own, heads))
         section.blocks.append(Words([f"{'. '.join(MEANINGS.values())}."], "note"))
         return section
 
-    def _difference_grid(self, caption: str, table: pd.DataFrame, heads: tuple[str, str]) -> Grid:
+    def _difference_grid(self, caption: str, table: pd.DataFrame, heads: Sequence[str]) -> Grid:
         rows: list[list[str]] = []
         for row in table.to_dict("records"):
             is_share = row["measure"] == "cox_index"
@@ -1127,6 +1132,15 @@ CITATIONS: Mapping[str, str] = {
     "What Works Clearinghouse": "What Works Clearinghouse. Procedures and Standards Handbook, version 4.1. 2020.",
     "Wilson": "Wilson EB. Journal of the American Statistical Association 1927;22:209-212.",
 }
+
+
+def _unescape(value: Any) -> Any:
+    """Words, and those in lists and mappings, as they were before they became HTML."""
+    if isinstance(value, str):
+        return unescape(value)
+    if isinstance(value, Mapping):
+        return {name: _unescape(part) for name, part in value.items()}
+    return [_unescape(part) for part in value] if isinstance(value, list) else value
 
 
 def _name_place(report: _Report, place: str) -> str:

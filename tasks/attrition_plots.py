@@ -265,8 +265,10 @@ def draw_love(name: str, labels: Sequence[str], differences: Sequence[float], wh
         x = axes.place(value, 0)[0]
         room = label_width - 8
         words = label
-        while measure(words, _AXIS) > room and len(words) > 2:
-            words = shorten(label, len(words) - 1)
+        kept = len(label)
+        while measure(words, _AXIS) > room and kept > 2:  # its end tells it from others
+            kept -= 1
+            words = f"{label[: kept - kept // 2].rstrip()}…{label[len(label) - kept // 2 :].lstrip()}"
         canvas.add_text(label_width - 8, y + 4, words, anchor="end", size=_AXIS)
         canvas.add_line([(zero, y), (x, y)], EDGE)
         canvas.add_dot(x, y, 4.2, EDGE if abs(value) > SMALL_DIFFERENCE else PAPER, EDGE, 1.4)

@@ -400,13 +400,13 @@ def plan_import(workspace: Workspace, folder: Path, today: date, requested_by: s
         order = {wave.id: n for n, wave in enumerate(workspace.study.waves)}
         for wave, n in sorted(by_wave.items(), key=lambda entry: order.get(str(entry[0]), len(order))):
             plan.sheets[code, str(wave)] = int(n)
-    if plan.faults:
+    if SCREENING not in found.sheets:
         return plan
     document = _describe_import(workspace, plan)
     homes = derive_homes(events)
     told = found.sheets[SCREENING]["site_id"].unique().tolist()
     answers = [_is_known(workspace, events, site, mapped, document) for site in told]
-    plan.is_known = bool(told) and all(answers)
+    plan.is_known = bool(told) and all(answers) and not plan.faults
     if plan.is_known:
         return plan
     for site_id in sorted(told):
@@ -541,6 +541,8 @@ def _tell_faults(workspace: Workspace, plan: StudyImport, mapped: ImportMap) -> 
     """What stops a row, as faults of its file; what is only asked about, counted."""
     grouped: dict[tuple[str, str, str, str], list[tuple[int, int]]] = {}
     softly: Counter[str] = Counter()
+    # Rows that are at fault already were left out: of the others, only what answers are can be told.
+    is_in_part = bool(plan.faults)
     for part in plan.parts:
         if part.decision.quarantine_rule:
             wrong = find_wording(part.decision.quarantine_rule, "")[0]
@@ -549,6 +551,8 @@ def _tell_faults(workspace: Workspace, plan: StudyImport, mapped: ImportMap) -> 
         for fault in part.decision.faults:
             if fault.severity != "hard":
                 softly[fault.rule] += 1
+                continue
+            if is_in_part and not fault.item:
                 continue
             places = part.places.get(fault.sheet)
             file, row = (-1, 0) if places is None or not fault.row else places.iloc[fault.row - 1]
@@ -567,6 +571,8 @@ def _tell_faults(workspace: Workspace, plan: StudyImport, mapped: ImportMap) -> 
             rows = sorted({row for other, row in told if other == file})
             place = f"{plan.tables[file].name}, {tell_rows(rows)}" if file >= 0 else "The files"
             plan.faults.append(f'{place}, column "{name}" (sheet {sheet}): {wrong}{allowed}')
+    if plan.faults:
+        return
     plan.counts["queries"] = sum(softly.values())
     plan.notes += [f"{find_wording(rule, '')[0]} {n:,} times; recorded as queries." for rule, n in softly.items()]
     if plan.counts["records quarantined"]:

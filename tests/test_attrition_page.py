@@ -6,15 +6,18 @@ from datetime import UTC, date, datetime
 from functools import cache
 from html import unescape
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from desk.command_line import app
 from study.analysis_tables import derive_wide_layout
 from study.attrition import Gap, derive_attrition_rows
 from study.attrition_models import (
@@ -45,12 +48,16 @@ from tasks.definitions import load_instruments, load_study
 from tasks.drawing import measure
 from tasks.flow_diagram import describe_for_page
 from tasks.pdf import UNKNOWN_SIGN, make_printable
+from tasks.releases import freeze_release
+from tasks.settings import read_settings
 from tests.attrition_histories import END, make_rows, tell_pilot
+from tests.releases import BY, fill_study, open_study
 from tests.wave_histories import make_study
 
 AS_OF, KNOWN_AT = date(2019, 1, 1), datetime(2019, 1, 2, 6, 30, tzinfo=UTC)
 HEAD = Head(7, "ab" * 32)
 MAIN = "w1"
+ATTRITION_FILES = ("attrition.html", "attrition.pdf", "attrition.csv")
 LOST = {"in": False, "reason": "withdrew", "kind": "loss", "left_on": "2017-05-01", "left_kind": "loss"}
 
 
@@ -71,12 +78,6 @@ def study_of(n_arms: int = 2, allocation: str = "randomised", label: str = "Arm"
     return study.model_copy(
         update={"arms": arms, "allocation": allocation, "waves": waves, "sites": sites, "power": (basis,)}
     )
-
-
-@cache
-def nobody(study_id: int, study: Study) -> tuple[pd.DataFrame, Mapping[str, Any]]:
-    people = derive_disposition_rows(study, Events({}), AS_OF)
-    return people, describe_for_page(people, derive_flow_boxes(people, study), study)
 
 
 def told_of(rows: pd.DataFrame, characteristics: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -258,7 +259,7 @@ FATES: dict[str, dict[str, Any]] = {
     n_arms=st.integers(1, 3),
     allocation=st.sampled_from(["randomised", "matched"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 def test_no_sentence_contradicts_the_data(fates: list[tuple[str, int, int]], n_arms: int, allocation: str) -> None:
     rows = make_rows(
         {"person": f"P{n}", "arm": f"arm_{arm % n_arms}", "site": f"s{site}", "wave": MAIN, **FATES[fate]}
@@ -389,6 +390,7 @@ def test_labels_of_any_script_and_length_are_shown(label: str) -> None:
     assert report.paper.startswith(b"%PDF")
     page = unescape(report.page.decode())
     assert label[:20] in page
+    assert not re.search(r"&amp;(?:amp|lt|gt|#\d+|#x\w+);", report.page.decode())  # escaped once
     for svg in re.findall(r"<svg.*?</svg>", report.page.decode(), re.DOTALL):
         root = ElementTree.fromstring(svg)
         width = float(root.attrib["width"])
@@ -459,6 +461,33 @@ def test_who_answers_in_the_participants_place_counts_for_them_in_models() -> No
     design = derive_design(losses, chosen, "a")
     assert design.terms == ["(constant)", "eq5d5l.eq_vas"]
     assert "Known of fewer than 80 % of the people, left out: ons4.ons_worth (carer)." in design.gaps[0].words
+
+
+# Releases -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_release_ends_with_the_report_and_the_command_shows_it_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = open_study(tmp_path)
+    fill_study(workspace)
+    n_rows = workspace.ledger.head().seq
+    for name, folder in (("DATA_FOLDER", "out"), ("SITES_CONFIG", "sites_config"), ("INSTRUMENTS", "instruments")):
+        monkeypatch.setenv(f"SUMMATIVE_{name}", str(tmp_path / folder))
+    read_settings.cache_clear()
+    done = CliRunner().invoke(app, ["attrition", "report", "cdisc_pilot"])
+    read_settings.cache_clear()
+    assert done.exit_code == 0, done.output
+    assert "pages/attrition.pdf" in done.output
+    assert b"Not a release." in workspace.area.get("pages/attrition.html")
+    assert workspace.ledger.head().seq == n_rows
+    frozen = freeze_release(workspace, date(2013, 3, 1), BY)
+    page = workspace.area.get(f"releases/{frozen.release}/attrition.html")
+    assert b"Release 2013-03-01: the study as of 1 March 2013" in page
+    assert set(ATTRITION_FILES) <= set(frozen.manifest["files"])
+    wide = pd.read_csv(BytesIO(workspace.area.get(f"releases/{frozen.release}/data/analysis_wide.csv")))
+    assert set(wide["attrition_weight_status"]) <= set(WEIGHT_STATUSES)
+    assert (wide["attrition_weight"].notna() == (wide["attrition_weight_status"] == "weighted")).all()
 
 
 # Plots --------------------------------------------------------------------------------------------------------------

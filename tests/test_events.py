@@ -22,8 +22,8 @@ from study.events import (
     ApprovalRenewed,
     ApprovalResubmitted,
     ApprovalSubmitted,
-    ArmsUnmasked,
     ApprovalWithdrawn,
+    ArmsUnmasked,
     CallLogged,
     ChasingPaused,
     ChasingResumed,
@@ -226,7 +226,11 @@ EXAMPLES = [
     ),
     (
         ArmsUnmasked(
-            **WHO, sealed="arms-0123456789ab", release="2013-09-02-blinded", reason="safety", role="unblinded_statistician"
+            **WHO,
+            sealed="arms-0123456789ab",
+            release="2013-09-02-blinded",
+            reason="safety",
+            role="unblinded_statistician",
         ),
         "arms_unmasked:arms-0123456789ab:1",
         1,

@@ -277,8 +277,9 @@ def test_what_is_wrong_is_told_by_its_place_and_nothing_is_taken(tmp_path: Path,
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     rows = (*ROWS, "3,1,active,male,30,good,0", ",1,placebo,male,30,good,0", "2,2,treatment,male,23,good,9")
-    _, plan = plan_of(tmp_path, lines(*rows))
-    assert len(plan.faults) == 3
+    _, plan = plan_of(tmp_path, lines(*rows, "4,1,placebo,male,300,good,0"))
+    assert len(plan.faults) == 4
+    assert 'row 9, column "age" (sheet respiratory_characteristics)' in plan.faults[-1]
 
 
 UNREADABLE = {

@@ -207,6 +207,9 @@ def test_the_manifest_names_everything(workspace: Workspace) -> None:
         "matplotlib",
         "pyreadstat",
         "xlsxwriter",
+        "scipy",
+        "statsmodels",
+        "reportlab",
     }
     event = workspace.read_events().frame(ReleaseFrozen).iloc[0]
     assert event["manifest_sha256"] == hashlib.sha256(read(workspace, frozen.release, "manifest.json")).hexdigest()
