@@ -142,7 +142,7 @@ def play_evaluation(
         to_do = [day for day in days if day > done]
         before, n_posted = done, 0
         small_frames = pd.option_context("mode.string_storage", _FOR_SMALL_FRAMES)
-        with use_workspace(workspace), many_runs(), other_processes(), small_frames:
+        with use_workspace(workspace), small_frames, many_runs(), other_processes():
             if to_do and done in days:
                 player.give_word(done)  # what an interrupted rehearsal may have left undone
             for n, day in enumerate(to_do, start=len(days) - len(to_do) + 1):
@@ -152,8 +152,8 @@ def play_evaluation(
                 n_posted += player.post(before, day)
                 for state in study_day(study=STUDY, as_of=day, requested_by=REQUESTED_BY):
                     state.result()
-                player.give_word(day)
                 player.telephone(day)
+                player.give_word(day)
                 player.close_queries(day)
                 player.decide_incidents(day)
                 before = day

@@ -45,6 +45,7 @@ _STOPPED_BY_SCOPE = {
     "data": (QUESTIONNAIRES, LINKAGE, POST, DATA),
 }
 _STOPPED_BY_DEATH = (QUESTIONNAIRES, LINKAGE, POST, TREATMENT)
+_FIRST_OF_A_DAY = ("death", "exclusion", "loss", "", "completion")
 _COLUMNS = ["participant_id", "site_id", "stops", "from_on", "recorded_at", "reason", "kind", "scope"]
 
 
@@ -54,8 +55,9 @@ def derive_stops(study: Study, events: Events, as_of: date) -> pd.DataFrame:
 
     Columns: participant_id, site_id, stops (one of STOPS), from_on, recorded_at (when the first word of it was
     recorded), reason, kind (completion, loss, exclusion or death; '' where the study lists the reason no more) and
-    scope (of the disposition). Of several dispositions that stop the same, the earliest counts. A decision to erase
-    what a person gave stops as much as the person's own word, with the reason "erasure_decided".
+    scope (of the disposition). Of several dispositions that stop the same, the earliest counts, and of those of one
+    day a death, then an exclusion, whichever was told first. A decision to erase what a person gave stops as much as
+    the person's own word, with the reason "erasure_decided".
     """
     view = events.select(as_of=as_of)
     erased = view.frame(ErasureDecided)
@@ -72,7 +74,8 @@ def derive_stops(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     by_words = pd.DataFrame(stopped, columns=["scope", "kind", "reason", "stops"], dtype="str")
     every = told.merge(by_words, on=["scope", "kind", "reason"])
     thing = ["participant_id", "stops"]
-    every = every.sort_values([*thing, "from_on", "seq"])
+    every["rank"] = every["kind"].map({kind: rank for rank, kind in enumerate(_FIRST_OF_A_DAY)})
+    every = every.sort_values([*thing, "from_on", "rank", "scope", "reason", "seq"])
     first = every.drop_duplicates(thing).set_index(thing)
     first["recorded_at"] = every.groupby(thing)["recorded_at"].min()
     return first.reset_index()[_COLUMNS]

@@ -6,6 +6,7 @@ work is done when its result is asked for, in the same process, and nothing is b
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -15,9 +16,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
+import pandas as pd
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_TEXT_KEPT_AS = "mode.string_storage"
 _PRELOADED = ["tasks.packs"]
 """What the processes have imported before they are asked for anything."""
 
@@ -36,7 +40,7 @@ def other_processes() -> Iterator[None]:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(_PRELOADED)
-    with ProcessPoolExecutor(n_processors, context, _leave_interrupts_to_parent) as pool:
+    with ProcessPoolExecutor(n_processors, context, _take_after_parent, (pd.get_option(_TEXT_KEPT_AS),)) as pool:
         for _ in range(n_processors):
             pool.submit(os.getpid)  # starts them, while this process goes on
         _lent.append(pool)
@@ -74,5 +78,10 @@ def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[
     return find_result
 
 
-def _leave_interrupts_to_parent() -> None:
+def _take_after_parent(text_kept_as: str) -> None:
+    """Keep text as the process that lends does, and leave interrupts to it. What is imported stays, so garbage is
+    looked for less often."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pd.set_option(_TEXT_KEPT_AS, text_kept_as)
+    gc.freeze()
+    gc.set_threshold(100_000, *gc.get_threshold()[1:])

@@ -77,6 +77,15 @@ def test_the_earliest_of_several_counts_and_is_known_since_the_first_was_recorde
     assert stops["recorded_at"].nunique() == 1
 
 
+def test_of_one_day_a_death_counts_and_then_an_exclusion_whichever_was_told_first(study: Study) -> None:
+    told = [left("2018-02-01", "study", reason) for reason in ("completed", "withdrew", "not_eligible", "died")]
+    for order in (told, told[::-1]):
+        stops = derive_stops(study, tell(*order), DAY)
+        assert set(stops["reason"]) == {"died"}
+        stops = derive_stops(study, tell(*(event for event in order if event.reason != "died")), DAY)
+        assert set(stops["reason"]) == {"not_eligible"}
+
+
 def test_columns_of_stops(study: Study) -> None:
     stops = derive_stops(study, tell(left("2018-02-01", "post", person="DEV-002")), DAY)
     row = stops.iloc[0].to_dict()
