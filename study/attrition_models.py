@@ -1051,7 +1051,7 @@ def derive_attrition(
     analysed: Collection[str] | None = None,
 ) -> Attrition:
     """All figures of attrition. The comparisons look at the wave of the main analysis; where the protocol states none,
-    at that of its first [[power]], else at the last follow-up, and the participants themselves.
+    at that of its first [[power]], else at the last follow-up at which participants are asked.
 
     `rows`: from `derive_attrition_rows`; `characteristics`: from `derive_characteristics`, with more columns or not, of
     which `choose_characteristics` takes those of the models; `analysed`: who is in the main analysis (None: whose
@@ -1100,10 +1100,15 @@ def derive_attrition(
 
 def find_comparison(study: Study) -> tuple[str, tuple[str, ...]]:
     """The wave and the respondents that comparisons look at: those of the main analysis, of the first [[power]], or the
-    last follow-up and the participants themselves."""
+    last follow-up at which the participants themselves are asked. Where that is none: the last one, and all who are
+    asked there."""
     if study.main_analysis:
         return study.main_analysis[0].wave, study.main_analysis[0].respondents
     if study.power:
         return study.power[0].wave, study.power[0].respondents
-    follow_ups = [wave.id for wave in study.waves if wave.role == "follow_up"]
-    return (follow_ups or [study.baseline.id])[-1], ("self",)
+    follow_ups = [wave.id for wave in study.waves if wave.role == "follow_up"] or [study.baseline.id]
+    asked = {wave: {entry.respondent for entry in study.find_scheduled(wave)} for wave in follow_ups}
+    last = next((wave for wave in reversed(follow_ups) if "self" in asked[wave]), None)
+    if last is not None or not asked[follow_ups[-1]]:
+        return last or follow_ups[-1], ("self",)
+    return follow_ups[-1], tuple(name for name in study.respondents if name in asked[follow_ups[-1]])

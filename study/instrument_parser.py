@@ -722,7 +722,10 @@ class _Parser:
             belongs = " or ".join(other for other, keys in _OWN_WORDS.items() if key in keys)
             if method in METHODS:
                 self.fault(f'{where}"{key}" belongs to the method {belongs}, and this scale has the method {method}.')
-        self.refuse_unknown({key: None for key in table if key not in every}, shared, where)
+        own = _OWN_WORDS.get(str(method), ())
+        stray = {key: None for key in table if key not in every}
+        hinted = next((word for word in sorted(every) if any(word.startswith(key) for key in stray)), "")
+        self.refuse_unknown(stray, (*shared, *own, *([hinted] if hinted else [])), where)
         scale_id, label = self.identifier(table, where), self.text(table, "label", where)
         if method == "cost":
             return self.parse_cost(table, where, scale_id, label, items, costs)
@@ -738,6 +741,8 @@ class _Parser:
         pct = self.number(table, "at_most_missing_pct", where, required=method == "prorated_sum") or 0.0
         if not 0 <= pct < 100:
             self.fault(f"{where}at_most_missing_pct must be from 0 to less than 100.")
+        elif 0 < pct < 1:
+            self.fault(f"{where}at_most_missing_pct is in per cent of the items: 25 for a quarter, and not 0.25.")
         leave_out = self.words(table, "leave_out", where, MISSING_REASONS) if "leave_out" in table else ()
         not_asked_as = self.number(table, "not_asked_as", where, required=False)
         zero_if = self.condition(table["zero_if"], where, "zero_if", items, ()) if "zero_if" in table else None

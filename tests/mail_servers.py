@@ -156,7 +156,8 @@ def _answers(port: int) -> bool:
 class _Handler:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.n_accepted = len(list((folder / "accepted").glob("*.eml")))
+        # One that was emptied and restarted goes on behind what lies there, and writes over nothing.
+        self.n_accepted = max((int(path.stem) for path in (folder / "accepted").glob("*.eml")), default=0)
 
     def faults(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "faults.json").read_text()))

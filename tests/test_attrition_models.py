@@ -36,6 +36,7 @@ from study.attrition_models import (
     derive_time_to_loss,
     derive_times,
     derive_weights,
+    find_comparison,
     find_pairs,
     find_separated,
     find_times,
@@ -44,6 +45,8 @@ from study.attrition_models import (
 )
 from study.protocol import Arm, PowerBasis, Study
 from tasks.attrition import load_boundary
+from tasks.definitions import load_study
+from tasks.settings import PROJECT
 from tests.attrition_histories import END, make_rows, tell_pilot
 from tests.wave_histories import make_study
 
@@ -912,3 +915,14 @@ def test_all_figures_of_the_pilot_trial_are_there(pilot: tuple[Study, pd.DataFra
     assert not any(isinstance(part, Gap) for part in vars(found).values())
     assert not any(isinstance(part, Gap) for part in found.detectable.values())
     assert all(_find_silent_blanks(frame) == [] for frame in _list_frames(found))
+
+
+def test_without_a_main_analysis_comparisons_look_at_the_last_wave_at_which_participants_are_asked() -> None:
+    plain = {"main_analysis": (), "power": ()}
+    pilot = load_study("cdisc_pilot", PROJECT / "sites_config", PROJECT / "instruments").model_copy(update=plain)
+    last = [wave.id for wave in pilot.waves if wave.role == "follow_up"][-1]
+    assert {entry.respondent for entry in pilot.find_scheduled(last)} == {"carer"}
+    wave, respondents = find_comparison(pilot)
+    assert (wave, respondents) == ("week_24", ("self",))
+    of_carers = tuple(entry for entry in pilot.schedule if entry.respondent == "carer")
+    assert find_comparison(pilot.model_copy(update={"schedule": of_carers})) == (last, ("carer",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from tasks.quarantine import record_decision
 from tasks.release_checks import verify_release
 from tasks.releases import freeze_release, read_latest_tables
 from tasks.returns import read_answers
-from tasks.settings import Settings
+from tasks.settings import Settings, read_settings
 from tasks.study_import import StudyImport, import_study, load_import_map, plan_import, propose_import_map
 from tasks.workspace import Workspace, create_workspace
 from tests.public_trials import FORMATS, TRIALS, read_trial, write_trial
@@ -200,15 +200,23 @@ def test_templates_are_in_order_and_are_copied_once(tmp_path: Path) -> None:
         copy_finished_study("nothing", "mine2", "", settings.sites_config, settings.instruments)
 
 
-def test_the_command_tells_what_it_would_take_then_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Settings of the test's own, which no other test of the process sees."""
     for name, folder in (("DATA_FOLDER", "out"), ("SITES_CONFIG", "sites_config"), ("INSTRUMENTS", "instruments")):
         monkeypatch.setenv(f"SUMMATIVE_{name}", str(tmp_path / folder))
+    read_settings.cache_clear()
+    yield tmp_path
+    read_settings.cache_clear()
+
+
+def test_the_command_tells_what_it_would_take_then_takes_it(own_settings: Path) -> None:
     run = CliRunner().invoke
     assert run(app, ["new", "btheb", "--like", "btheb"]).exit_code == 0
     nothing = run(app, ["import-study", "btheb", "--dry-run"])
     assert nothing.exit_code == 1
     assert 'has no file "btheb"' in nothing.output
-    write_trial("btheb", tmp_path / "out" / "btheb" / "import")
+    write_trial("btheb", own_settings / "out" / "btheb" / "import")
     assert "--by NAME" in run(app, ["import-study", "btheb"]).output
     looked = run(app, ["import-study", "btheb", "--dry-run"])
     assert "records accepted 480" in looked.output

@@ -580,7 +580,9 @@ def test_a_table_that_was_damaged_is_read_or_has_faults(name: str, place: int, c
         faults = [] if parse_instrument("day", files) else ["no instrument"]
     except DefinitionFaults as error:
         faults = error.faults
-    assert [fault for fault in faults if name not in fault] == []
+    # A table that is sound after the damage has other values, which the scale's range may not hold.
+    others = [fault for fault in faults if name not in fault and "by its items the score can reach" not in fault]
+    assert others == []
 
 
 @pytest.mark.parametrize("junk", JUNK)
