@@ -107,3 +107,15 @@ def file_area(request: pytest.FixtureRequest, tmp_path: Path) -> FileArea:
         return FolderArea(tmp_path / "area")
     shared: S3Area = request.getfixturevalue("shared_s3_area")
     return shared.below(f"test-{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Settings of the test's own, which no other test of the process sees."""
+    from tasks.settings import read_settings  # this file stands before anything of the product is imported
+
+    for name, folder in (("DATA_FOLDER", "out"), ("SITES_CONFIG", "sites_config"), ("INSTRUMENTS", "instruments")):
+        monkeypatch.setenv(f"SUMMATIVE_{name}", str(tmp_path / folder))
+    read_settings.cache_clear()
+    yield tmp_path
+    read_settings.cache_clear()

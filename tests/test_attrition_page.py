@@ -49,7 +49,6 @@ from tasks.drawing import measure
 from tasks.flow_diagram import describe_for_page
 from tasks.pdf import UNKNOWN_SIGN, make_printable
 from tasks.releases import freeze_release
-from tasks.settings import read_settings
 from tests.attrition_histories import END, make_rows, tell_pilot
 from tests.releases import BY, fill_study, open_study
 from tests.wave_histories import make_study
@@ -466,17 +465,11 @@ def test_who_answers_in_the_participants_place_counts_for_them_in_models() -> No
 # Releases -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_release_ends_with_the_report_and_the_command_shows_it_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workspace = open_study(tmp_path)
+def test_a_release_ends_with_the_report_and_the_command_shows_it_before(own_settings: Path) -> None:
+    workspace = open_study(own_settings)
     fill_study(workspace)
     n_rows = workspace.ledger.head().seq
-    for name, folder in (("DATA_FOLDER", "out"), ("SITES_CONFIG", "sites_config"), ("INSTRUMENTS", "instruments")):
-        monkeypatch.setenv(f"SUMMATIVE_{name}", str(tmp_path / folder))
-    read_settings.cache_clear()
     done = CliRunner().invoke(app, ["attrition", "report", "cdisc_pilot"])
-    read_settings.cache_clear()
     assert done.exit_code == 0, done.output
     assert "pages/attrition.pdf" in done.output
     assert b"Not a release." in workspace.area.get("pages/attrition.html")

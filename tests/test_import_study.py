@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from tasks.quarantine import record_decision
 from tasks.release_checks import verify_release
 from tasks.releases import freeze_release, read_latest_tables
 from tasks.returns import read_answers
-from tasks.settings import Settings, read_settings
+from tasks.settings import Settings
 from tasks.study_import import StudyImport, import_study, load_import_map, plan_import, propose_import_map
 from tasks.workspace import Workspace, create_workspace
 from tests.public_trials import FORMATS, TRIALS, read_trial, write_trial
@@ -198,16 +198,6 @@ def test_templates_are_in_order_and_are_copied_once(tmp_path: Path) -> None:
     assert create_workspace("mine", settings=settings).study.title == 'A "quoted" title'
     with pytest.raises(ValueError, match="btheb, respiratory"):
         copy_finished_study("nothing", "mine2", "", settings.sites_config, settings.instruments)
-
-
-@pytest.fixture
-def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Settings of the test's own, which no other test of the process sees."""
-    for name, folder in (("DATA_FOLDER", "out"), ("SITES_CONFIG", "sites_config"), ("INSTRUMENTS", "instruments")):
-        monkeypatch.setenv(f"SUMMATIVE_{name}", str(tmp_path / folder))
-    read_settings.cache_clear()
-    yield tmp_path
-    read_settings.cache_clear()
 
 
 def test_the_command_tells_what_it_would_take_then_takes_it(own_settings: Path) -> None:

@@ -43,7 +43,7 @@ from study.state import Head
 from tasks.definitions import load_instrument, load_instruments, load_study
 from tasks.psychometrics_page import InstrumentsReport, write_instruments_report
 from tasks.releases import freeze_release, read_latest_tables, write_current_instruments
-from tasks.settings import PROJECT, read_settings
+from tasks.settings import PROJECT
 from tests.release_studies import FIELDWORK, make_study
 from tests.releases import BY, fill_study, open_study
 
@@ -694,15 +694,11 @@ def test_a_release_has_it_and_twice_the_same_bytes(tmp_path: Path):
     assert set(read_latest_tables(workspace)) == {"participants", "responses", "scores"}
 
 
-def test_the_command_writes_it_without_freezing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    workspace = open_study(tmp_path)
+def test_the_command_writes_it_without_freezing(own_settings: Path):
+    workspace = open_study(own_settings)
     fill_study(workspace)
     n_rows = workspace.ledger.head().seq
-    for name, folder in (("DATA_FOLDER", "out"), ("SITES_CONFIG", "sites_config"), ("INSTRUMENTS", "instruments")):
-        monkeypatch.setenv(f"SUMMATIVE_{name}", str(tmp_path / folder))
-    read_settings.cache_clear()
     done = CliRunner().invoke(app, ["instruments", "report", "cdisc_pilot"])
-    read_settings.cache_clear()
     assert done.exit_code == 0, done.output
     assert "pages/instruments.html" in done.output
     assert b"Not a release." in workspace.area.get("pages/instruments.html")
