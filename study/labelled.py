@@ -5,6 +5,7 @@ sites, sendings, items, scales) stay text. Other codes become numbers with label
 that is missing for a known reason becomes .a to .f in Stata, and in SPSS a number from -9996 to -9991 that is declared
 user-missing; a blank without a reason is system-missing. Dates are days since 1960 in Stata and seconds since 14
 October 1582 in SPSS, made here as plain numbers: what a library makes of them depends on how it and pandas count time.
+A column of codes or words may be of type "str" or a categorical.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,20 +24,37 @@ from study.datasets import Column, ReleaseFault, Table
 from study.instruments import MISSING_REASONS
 
 LONGEST_NAME = 28
-"""Of a variable. Stata takes 32, also of a set of value labels, which is called as its variable with a number after it;
-SPSS takes 64."""
+"""Of a variable. Stata takes 32, also of a set of value labels, which is called as its variable; SPSS takes 64."""
 STATA_MISSING = dict(zip(MISSING_REASONS, "abcdef", strict=True))
+STATA_MISSING_LABELLED = {reason: 0x7FFF_FFE6 + place for place, reason in enumerate(MISSING_REASONS)}
+"""The numbers of .a to .f in a set of value labels."""
+STATA_LONGEST_TEXT = 2045
+"""Bytes of a text of fixed width. A column with a longer one holds places in a list of texts."""
 SPSS_MISSING = {reason: -9991 - place for place, reason in enumerate(MISSING_REASONS)}
+SPSS_SYSTEM_MISSING = -np.finfo(np.float64).max
+# By type: the least and the greatest value, and ".", ".a", ".b" ... (Stata's manual: help dta). Of doubles, the highest
+# exponent, and the letter's number 5 bytes up.
+_PLACES = np.arange(len(MISSING_REASONS) + 1)
+_STATA_INTEGERS = {"i1": (-127, 100, 101), "i2": (-32_767, 32_740, 32_741)}
+_STATA_MISSING_NUMBERS = {
+    **{np.dtype(kind): (first + _PLACES).astype(kind) for kind, (_, _, first) in _STATA_INTEGERS.items()},
+    np.dtype("f8"): (0x7FE0_0000_0000_0000 + (_PLACES << 40)).view("f8"),
+}
+_READ_ONE_BY_ONE = pd.StringDtype("python", na_value=np.nan)  # three times as fast as from Arrow
 STATA_EPOCH, SPSS_EPOCH = np.datetime64("1960-01-01", "us"), np.datetime64("1582-10-14", "us")
 
-# Words that neither program takes for a variable (Stata: [U] 11.3; SPSS: reserved keywords of variable names).
+# Words that a program does not take for a variable (Stata: [U] 11.3, and for its matrices [M-2] reswords; SPSS:
+# reserved keywords of variable names).
 _RESERVED = frozenset(
     [
         *("all", "and", "by", "eq", "ge", "gt", "le", "lt", "ne", "not", "or", "to", "with"),
         *("byte", "double", "float", "if", "in", "int", "long", "strl", "using"),
+        *("aggregate", "array", "boolean", "break", "case", "catch", "class", "colvector", "complex", "const"),
+        *("continue", "default", "delegate", "delete", "do", "else", "eltypedef", "end", "enum", "explicit", "export"),
+        *("external", "for", "friend", "function", "global", "goto", "inline", "local", "null", "pragma", "protected"),
+        *("quad", "rowvector", "short", "typedef", "typename", "virtual"),
     ]
 )
-Numbers = np.ndarray[Any, np.dtype[np.int8]]
 
 _LEGAL = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}")
 _STORAGE = re.compile(r"str[0-9]+")
@@ -137,33 +155,63 @@ def derive_variables(table: Table, codes: Mapping[str, Mapping[str, str]]) -> li
     return variables
 
 
-def derive_stata_columns(frame: pd.DataFrame, variables: Iterable[Variable]) -> dict[str, Any]:
-    """The values by variable: text, or doubles with NaN for every missing value; the reasons are in
-    `derive_stata_reasons`."""
-    return {
-        variable.name: _count(values, STATA_EPOCH, np.timedelta64(1, "D")) if variable.column.type == "date" else values
-        for variable in variables
-        for values in [_find_values(frame, variable)]
-    }
+def derive_stata_types(frame: pd.DataFrame, variables: Iterable[Variable]) -> dict[str, np.dtype[Any]]:
+    """How Stata holds each variable: a byte (i1) or an int (i2) where all of its codes or levels fit; other numbers and
+    dates as doubles (f8); text in as many bytes as the longest takes (S...), beyond STATA_LONGEST_TEXT as objects (O).
+    A value that is none of its levels makes a variable a double."""
+    return {variable.name: _find_stata_type(frame[variable.column.name], variable) for variable in variables}
 
 
-def derive_stata_reasons(frame: pd.DataFrame, variables: Iterable[Variable]) -> Iterator[tuple[Variable, Numbers]]:
-    """The variables with reasons for their missing values, and of each row: 0 for none, 1 for .a, 2 for .b ..."""
-    numbers = {reason: number for number, reason in enumerate(STATA_MISSING, start=1)}
+def _find_stata_type(values: pd.Series[Any], variable: Variable) -> np.dtype[Any]:
+    if variable.column.type == "text" and not variable.numbers:
+        width = max((len(word.encode()) for word in find_words(values)[1]), default=1)
+        return np.dtype(f"S{max(width, 1)}" if width <= STATA_LONGEST_TEXT else "O")
+    numbers = np.array([*variable.labels])
+    for kind, (least, greatest, _) in _STATA_INTEGERS.items():
+        if len(numbers) and least <= numbers.min() and numbers.max() <= greatest:
+            if variable.numbers or bool((values.isna() | values.isin(numbers)).all()):
+                return np.dtype(kind)
+            break
+    return np.dtype("f8")
+
+
+def derive_stata_columns(
+    frame: pd.DataFrame, variables: Iterable[Variable], types: Mapping[str, np.dtype[Any]]
+) -> dict[str, Any]:
+    """The values by variable, as Stata's files hold them: UTF-8 of fixed width, objects where text is longer, numbers
+    and days with those that mean . to .f. `frame`: any rows of the one that `types` (`derive_stata_types`) are from."""
+    columns = {}
+    places = {reason: number for number, reason in enumerate(STATA_MISSING, start=1)}
     for variable in variables:
+        kind, values = types[variable.name], _find_values(frame, variable, STATA_EPOCH, np.timedelta64(1, "D"))
+        if kind.kind in "SO":
+            codes, words = values
+            texts = [word.encode() if kind.kind == "S" else word for word in [*words, ""]]
+            columns[variable.name] = np.array(texts, kind)[codes]
+            continue
+        found, is_missing = np.zeros(len(frame), kind), np.isnan(values)
+        np.copyto(found, values, where=~is_missing, casting="unsafe")
+        why = np.zeros(len(frame), np.int8)
         if variable.column.reason:
-            codes, reasons = pd.factorize(frame[variable.column.reason])
-            yield variable, np.array([*(numbers[reason] for reason in reasons), 0], np.int8)[codes]
+            codes, words = find_words(frame[variable.column.reason])
+            why = np.array([*(places[word] for word in words), 0], np.int8)[codes]
+        is_missing |= why > 0
+        found[is_missing] = _STATA_MISSING_NUMBERS[kind][why[is_missing]]
+        columns[variable.name] = found
+    return columns
 
 
 def derive_spss_columns(table: Table, frame: pd.DataFrame, variables: Iterable[Variable]) -> dict[str, Any]:
-    """The values by variable: text, or doubles with the number of a reason where a value is missing for it. Raises
-    ReleaseFault where a value would be taken for such a number."""
+    """The values by variable, as SPSS's files hold them: text, or numbers with that of a reason where a value is
+    missing for it and SPSS_SYSTEM_MISSING where none is told; in two bytes where all of a labelled variable fit. Raises
+    ReleaseFault where a value would be taken for the number of a reason."""
     columns: dict[str, Any] = {}
     for variable in variables:
-        column, values = variable.column, _find_values(frame, variable)
-        if column.type == "date":
-            values = _count(values, SPSS_EPOCH, np.timedelta64(1, "s"))
+        column, values = variable.column, _find_values(frame, variable, SPSS_EPOCH, np.timedelta64(1, "s"))
+        if column.type == "text" and not variable.numbers:
+            codes, words = values
+            columns[variable.name] = pd.array(np.array([*words, ""], object)[codes], dtype=_READ_ONE_BY_ONE)
+            continue
         if column.reason:
             lowest, highest = min(SPSS_MISSING.values()), max(SPSS_MISSING.values())
             if bool(((values >= lowest) & (values <= highest)).any()):
@@ -173,26 +221,37 @@ def derive_spss_columns(table: Table, frame: pd.DataFrame, variables: Iterable[V
                         "mean a missing value in SPSS files. Let its instrument's definition scale it otherwise."
                     ]
                 )
-            codes, reasons = pd.factorize(frame[column.reason])
-            numbers = np.array([*(SPSS_MISSING[reason] for reason in reasons), np.nan])[codes]
+            codes, words = find_words(frame[column.reason])
+            numbers = np.array([*(SPSS_MISSING[word] for word in words), np.nan])[codes]
             values = np.where(codes < 0, values, numbers)
+        values = np.where(np.isnan(values), SPSS_SYSTEM_MISSING, values)
+        if variable.labels and bool((np.abs(values) < 2**15).all() and (values == np.rint(values)).all()):
+            values = values.astype(np.int16)
         columns[variable.name] = values
     return columns
 
 
-def _find_values(frame: pd.DataFrame, variable: Variable) -> Any:
-    """Doubles of numbers and codes, text (blank where it is missing), or days."""
+def find_words(values: pd.Series[Any]) -> tuple[Any, list[str]]:
+    """The words that stand in a column, and of each row the place of its own among them; -1 where there is none."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.cat.remove_unused_categories()
+        return values.cat.codes.to_numpy(), values.cat.categories.tolist()
+    codes, words = pd.factorize(values)
+    return codes, list(words)
+
+
+def _find_values(frame: pd.DataFrame, variable: Variable, epoch: np.datetime64, unit: np.timedelta64) -> Any:
+    """Doubles of numbers, codes and days (units since the epoch), NaN where they are missing; of text `find_words`."""
     values = frame[variable.column.name]
-    if variable.numbers:
-        codes, found = pd.factorize(values)
-        return np.array([*(variable.numbers[code] for code in found), np.nan])[codes]
     if variable.column.type == "text":
-        return values.fillna("").to_numpy(object)
-    return values.to_numpy("datetime64[us]" if variable.column.type == "date" else "float64")
-
-
-def _count(days: Any, since: np.datetime64, unit: np.timedelta64) -> Any:
-    return np.where(np.isnat(days), np.nan, (days - since) / unit)
+        codes, words = find_words(values)
+        if not variable.numbers:
+            return codes, words
+        return np.array([*(variable.numbers[word] for word in words), np.nan])[codes]
+    if variable.column.type == "date":
+        days = values.to_numpy("datetime64[us]")
+        return np.where(np.isnat(days), np.nan, (days - epoch) / unit)
+    return values.to_numpy("float64")
 
 
 def derive_names_table(layouts: Mapping[str, Table], codes: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:

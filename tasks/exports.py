@@ -27,15 +27,17 @@ from study.datasets import RESPONSES, Table
 from study.instruments import Instrument
 from study.labelled import (
     SPSS_MISSING,
-    STATA_MISSING,
+    STATA_EPOCH,
+    STATA_MISSING_LABELLED,
     Variable,
     derive_legal_names,
     derive_names_table,
     derive_spss_columns,
     derive_stata_columns,
-    derive_stata_reasons,
+    derive_stata_types,
     derive_variables,
     extend_codes,
+    find_words,
 )
 from study.protocol import Study
 from tasks.settings import PROJECT
@@ -45,17 +47,9 @@ MOST_ROWS, MOST_COLUMNS = 1_048_575, 16_384
 """What an Excel sheet holds below its headings."""
 
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-_STATA_VERSION = 14  # of the program: it and every later one reads the file
-_STATA_STAMP, _STATA_STAMP_LENGTH = b"<timestamp>\x11", 17
-_STATA_SECTIONS, _STATA_TYPES, _STATA_DATA = 14, 2, 9  # in the map: how many, and the places of two
-_STATA_LONGEST_TEXT, _STATA_DOUBLE = 2045, 65526
-# ".", ".a", ".b" ...: a double's highest exponent, and the letter's number 5 bytes up.
-_STATA_MISSING_BYTES = (
-    np.array([0x7FE0_0000_0000_0000 + (number << 40) for number in range(len(STATA_MISSING) + 1)], "<u8")
-    .view(np.uint8)
-    .reshape(-1, 8)
-)
-_SPSS_STAMP_AT, _SPSS_STAMP_LENGTH = 92, 17
+_STATA_SECTIONS, _STATA_DATA = 14, 9  # in the file's map: how many, and the place of the rows
+_ROWS_AT_ONCE = 20_000
+_SPSS_STAMP_AT = 92
 _MOST_LABEL = 80  # characters of a variable's label in Stata
 _MOST_LABEL_BYTES, _MOST_VALUE_LABEL_BYTES = 250, 120  # in SPSS
 
@@ -79,15 +73,25 @@ class LabelledTables:
         ]
 
 
-def write_labelled_files(tables: LabelledTables, written_at: datetime) -> dict[str, bytes]:
-    """Every exported file by its name in the release. `written_at`: the moment that the files give as theirs."""
-    files: dict[str, bytes] = {}
-    labelled = tables.list_labelled()
-    for table, frame, variables in labelled:
+def write_labelled_folder(tables: LabelledTables, written_at: datetime, folder: Path) -> dict[str, Path]:
+    """Write every table for Stata and SPSS below a folder; the files by their names in the release. `written_at`: the
+    moment that the files give as theirs."""
+    files: dict[str, Path] = {}
+    for table, frame, variables in tables.list_labelled():
         title = f"{table.name}: {tables.title}"
-        files[f"stata/{table.name}.dta"] = encode_stata(frame, variables, title, written_at)
-        files[f"spss/{table.name}.sav"] = encode_spss(table, frame, variables, title, written_at)
+        for name in (f"stata/{table.name}.dta", f"spss/{table.name}.sav"):
+            files[name] = folder / name
+            files[name].parent.mkdir(parents=True, exist_ok=True)
+        write_stata(folder / "stata" / f"{table.name}.dta", frame, variables, title, written_at)
+        write_spss(folder / "spss" / f"{table.name}.sav", table, frame, variables, title, written_at)
     return files
+
+
+def write_labelled_files(tables: LabelledTables, written_at: datetime) -> dict[str, bytes]:
+    """What `write_labelled_folder` writes, held in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_labelled_folder(tables, written_at, Path(folder))
+        return {name: path.read_bytes() for name, path in files.items()}
 
 
 def label_tables(
@@ -133,81 +137,90 @@ def _templates() -> Environment:
 # Stata and SPSS -----------------------------------------------------------------------------------------------------
 
 
-def encode_stata(frame: pd.DataFrame, variables: list[Variable], title: str, written_at: datetime) -> bytes:
-    """A .dta file of Stata 14: labelled variables and values, .a to .f for the reasons of missing values."""
+def write_stata(path: Path, frame: pd.DataFrame, variables: list[Variable], title: str, written_at: datetime) -> None:
+    """A .dta file of Stata 14: labelled variables and values, .a to .f for the reasons of missing values.
+
+    pandas writes all but the rows, of which it would make several copies without reasons: a template, in which our own
+    take the place of its rows, some at a time. Their number, and where the sections behind them begin, stand in the
+    file's header and map (Stata's manual: help dta).
+    """
+    types = derive_stata_types(frame, variables)
+    long = {variable.name: variable for variable in variables if types[variable.name].kind == "O"}
+    texts = {name: sorted({"", *find_words(frame[variable.column.name])[1]}) for name, variable in long.items()}
+    written = _write_stata_template(variables, types, texts, title, written_at)
+    stamp_at = written.index(b"<timestamp>\x11")  # behind the title
+    map_at = written.index(b"<map>", stamp_at) + len(b"<map>")
+    places = np.frombuffer(written, "<i8", _STATA_SECTIONS, map_at).copy()
+    start, end = int(places[_STATA_DATA]) + len(b"<data>"), int(places[_STATA_DATA + 1]) - len(b"</data>")
+    record = np.dtype([(name, "<i8" if name in long else kind.newbyteorder("<")) for name, kind in types.items()])
+    held = np.frombuffer(written, record, (end - start) // record.itemsize, start)
+    kept = {name: dict(zip(words, held[name].tolist(), strict=False)) for name, words in texts.items()}
+    places[_STATA_DATA + 1 :] += len(frame) * record.itemsize - (end - start)
+    n_at = written.index(b"<N>") + len(b"<N>")
+    with path.open("wb") as file:
+        file.write(written[:n_at] + len(frame).to_bytes(8, "little") + written[n_at + 8 : map_at])
+        file.write(places.tobytes() + written[map_at + places.nbytes : start])
+        for first in range(0, len(frame), _ROWS_AT_ONCE):
+            part = frame.iloc[first : first + _ROWS_AT_ONCE]
+            rows = np.empty(len(part), record)
+            for name, values in derive_stata_columns(part, variables, types).items():
+                rows[name] = [kept[name][text] for text in values] if name in long else values
+            rows.tofile(file)
+        file.write(written[end:])
+
+
+def _write_stata_template(
+    variables: list[Variable],
+    types: Mapping[str, np.dtype[Any]],
+    texts: Mapping[str, list[str]],
+    title: str,
+    written_at: datetime,
+) -> bytes:
+    """A file with the variables and labels, and a row for each text that is not of fixed width, at least one."""
+    n_rows = max(map(len, texts.values()), default=1)
+    columns: dict[str, Any] = {}
+    for variable in variables:
+        kind = types[variable.name]
+        if variable.column.type == "date":
+            columns[variable.name] = np.full(n_rows, STATA_EPOCH)
+        elif kind.kind in "SO":
+            held = texts.get(variable.name, ["x" * kind.itemsize])
+            columns[variable.name] = np.array([*held, *[held[0]] * (n_rows - len(held))], object)
+        else:
+            columns[variable.name] = np.zeros(n_rows, kind)
+    buffer = io.BytesIO()
+    pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in columns.items()}).to_stata(
+        buffer,
+        version=118,  # Stata 14 and every later one read it
+        byteorder="<",
+        write_index=False,
+        time_stamp=written_at,
+        data_label=title[:_MOST_LABEL],
+        variable_labels={variable.name: _cut(variable.column.label, _MOST_LABEL) for variable in variables},
+        value_labels=_label_values(variables, STATA_MISSING_LABELLED),
+        convert_dates={variable.name: "td" for variable in variables if variable.column.type == "date"},
+        convert_strl=list(texts),
+    )
+    return buffer.getvalue()
+
+
+def write_spss(
+    path: Path, table: Table, frame: pd.DataFrame, variables: list[Variable], title: str, written_at: datetime
+) -> None:
+    """A .sav file: labelled variables and values, user-missing numbers for the reasons of missing values."""
     import pyreadstat  # takes a moment to import, and only freezing needs it
 
-    columns = derive_stata_columns(frame, variables)
-    missing = {variable.name: list(STATA_MISSING.values()) for variable in variables if variable.column.reason}
-    reasons = {STATA_MISSING[reason]: label for reason, label in MISSING_REASON_LABELS.items()}
-    labels = {
-        variable.name: {**variable.labels, **(reasons if variable.column.reason else {})}
-        for variable in variables
-        if variable.labels or variable.column.reason
-    }
-    written = _write(
-        pyreadstat.write_dta,
-        columns,
-        file_label=title[:_MOST_LABEL],
-        column_labels=[_cut(variable.column.label, _MOST_LABEL) for variable in variables],
-        version=_STATA_VERSION,
-        variable_value_labels=labels,
-        missing_user_values=missing,
-        variable_format={variable.name: "%td" for variable in variables if variable.column.type == "date"},
-    )
-    at = written.index(_STATA_STAMP) + len(_STATA_STAMP)
-    stamp = f"{written_at:%d} {_MONTHS[written_at.month - 1]} {written_at:%Y %H:%M}"
-    return _mark_missing(_patch(written, at, _STATA_STAMP_LENGTH, stamp), at, variables, frame)
-
-
-def _mark_missing(written: bytes, header_at: int, variables: list[Variable], frame: pd.DataFrame) -> bytes:
-    """The file with .a to .f in place of plain missing values, where there is a reason.
-
-    The library takes such values only among Python objects, one by one, and takes a column for text if its first
-    hundred are all missing. In the format a missing double is eight bytes, and the letter is one of them (Stata's
-    manual: help dta). Where sections begin and how wide each variable is stands in the file's own map and types.
-    """
-    start = written.index(b"<map>", header_at) + len(b"<map>")
-    places = np.frombuffer(written, "<u8", _STATA_SECTIONS, start)
-    types_at = int(places[_STATA_TYPES]) + len(b"<variable_types>")
-    types = np.frombuffer(written, "<u2", len(variables), types_at)
-    widths = np.where(types <= _STATA_LONGEST_TEXT, types, 8).astype(np.int64)
-    offsets, n_bytes = np.cumsum(widths) - widths, len(frame) * int(widths.sum())
-    marked = bytearray(written)
-    rows = np.frombuffer(marked, np.uint8, n_bytes, int(places[_STATA_DATA]) + len(b"<data>"))
-    rows = rows.reshape(len(frame), int(widths.sum()))
-    for variable, reasons in derive_stata_reasons(frame, variables):
-        place = variables.index(variable)
-        if types[place] != _STATA_DOUBLE:
-            raise ValueError(f"{variable.name} was not written as a number.")
-        at = reasons.nonzero()[0]
-        rows[at[:, None], np.arange(offsets[place], offsets[place] + 8)] = _STATA_MISSING_BYTES[reasons[at]]
-    return bytes(marked)
-
-
-def encode_spss(
-    table: Table, frame: pd.DataFrame, variables: list[Variable], title: str, written_at: datetime
-) -> bytes:
-    """A .sav file: labelled variables and values, user-missing numbers for the reasons of missing values."""
-    import pyreadstat
-
     columns = derive_spss_columns(table, frame, variables)
-    reasons = {SPSS_MISSING[reason]: label for reason, label in MISSING_REASON_LABELS.items()}
     own = [variable for variable in variables if variable.column.reason]
-    labels = {
-        variable.name: {
-            number: _cut_bytes(label, _MOST_VALUE_LABEL_BYTES)
-            for number, label in {**variable.labels, **(reasons if variable.column.reason else {})}.items()
-        }
-        for variable in variables
-        if variable.labels or variable.column.reason
-    }
-    written = _write(
-        pyreadstat.write_sav,
-        columns,
+    pyreadstat.write_sav(
+        pd.DataFrame(columns, copy=False),
+        path,
         file_label=_cut_bytes(title, 64),
         column_labels=[_cut_bytes(variable.column.label, _MOST_LABEL_BYTES) for variable in variables],
-        variable_value_labels=labels,
+        variable_value_labels={
+            name: {number: _cut_bytes(label, _MOST_VALUE_LABEL_BYTES) for number, label in labels.items()}
+            for name, labels in _label_values(variables, SPSS_MISSING).items()
+        },
         missing_ranges={
             variable.name: [{"lo": min(SPSS_MISSING.values()), "hi": max(SPSS_MISSING.values())}] for variable in own
         },
@@ -217,22 +230,24 @@ def encode_spss(
         variable_measure={variable.name: _find_measure(variable) for variable in variables},
         row_compress=True,
     )
-    stamp = f"{written_at:%d} {_MONTHS[written_at.month - 1]} {written_at:%y%H:%M:%S}"
-    return _patch(written, _SPSS_STAMP_AT, _SPSS_STAMP_LENGTH, stamp)
+    stamp = f"{written_at:%d} {_MONTHS[written_at.month - 1]} {written_at:%y%H:%M:%S}".encode()
+    with path.open("r+b") as file:
+        file.seek(_SPSS_STAMP_AT)
+        file.write(stamp)
 
 
-def _write(writer: Any, columns: Mapping[str, Any], **how: Any) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "table"
-        writer(pd.DataFrame(columns), str(path), **how)
-        return path.read_bytes()
-
-
-def _patch(written: bytes, at: int, length: int, stamp: str) -> bytes:
-    """The file with another moment of writing. The length is that of the stamp in the format's header."""
-    if len(stamp) != length:
-        raise ValueError(f"A stamp of {length} characters was wanted.")
-    return written[:at] + stamp.encode("ascii") + written[at + length :]
+def _label_values(variables: list[Variable], missing: Mapping[str, int]) -> dict[str, dict[int | float, str]]:
+    """What numbers mean, by variable: its codes or levels, and the reasons for missing values (`missing`: of each)."""
+    reasons = {missing[reason]: label for reason, label in MISSING_REASON_LABELS.items()}
+    return {
+        variable.name: {
+            number: label
+            for labels in (variable.labels, reasons if variable.column.reason else {})
+            for number, label in labels.items()
+        }
+        for variable in variables
+        if variable.labels or variable.column.reason
+    }
 
 
 def _find_spss_format(variable: Variable) -> str:

@@ -24,19 +24,28 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
     from mypy_boto3_s3.client import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import (
+        CompletedMultipartUploadTypeDef,
+        CompletedPartTypeDef,
+        CopySourceTypeDef,
+        GetObjectOutputTypeDef,
+    )
 
 DEFAULT_LIMIT_BYTES = 50_000_000
 """The largest file that is read from an inbox unless the caller says otherwise."""
 
 _CHUNK_BYTES = 1 << 20
+_PART_BYTES = 8 << 20  # a larger file goes to S3 in parts of this size, one in memory at a time
+_COPY_BYTES = 64 << 20  # a larger file is copied within S3 in parts of this size
+_MOST_PARTS = 10_000  # of a file on S3
 _RESERVED = re.compile(r"\.summative-[0-9a-f]{16}")  # our own half-written files: in no listing, refused in every key
 _LONGEST_SEGMENT_BYTES = 255  # the limit of every file system in use
 _LONGEST_KEY_BYTES = 900  # S3 allows 1,024, of which the area's prefix takes a part
@@ -47,6 +56,9 @@ _LAST_MICROSECOND = 253_402_300_799_000_000  # the year 9999: some disks hold la
 _ZIP_TAIL_BYTES = 22 + 65_535  # an end-of-central-directory record with the longest comment it may have
 
 Published = Literal["added", "same"]
+
+Content = bytes | Path
+"""What is to be stored: bytes, or a whole file of the caller's, which is read piece by piece and left as it is."""
 
 
 class FileFault(Exception):
@@ -182,6 +194,12 @@ class FileArea(Protocol):
     def read_chunks(self, key: str) -> Iterator[bytes]:
         """The file piece by piece, for what must not be held in memory. Raises FileMissing, AreaUnavailable."""
 
+    def fetch(self, key: str, path: Path) -> str:
+        """Copy a file piece by piece to a local path, where it appears whole or not at all; the SHA-256 of it.
+
+        Raises FileMissing, AreaUnavailable.
+        """
+
     def read_end(self, key: str, n_bytes: int) -> bytes:
         """At most the last `n_bytes`. Raises FileMissing, AreaUnavailable."""
 
@@ -211,7 +229,7 @@ class FileArea(Protocol):
     def make_folder(self, prefix: str) -> None:
         """Show an empty folder to people, where the store knows folders."""
 
-    def publish(self, files: Mapping[str, bytes], final_prefix: str, last: str) -> Published: ...
+    def publish(self, files: Mapping[str, Content], final_prefix: str, last: str) -> Published: ...
 
     def point(self, releases_prefix: str, release: str, last: str) -> None: ...
 
@@ -250,16 +268,21 @@ class FolderArea:
             self._sync(path.parent)
         return True
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, data: Content) -> None:
+        """A caller's file that is on the same disk is linked where that can't be told from a copy."""
+        if isinstance(data, Path) and _link(data, path):
+            self._sync(path)
+            return
         with path.open("xb") as file:
-            file.write(data)
+            for chunk in _read_content(data):
+                file.write(chunk)
             if self._is_synced:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _sync(self, folder: Path) -> None:
+    def _sync(self, path: Path) -> None:
         if self._is_synced:
-            _sync_folder(folder)
+            _sync_path(path)
 
     def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         with self._open(key) as (file, status):
@@ -275,6 +298,9 @@ class FolderArea:
         with self._open(key) as (file, _):
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
+
+    def fetch(self, key: str, path: Path) -> str:
+        return _fetch(self, key, path)
 
     def read_end(self, key: str, n_bytes: int) -> bytes:
         with self._open(key) as (file, status):
@@ -356,7 +382,7 @@ class FolderArea:
         with self._faults(prefix):
             self._make_parent(path / "any", prefix)
 
-    def publish(self, files: Mapping[str, bytes], final_prefix: str, last: str) -> Published:
+    def publish(self, files: Mapping[str, Content], final_prefix: str, last: str) -> Published:
         """A folder beside the final one, written and synced, then renamed: one step, whatever happens meanwhile."""
         final = self._find_path(final_prefix)
         with self._faults(final_prefix):
@@ -530,11 +556,46 @@ def _claim(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut. Windows has no such call and needs none."""
+def _link(source: Path, path: Path) -> bool:
+    """Give a file of the caller's the name `path` too; False, and nothing done, where it must be copied instead.
+
+    Only where nobody could tell it from a copy: an ordinary file on the same disk, that has no other name yet, with
+    the owner, group, rights and labels that a file written here gets. No file of an area is ever written to in place,
+    so its first name is safe from us, and the caller writes no more to what it has handed over.
+    """
+    if os.name == "nt":  # has no way to sync a file that is open for reading
+        return False
+    try:
+        status = source.lstat()
+        is_alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        if not is_alone or status.st_dev != path.parent.lstat().st_dev:
+            return False
+        path.touch(exist_ok=False)
+        try:
+            is_alike = _list_rights(source) == _list_rights(path)
+        finally:
+            path.unlink()
+        if is_alike:
+            path.hardlink_to(source)
+    except OSError:  # the copy will say what is wrong, if anything is
+        return False
+    return is_alike
+
+
+def _list_rights(path: Path) -> tuple[object, ...]:
+    status = path.lstat()
+    labels = {}
+    if sys.platform == "linux":  # access lists are among them
+        labels = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    return status.st_mode, status.st_uid, status.st_gid, labels
+
+
+def _sync_path(path: Path) -> None:
+    """Make a rename, in the folder, or a linked file last through a power cut. Windows has no such call for folders
+    and needs none."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as fault:
@@ -638,14 +699,13 @@ class S3Area:
         arguments: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
         # Told from another's file by a mark: the answer to a put that succeeded may get lost, and its retry is refused.
         mark = secrets.token_hex(16)
-        digest = b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         with self._faults(key):
             try:
                 self._client.put_object(
                     Bucket=self._bucket,
                     Key=self._key(parse_key(key)),
                     Body=data,
-                    ContentMD5=digest,
+                    ContentMD5=_compute_md5(data),
                     ContentType="application/octet-stream",
                     Metadata={"put": mark},
                     **arguments,
@@ -653,11 +713,89 @@ class S3Area:
             except self._client.exceptions.ClientError as fault:
                 if not if_absent or fault.response["Error"]["Code"] not in _CONDITION_CODES:
                     raise
-                if not fault.response["ResponseMetadata"].get("RetryAttempts"):
-                    return False
-                head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
-                return head["Metadata"].get("put") == mark
+                return self._is_ours(fault, key, mark)
         return True
+
+    def _is_ours(self, fault: ClientError, key: str, mark: str) -> bool:
+        """Whether what was refused when it was repeated had succeeded before."""
+        if not fault.response["ResponseMetadata"].get("RetryAttempts") or not self.has(key):
+            return False
+        head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
+        return head["Metadata"].get("put") == mark
+
+    def _put_for_release(self, key: str, data: Content, *, if_absent: bool, unless: str) -> bool:
+        """As `put`, of any size. False also when the file `unless` has come meanwhile: sending may take an hour.
+
+        Some stores look first and write then when a large file is to be put `if_absent`: the first of two that end
+        within milliseconds may be replaced by the second.
+        """
+        if not isinstance(data, Path) or _measure(data) <= _PART_BYTES:
+            return self.put(key, b"".join(_read_content(data)), if_absent=if_absent)
+        if if_absent and self.has(key):
+            return False  # before all of it is sent
+        arguments: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
+        about: dict[str, Any] = {"Bucket": self._bucket, "Key": self._key(parse_key(key))}
+        mark = secrets.token_hex(16)
+        with self._faults(key):
+            sending = self._client.create_multipart_upload(
+                **about, ContentType="application/octet-stream", Metadata={"put": mark}
+            )["UploadId"]
+            parts = self._send_parts(about, sending, data)
+            if self.has(unless):
+                self._abort(about, sending)
+                return False
+            try:
+                self._client.complete_multipart_upload(**about, **arguments, UploadId=sending, MultipartUpload=parts)
+            except self._client.exceptions.ClientError as fault:
+                code = fault.response["Error"]["Code"]
+                if code not in _CONDITION_CODES | {"NoSuchUpload"}:
+                    raise
+                if self._is_ours(fault, key, mark):
+                    return True
+                if code == "NoSuchUpload" or not if_absent:
+                    raise
+                self._abort(about, sending)
+                return False
+        return True
+
+    def _send_parts(self, about: dict[str, Any], sending: str, data: Content) -> CompletedMultipartUploadTypeDef:
+        """The list of the parts, by which the file is completed: until then nobody sees anything of it.
+
+        Given up at once where a part can't be sent. What got no answer on being completed is not: the store may still
+        be at it, and `remove_leftovers` sees to what is left.
+        """
+        parts: list[CompletedPartTypeDef] = []
+        part_bytes = max(_PART_BYTES, -(-_measure(data) // _MOST_PARTS))
+        try:
+            for number, part in enumerate(_read_content(data, part_bytes), start=1):
+                answer = self._client.upload_part(
+                    **about, UploadId=sending, PartNumber=number, Body=part, ContentMD5=_compute_md5(part)
+                )
+                parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+        except BaseException:
+            self._abort(about, sending)
+            raise
+        return {"Parts": parts}
+
+    def _abort(self, about: dict[str, Any], sending: str) -> None:
+        from botocore.exceptions import BotoCoreError
+
+        with contextlib.suppress(self._client.exceptions.ClientError, BotoCoreError):
+            self._client.abort_multipart_upload(**about, UploadId=sending)
+
+    def remove_leftovers(self, older_than_seconds: float = 86_400) -> int:
+        """Give up what killed runs began to send in parts, once nobody can be sending it any more; how many.
+
+        It shows nowhere, but takes space. Where the account may not list it, it is left to a rule of the bucket.
+        """
+        limit, n_removed = datetime.now(UTC) - timedelta(seconds=older_than_seconds), 0
+        with self._faults(""), contextlib.suppress(self._client.exceptions.ClientError):
+            found = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=self._prefix)
+            for begun in found.get("Uploads", []):
+                if begun["Initiated"] < limit:
+                    self._abort({"Bucket": self._bucket, "Key": begun["Key"]}, begun["UploadId"])
+                    n_removed += 1
+        return n_removed
 
     def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         with self._open(key) as answer:
@@ -669,6 +807,9 @@ class S3Area:
     def read_chunks(self, key: str) -> Iterator[bytes]:
         with self._open(key) as answer:
             yield from answer["Body"].iter_chunks(_CHUNK_BYTES)
+
+    def fetch(self, key: str, path: Path) -> str:
+        return _fetch(self, key, path)
 
     def read_end(self, key: str, n_bytes: int) -> bytes:
         if n_bytes <= 0 or self.describe(key).size == 0:  # an empty object has no last bytes to ask for
@@ -760,39 +901,52 @@ class S3Area:
         """S3 knows no folders; people see one as soon as something lies in it."""
         parse_key(prefix)
 
-    def publish(self, files: Mapping[str, bytes], final_prefix: str, last: str) -> Published:
+    def publish(self, files: Mapping[str, Content], final_prefix: str, last: str) -> Published:
         """Everything else first, the manifest last and only if there is none: it makes the release."""
-        if self.has(f"{final_prefix}/{last}"):
+        manifest = f"{final_prefix}/{last}"
+        if self.has(manifest):
             return _compare_release(self, files, final_prefix)
+        self.below(final_prefix.rpartition("/")[0] or final_prefix).remove_leftovers()
         for stored in self.list(f"{final_prefix}/"):  # a run that was killed got so far
             if stored.key.removeprefix(f"{final_prefix}/") not in files:
                 self.delete(stored.key)
         for name in sorted(files.keys() - {last}):
-            key = f"{final_prefix}/{name}"
-            if not self.put(key, files[name], if_absent=True) and self.get(key) != files[name]:
-                self.put(key, files[name])
-        is_first = self.put(f"{final_prefix}/{last}", files[last], if_absent=True)
+            key, data = f"{final_prefix}/{name}", files[name]
+            if self._put_for_release(key, data, if_absent=True, unless=manifest):
+                continue
+            if self.has(manifest):  # another run was first
+                return _compare_release(self, files, final_prefix)
+            if not _has_content(self, self.describe(key), data):
+                self._put_for_release(key, data, if_absent=False, unless=manifest)
+        is_first = self.put(manifest, b"".join(_read_content(files[last])), if_absent=True)
         _compare_release(self, files, final_prefix)
         return "added" if is_first else "same"
 
     def point(self, releases_prefix: str, release: str, last: str) -> None:
         """A copy, during which `latest` has no manifest and so counts as absent."""
         source, target = f"{releases_prefix}/{release}/", f"{releases_prefix}/latest/"
-        names = [stored.key.removeprefix(source) for stored in self.list(source)]
+        sizes = {stored.key.removeprefix(source): stored.size for stored in self.list(source)}
         manifest = self.get(f"{source}{last}")
         if self.has(f"{target}{last}") and self.get(f"{target}{last}") == manifest:
             return
         self.delete(f"{target}{last}")
         for stored in self.list(target):
-            if stored.key.removeprefix(target) not in names:
+            if stored.key.removeprefix(target) not in sizes:
                 self.delete(stored.key)
         with self._faults(f"{releases_prefix}/latest"):
-            for name in sorted(names, key=lambda name: (name == last, name)):
-                self._client.copy_object(
-                    Bucket=self._bucket,
-                    Key=self._key(f"{target}{name}"),
-                    CopySource={"Bucket": self._bucket, "Key": self._key(f"{source}{name}")},
-                )
+            for name in sorted(sizes, key=lambda name: (name == last, name)):
+                self._copy(self._key(f"{source}{name}"), self._key(f"{target}{name}"), sizes[name])
+
+    def _copy(self, source: str, target: str, n_bytes: int) -> None:
+        """Within the store; in parts what would take longer than one answer may, or more than S3 copies in one."""
+        from boto3.s3.transfer import TransferConfig
+
+        origin: CopySourceTypeDef = {"Bucket": self._bucket, "Key": source}
+        if n_bytes <= _COPY_BYTES:
+            self._client.copy_object(Bucket=self._bucket, Key=target, CopySource=origin)
+        else:
+            config = TransferConfig(multipart_threshold=_COPY_BYTES, multipart_chunksize=_COPY_BYTES)
+            self._client.copy(origin, self._bucket, target, Config=config)
 
     def _key(self, key: str) -> str:
         if not key:
@@ -935,6 +1089,65 @@ def _hash_chunks(chunks: Iterator[bytes]) -> str:
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _compute_md5(data: bytes) -> str:
+    return b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+# ---------------------------------------------------------------- files of the caller
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a local file of any size, in lower-case hexadecimal. Raises FileMissing, AreaUnavailable."""
+    return _hash_chunks(_read_content(path))
+
+
+@contextlib.contextmanager
+def _local_faults(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        text = f"{_show(str(path))}: there is no such file. Look whether it was moved or deleted."
+        raise FileMissing(text) from None
+    except OSError as fault:
+        raise AreaUnavailable(f"{_show(str(path))}: {_explain(fault)}") from fault
+
+
+def _measure(data: Content) -> int:
+    """Size in bytes. Raises FileMissing for what is no ordinary file, such as a pipe, which has none."""
+    if not isinstance(data, Path):
+        return len(data)
+    with _local_faults(data):
+        status = data.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise FileMissing(f"{_show(str(data))}: is no ordinary file. Give the file itself.")
+    return status.st_size
+
+
+def _read_content(data: Content, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[bytes]:
+    """Bytes in one piece, a file in pieces of `chunk_bytes`. Raises FileMissing, AreaUnavailable."""
+    if not isinstance(data, Path):
+        yield data
+        return
+    with _local_faults(data), data.open("rb") as file:
+        while chunk := file.read(chunk_bytes):
+            yield chunk
+
+
+def _fetch(area: FileArea, key: str, path: Path) -> str:
+    temporary, digest = path.parent / _name_temporary(), hashlib.sha256()
+    with _local_faults(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                for chunk in area.read_chunks(key):
+                    digest.update(chunk)
+                    file.write(chunk)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return digest.hexdigest()
 
 
@@ -1094,12 +1307,15 @@ class DropBox:
 
 
 def publish_folder(
-    area: FileArea, files: Mapping[str, bytes], final_prefix: str, last: str = "manifest.json"
+    area: FileArea, files: Mapping[str, Content], final_prefix: str, last: str = "manifest.json"
 ) -> Published:
     """Publish a set of files so that readers see all of it or nothing: a release counts once it has its `last` file.
 
-    `files` by their key under `final_prefix`. "same" when exactly this is published already: a run that was killed
-    can be repeated. Raises ReleaseDiffers when something else is, KeyRefused, AreaUnavailable.
+    `files` by their key under `final_prefix`; the `last` one is small. A file of the caller's (a Path) may have any
+    size. The caller has closed it and never writes to it again: on the same disk it may become the second name of the
+    published file (`_link`). It may be deleted afterwards. "same" when exactly this is published already: a run that
+    was killed can be repeated. Raises ReleaseDiffers when something else is, KeyRefused, FileMissing (of a caller's
+    file), AreaUnavailable.
     """
     for key in (final_prefix, *(f"{final_prefix}/{name}" for name in files)):
         parse_key(key)
@@ -1107,6 +1323,8 @@ def publish_folder(
         raise KeyRefused(f'{area.place}/{final_prefix}: no "{last}" among the files to publish. Add it: it comes last.')
     if final_prefix.rpartition("/")[2] == "latest":
         raise KeyRefused(f'{area.place}/{final_prefix}: "latest" stands for the newest release. Give it another name.')
+    for data in files.values():
+        _measure(data)  # before anything is written
     return area.publish(files, final_prefix, last)
 
 
@@ -1127,13 +1345,13 @@ def find_releases(area: FileArea, releases_prefix: str, last: str = "manifest.js
     return sorted(name for name in names if "/" not in name and name != "latest")
 
 
-def _compare_release(area: FileArea, files: Mapping[str, bytes], final_prefix: str) -> Published:
+def _compare_release(area: FileArea, files: Mapping[str, Content], final_prefix: str) -> Published:
     """ "same", or ReleaseDiffers. What a computer drops beside the files (.DS_Store) makes no difference."""
     stored = {entry.key.removeprefix(f"{final_prefix}/"): entry for entry in area.list(f"{final_prefix}/")}
     stored = {name: entry for name, entry in stored.items() if not find_ignored_reason(name)}
     differing = sorted(stored.keys() ^ files.keys())
     for name in sorted(stored.keys() & files.keys()):
-        if stored[name].size != len(files[name]) or area.get(stored[name].key) != files[name]:
+        if not _has_content(area, stored[name], files[name]):
             differing.append(name)
     if differing:
         shown = ", ".join(_show(name) for name in differing[:5]) + (", ..." if len(differing) > 5 else "")
@@ -1142,3 +1360,17 @@ def _compare_release(area: FileArea, files: Mapping[str, bytes], final_prefix: s
             "A release is never changed: publish under another name."
         )
     return "same"
+
+
+def _has_content(area: FileArea, stored: Stored, data: Content) -> bool:
+    """Whether a stored file is the same, byte for byte, held piece by piece."""
+    if stored.size != _measure(data):
+        return False
+    if not isinstance(data, Path):
+        return _is_same(area.read_chunks(stored.key), BytesIO(data))
+    with _local_faults(data), data.open("rb") as file:
+        return _is_same(area.read_chunks(stored.key), file)
+
+
+def _is_same(chunks: Iterator[bytes], file: BinaryIO) -> bool:
+    return all(file.read(len(chunk)) == chunk for chunk in chunks) and not file.read(1)

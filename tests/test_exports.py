@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from datetime import UTC, date, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree import ElementTree
 
@@ -37,7 +38,7 @@ from study.labelled import (
 )
 from tasks.codebook_files import DDI, encode_codebook_workbook, encode_ddi, write_codebook_files, write_current_codebook
 from tasks.definitions import list_studies, load_instruments, load_study
-from tasks.exports import encode_spss, encode_stata, encode_workbook
+from tasks.exports import encode_workbook, write_spss, write_stata
 from tasks.files import FileMissing
 from tasks.release_reading import FrozenRelease, ReleaseDamaged, read_release, write_release_workbook
 from tasks.releases import freeze_release
@@ -95,9 +96,13 @@ def release(folder: Path) -> FrozenRelease:
 
 def encode(kind: str, frame: pd.DataFrame = FRAME, table: Table = TABLE, at: datetime = AT) -> bytes:
     variables = derive_variables(table, CODES)
-    if kind == "stata":
-        return encode_stata(frame, variables, "A title", at)
-    return encode_spss(table, frame, variables, "A title", at)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        if kind == "stata":
+            write_stata(path, frame, variables, "A title", at)
+        else:
+            write_spss(path, table, frame, variables, "A title", at)
+        return path.read_bytes()
 
 
 def read_back(kind: str, content: bytes, path: Path) -> tuple[pd.DataFrame, Any]:
@@ -158,15 +163,14 @@ def test_another_reader_finds_the_same_reasons() -> None:
     assert frame["weight"].tolist()[3:6] == [1e9, 0, 1 / 3]
     with pd.read_stata(io.BytesIO(encode("stata")), iterator=True) as reader:
         assert reader.variable_labels()["mood"] == "Mood"
-        assert reader.value_labels()["arm0"] == {1: "Arm A", 2: "Arm B"}
+        assert reader.value_labels()["arm"] == {1: "Arm A", 2: "Arm B"}
 
 
 def test_reasons_survive_where_the_first_hundred_are_all_missing(tmp_path: Path) -> None:
-    """The library takes such a column for text, if the letters stand among its values."""
     many = pd.concat([FRAME.iloc[:1]] * 300 + [FRAME.iloc[6:]], ignore_index=True)
     found, about = read_back("stata", encode("stata", many), tmp_path)
     assert found["mood"].tolist() == ["a"] * 300 + [1]
-    assert about.readstat_variable_types["mood"] == "double"
+    assert about.readstat_variable_types["mood"] == "int8"
 
 
 @pytest.mark.parametrize("kind", ["stata", "spss"])
@@ -175,7 +179,8 @@ def test_an_empty_table_and_one_without_any_value_keep_their_types(kind: str, tm
         found, about = read_back(kind, encode(kind, TABLE.shape(frame)), tmp_path)
         assert len(found) == len(frame)
         types = about.readstat_variable_types
-        assert [types[name] for name in found] == ["string", "double", "double", "double", "double"]
+        small = "int8" if kind == "stata" else "double"
+        assert [types[name] for name in found] == ["string", small, "double", small, "double"]
         assert about.variable_value_labels["arm"] == {1: "Arm A", 2: "Arm B"}
 
 
@@ -193,23 +198,95 @@ def test_long_and_foreign_labels_are_kept_as_far_as_the_format_goes(kind: str, t
 
 
 @pytest.mark.parametrize("kind", ["stata", "spss"])
+def test_categoricals_give_the_same_bytes(kind: str) -> None:
+    """Also with categories that no row has, in whichever order."""
+    other = FRAME.copy()
+    for name in ("participant_id", "arm", "mood_missing"):
+        words = [*sorted(FRAME[name].dropna().unique(), reverse=True), "none has this one"]
+        other[name] = pd.Categorical(FRAME[name], categories=words)
+    assert encode(kind, other) == encode(kind)
+    assert encode(kind, other.iloc[:0]) == encode(kind, FRAME.iloc[:0])
+    codes = [extend_codes(CODES, {"small": TABLE}, {"small": frame}) for frame in (FRAME, other)]
+    assert codes[0] == codes[1]
+
+
+@pytest.mark.parametrize("kind", ["stata", "spss"])
+@pytest.mark.parametrize("width", [1, 255, 256, 2045, 2046, 9000])
+def test_texts_of_any_width_come_back(kind: str, width: int, tmp_path: Path) -> None:
+    texts = ["満足" * (width // 6) + "x" * (width % 6), "", "short", "y" * width, "short", None]
+    frame = TABLE.shape(FRAME.iloc[:6].assign(participant_id=pd.Series(texts, dtype="str")))
+    path = tmp_path / "file"
+    content = encode(kind, frame)
+    assert encode(kind, frame.astype({"participant_id": "category"})) == content
+    if kind == "stata":  # which pandas reads, too
+        path.write_bytes(content)
+        assert pd.read_stata(path)["participant_id"].tolist() == [text or "" for text in texts]
+    found, _ = read_back(kind, content, tmp_path)
+    assert found["participant_id"].tolist() == [text or "" for text in texts]
+    assert found["weight"].fillna(-1).tolist() == frame["weight"].fillna(-1).tolist()
+
+
+def test_rows_are_written_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encode("stata")
+    monkeypatch.setattr(tasks.exports, "_ROWS_AT_ONCE", 3)
+    assert encode("stata") == whole
+
+
+@pytest.mark.parametrize(
+    ("level", "values", "stored"),
+    [
+        (100, [0, 100, 1, 0], "int8"),
+        (101, [0, 101, 1, 0], "int16"),
+        (32_741, [0, 32_741, 1, 0], "double"),
+        (1, [0, 0.5, 1, 0], "double"),
+        (1, [0, 107, 1, 0], "double"),
+        (1, [np.nan] * 4, "int8"),
+    ],
+)
+def test_stata_holds_levels_in_as_few_bytes_as_they_take(
+    level: int, values: list[float], stored: str, tmp_path: Path
+) -> None:
+    """A byte holds -127 to 100 and an int up to 32,740; beyond are the missing values."""
+    columns = (
+        Column("x", "number", "X", levels=((-127, "Least"), (level, "Most"), (0, "None"), (1, "One")), reason="x_why"),
+        Column("x_why", "text", "Why", codes="missing_reason"),
+    )
+    table = Table("levels", ("x",), columns)
+    frame = table.shape(pd.DataFrame({"x": values, "x_why": [None, None, None, "refused"]}))
+    frame.loc[3, "x"] = np.nan
+    found, about = read_back("stata", encode("stata", frame, table), tmp_path)
+    assert about.readstat_variable_types["x"] == stored
+    assert found["x"].tolist()[3] == STATA_MISSING["refused"]
+    np.testing.assert_array_equal(found["x"][:3].astype(float), frame["x"][:3])
+    assert about.variable_value_labels["x"][level] in ("Most", "One")
+
+
+def test_words_of_statas_matrices_are_no_names(tmp_path: Path) -> None:
+    """The library that writes the file calls them otherwise, and our list of names would not hold."""
+    words = ["class", "end", "Function", "_cons", "str5"]
+    table = Table("words", ("class",), tuple(Column(word, "number", word) for word in words))
+    found, _ = read_back("stata", encode("stata", table.shape(pd.DataFrame(1.0, [0], words)), table), tmp_path)
+    assert list(found) == list(derive_legal_names(words).values())
+    assert derive_legal_names(words)["end"] == "v_end"
+
+
+@pytest.mark.parametrize("kind", ["stata", "spss"])
 def test_the_moment_of_writing_is_that_of_the_release(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = encode(kind)
-    written: list[bytes] = []
+    stamp = b"04 Mar 2013 06:30" if kind == "stata" else b"04 Mar 1306:30:00"
+    assert first.count(stamp) == 1
+    assert encode(kind, at=AT.replace(hour=7)) == first.replace(stamp, stamp.replace(b"06:30", b"07:30"))
+    unpatched = pyreadstat.write_sav
 
-    def write_later(*arguments: Any, **how: Any) -> bytes:
+    def write_later(frame: pd.DataFrame, path: Path, **how: Any) -> None:
         """As it would be written in another century: the stamp that the library leaves is another."""
-        content = unpatched(*arguments, **how)
-        at = content.index(b"<timestamp>\x11") + 12 if kind == "stata" else 92
-        stamp = b"01 Jan 2001 00:00" if kind == "stata" else b"01 Jan 0100:00:00"
-        written.append(content)
-        return content[:at] + stamp + content[at + 17 :]
+        unpatched(frame, path, **how)
+        content = path.read_bytes()
+        assert stamp not in content  # the library's own is of today
+        path.write_bytes(content[:92] + b"01 Jan 0100:00:00" + content[109:])
 
-    unpatched = tasks.exports._write
-    monkeypatch.setattr(tasks.exports, "_write", write_later)
+    monkeypatch.setattr(pyreadstat, "write_sav", write_later)
     assert encode(kind) == first
-    assert written[0] != first  # the library's own stamp is of today
-    assert encode(kind, at=AT.replace(hour=7)) != first
 
 
 def test_a_value_that_would_mean_missing_in_spss_is_refused() -> None:

@@ -29,8 +29,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
+import tasks.files
 from tasks.files import (
     AreaUnavailable,
+    Content,
     ContentDamaged,
     ContentStore,
     DropBox,
@@ -43,6 +45,7 @@ from tasks.files import (
     S3Area,
     connect_s3,
     find_releases,
+    hash_file,
     open_area,
     parse_key,
     point_latest,
@@ -743,6 +746,339 @@ def test_what_cannot_be_published(file_area: FileArea, files: dict[str, bytes], 
     with pytest.raises(KeyRefused):
         publish_folder(file_area, files, prefix)
     assert file_area.list("") == []
+
+
+# ---------------------------------------------------------------- releases of large files
+
+
+PART_BYTES = 5 << 20  # the least that S3 takes, so that a file in parts is a small one
+SPOOLED = {"empty": b"", "small": b"a,b\n", "part": bytes(PART_BYTES), "parts": b"1234567\n" * (PART_BYTES // 8) + b"."}
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.files, "_PART_BYTES", PART_BYTES)
+
+
+@pytest.fixture
+def spool(tmp_path: Path, small_parts: None) -> Path:
+    """A folder with what a release may be made of, on the same disk as the folder of the area."""
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    for name, data in SPOOLED.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def make_large_release(spool: Path) -> dict[str, Content]:
+    return {**SMALL_RELEASE, **{f"data/{path.name}.csv": path for path in sorted(spool.iterdir())}}
+
+
+def read_content(data: Content) -> bytes:
+    return data.read_bytes() if isinstance(data, Path) else data
+
+
+def read_release(area: FileArea, prefix: str) -> dict[str, bytes]:
+    return {key.removeprefix(f"{prefix}/"): area.get(key) for key in find_keys(area, f"{prefix}/")}
+
+
+def list_uploads(area: FileArea) -> list[str]:
+    """Keys of the uploads in parts that are not ended; a folder has none."""
+    if not isinstance(area, S3Area):
+        return []
+    found = area._client.list_multipart_uploads(Bucket=area._bucket, Prefix=area._prefix)
+    return [upload["Key"].removeprefix(area._prefix) for upload in found.get("Uploads", [])]
+
+
+def test_files_and_bytes_are_published_together(file_area: FileArea, spool: Path) -> None:
+    files = make_large_release(spool)
+    expected = {name: read_content(data) for name, data in files.items()}
+    before = {path: (path.read_bytes(), path.stat().st_mode, path.stat().st_mtime_ns) for path in spool.iterdir()}
+    assert publish_folder(file_area, files, "releases/r1") == "added"
+    assert read_release(file_area, "releases/r1") == expected
+    assert publish_folder(file_area, files, "releases/r1") == "same"
+    assert publish_folder(file_area, expected, "releases/r1") == "same"
+    assert publish_folder(file_area, files, "releases/r2") == "added"
+    point_latest(file_area, "releases", "r2")
+    assert {path: (path.read_bytes(), path.stat().st_mode, path.stat().st_mtime_ns) for path in before} == before
+    for path in before:
+        path.unlink()
+    for release in ("r1", "r2"):
+        assert read_release(file_area, f"releases/{release}") == expected
+    assert {name: file_area.get(f"releases/latest/{name}") for name in expected} == expected
+    assert find_releases(file_area, "releases") == ["r1", "r2"]
+    assert list_uploads(file_area) == []
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1] + b"\0", lambda data: data + b"x", lambda data: data[:-1]])
+def test_a_release_of_files_is_never_changed(
+    file_area: FileArea, spool: Path, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    files = make_large_release(spool)
+    expected = {name: read_content(data) for name, data in files.items()}
+    publish_folder(file_area, files, "releases/r1")
+    other = tmp_path / "other"
+    other.write_bytes(change((spool / "parts").read_bytes()))
+    with pytest.raises(ReleaseDiffers, match=r"\(data/parts\.csv\)"):
+        publish_folder(file_area, {**files, "data/parts.csv": other}, "releases/r1")
+    assert read_release(file_area, "releases/r1") == expected
+
+
+def test_a_large_file_may_come_last(file_area: FileArea, spool: Path) -> None:
+    files: dict[str, Content] = {"a.csv": b"a", "manifest.json": spool / "parts"}
+    answers = run_together(4, lambda n: publish_folder(file_area, files, "releases/r1"))
+    assert sorted(map(str, answers)) == ["added"] + ["same"] * 3
+    with pytest.raises(ReleaseDiffers):
+        publish_folder(file_area, {**files, "manifest.json": spool / "part"}, "releases/r1")
+    assert read_release(file_area, "releases/r1") == {"a.csv": b"a", "manifest.json": (spool / "parts").read_bytes()}
+    assert list_uploads(file_area) == []
+
+
+def test_publishing_files_at_once_adds_once(file_area: FileArea, spool: Path) -> None:
+    files = make_large_release(spool)
+    answers = run_together(4, lambda n: publish_folder(file_area, files, "releases/r1"))
+    assert sorted(map(str, answers)) == ["added"] + ["same"] * 3
+    assert read_release(file_area, "releases/r1") == {name: read_content(data) for name, data in files.items()}
+    assert list_uploads(file_area) == []
+
+
+def test_a_file_that_is_none_stops_everything(file_area: FileArea, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source, pattern in (("nothing", "there is no such file"), ("pipe", "no ordinary file"), (".", "no ordinary")):
+        with pytest.raises(FileMissing, match=pattern) as caught:
+            publish_folder(file_area, {**SMALL_RELEASE, "data/x.csv": tmp_path / source}, "releases/r1")
+        assert str(tmp_path) in str(caught.value)
+    with pytest.raises(FileMissing, match="there is no such file"):
+        hash_file(tmp_path / "nothing")
+    assert file_area.list("") == []
+
+
+def test_a_closed_file_is_said_to_be(file_area: FileArea, spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of the caller's file, not of the area."""
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.parent == spool:
+            raise OSError(errno.EACCES, "Permission denied")
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for name in ("small", "parts"):
+        (spool / name).chmod(0o600)  # no release has such a file, so it is read
+        with pytest.raises(AreaUnavailable, match="permission denied") as caught:
+            publish_folder(file_area, {"manifest.json": b"{}", "k": spool / name}, "releases/r1")
+        assert str(caught.value).startswith(str(spool / name))
+        with pytest.raises(AreaUnavailable, match="permission denied"):
+            hash_file(spool / name)
+    assert file_area.list("") == []
+    assert list_uploads(file_area) == []
+
+
+def test_fetching_a_file(file_area: FileArea, spool: Path, tmp_path: Path) -> None:
+    file_area.put("a/b", SPOOLED["parts"])
+    for target in (tmp_path / "new folder/b", tmp_path / "new folder/b", spool / "small"):
+        assert file_area.fetch("a/b", target) == hash_file(spool / "parts")
+        assert target.read_bytes() == (spool / "parts").read_bytes()
+    with pytest.raises(FileMissing, match="there is no such file"):
+        file_area.fetch("a/c", spool / "part")
+    assert (spool / "part").stat().st_size == PART_BYTES
+    with pytest.raises(AreaUnavailable, match="in the way") as caught:
+        file_area.fetch("a/b", spool / "part" / "b")
+    assert str(caught.value).startswith(str(spool / "part" / "b"))
+    assert sorted(path.name for path in spool.iterdir()) == ["empty", "part", "parts", "small"]
+    assert hash_file(spool / "empty") == compute_sha256(b"")
+
+
+def test_a_large_release_is_never_held_in_memory(file_area: FileArea, tmp_path: Path) -> None:
+    source, n_bytes = tmp_path / "responses.csv", 64 << 20
+    with source.open("wb") as file:
+        for n in range(64):
+            file.write(b"%04d" % n * (1 << 18))
+    files: dict[str, Content] = {"manifest.json": b"{}", "responses.csv": source}
+    tracemalloc.start()
+    try:
+        assert publish_folder(file_area, files, "releases/r1") == "added"
+        assert publish_folder(file_area, files, "releases/r1") == "same"
+        assert file_area.fetch("releases/r1/responses.csv", tmp_path / "fetched") == hash_file(source)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "fetched").stat().st_size == n_bytes
+
+
+@pytest.mark.parametrize("moment", range(1, 6))
+def test_a_folder_release_of_files_killed_on_the_way_is_absent(
+    tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    area, n_syncs = FolderArea(tmp_path / "area"), 0
+    files: dict[str, Content] = {"small.csv": spool / "small", "parts.csv": spool / "parts", "manifest.json": b"{}"}
+    expected = {name: read_content(data) for name, data in files.items()}
+
+    def stop(descriptor: int) -> None:
+        nonlocal n_syncs
+        n_syncs += 1
+        if n_syncs == moment:
+            raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", stop)
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)
+        with pytest.raises(SystemExit):
+            publish_folder(area, files, "releases/r1")
+    if moment <= 4:  # three files and their folder
+        assert area.list("") == []
+        assert publish_folder(area, files, "releases/r1") == "added"
+    assert publish_folder(area, files, "releases/r1") == "same"
+    area.remove_leftovers(older_than_seconds=-1)
+    assert [path.name for path in (tmp_path / "area/releases").iterdir()] == ["r1"]
+    assert read_release(area, "releases/r1") == expected
+    assert {path.stat().st_nlink for path in spool.iterdir()} <= {1, 2}
+    assert (spool / "parts").read_bytes() == expected["parts.csv"]
+
+
+def test_files_on_the_same_disk_are_linked(tmp_path: Path, spool: Path) -> None:
+    area = FolderArea(tmp_path / "area")
+    for release in ("r1", "r2"):
+        publish_folder(area, {"manifest.json": b"{}", "data/parts.csv": spool / "parts"}, f"releases/{release}")
+    linked, copied = (tmp_path / "area/releases" / release / "data/parts.csv" for release in ("r1", "r2"))
+    assert linked.samefile(spool / "parts")
+    assert not copied.samefile(spool / "parts"), "two releases never share a file"
+    assert linked.read_bytes() == copied.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "reason", ["closed to others", "other name", "symbolic link", "label", "refused", "other disk"]
+)
+def test_what_cannot_be_linked_is_copied(
+    tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    source = spool / "parts"
+    if reason == "closed to others":
+        source.chmod(0o600)
+    elif reason == "other name":
+        (spool / "second").hardlink_to(source)
+    elif reason == "symbolic link":
+        source = spool / "link"
+        source.symlink_to(spool / "parts")
+    elif reason == "label":
+        try:
+            os.setxattr(source, "user.summative", b"1")
+        except OSError:
+            pytest.skip("this file system has no labels")
+    else:
+        code = errno.EXDEV if reason == "other disk" else errno.EPERM
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "link", refuse)
+    before = source.stat()
+    area = FolderArea(tmp_path / "area")
+    assert publish_folder(area, {"manifest.json": b"{}", "parts.csv": source}, "releases/r1") == "added"
+    published = tmp_path / "area/releases/r1/parts.csv"
+    assert published.read_bytes() == source.read_bytes()
+    assert not published.is_symlink()
+    assert not published.samefile(source)
+    assert published.stat().st_mode == (tmp_path / "area/releases/r1/manifest.json").stat().st_mode
+    assert (source.stat().st_mode, source.stat().st_nlink) == (before.st_mode, before.st_nlink)
+
+
+@pytest.mark.parametrize("n_sent", [1, 2])
+def test_an_s3_release_of_files_stopped_on_the_way_is_absent_and_can_be_finished(
+    s3_server: S3Server, fresh_bucket: str, spool: Path, n_sent: int
+) -> None:
+    """Before the n-th part, or the word that these were all."""
+    files = make_large_release(spool)
+    with connected(s3_server, fresh_bucket) as area:
+        events, n_seen = area._client.meta.events, 0
+
+        def stop(**_: object) -> None:
+            nonlocal n_seen
+            n_seen += 1
+            if n_seen > n_sent:
+                raise KeyboardInterrupt
+
+        for operation in ("UploadPart", "CompleteMultipartUpload"):
+            events.register(f"before-call.s3.{operation}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            publish_folder(area, files, "releases/r1")
+        for operation in ("UploadPart", "CompleteMultipartUpload"):
+            events.unregister(f"before-call.s3.{operation}", stop)
+        assert find_releases(area, "releases") == []
+        assert not area.has("releases/r1/data/parts.csv")
+        # What is not complete may be being completed: it is given up when nobody can be at it any more.
+        assert list_uploads(area) == ["releases/r1/data/parts.csv"] * (n_sent == 2)
+        assert publish_folder(area, files, "releases/r1") == "added"
+        assert read_release(area, "releases/r1") == {name: read_content(data) for name, data in files.items()}
+        assert area.remove_leftovers(older_than_seconds=3600) == 0
+        assert area.remove_leftovers(older_than_seconds=-60) == (n_sent == 2)
+        assert list_uploads(area) == []
+        assert publish_folder(area, files, "releases/r1") == "same"
+
+
+def test_leftovers_of_others_stay(s3_server: S3Server, fresh_bucket: str) -> None:
+    with connected(s3_server, fresh_bucket) as area:
+        for key in ("ours/a", "theirs/a"):
+            area._client.create_multipart_upload(Bucket=fresh_bucket, Key=key)
+        assert area.below("ours").remove_leftovers(older_than_seconds=-60) == 1
+        assert list_uploads(area) == ["theirs/a"]
+
+
+def test_the_lost_answer_to_a_completion_is_made_out(s3_server: S3Server, fresh_bucket: str, spool: Path) -> None:
+    with connected(s3_server, fresh_bucket) as area:
+        repeats = iter([0.0])
+
+        def repeat_once(**_: object) -> Any:
+            return next(repeats, None)
+
+        area._client.meta.events.register_first("needs-retry.s3.CompleteMultipartUpload", repeat_once)
+        files: dict[str, Content] = {"manifest.json": b"{}", "parts.csv": spool / "parts"}
+        assert publish_folder(area, files, "releases/r1") == "added"
+        assert next(repeats, None) is None, "it was repeated"
+        assert area.get("releases/r1/parts.csv") == SPOOLED["parts"]
+
+
+@pytest.mark.parametrize("theirs", [SMALL_RELEASE, {**SMALL_RELEASE, "data/parts.csv": b"theirs"}])
+def test_another_release_that_comes_while_parts_are_sent_stays_whole(
+    s3_server: S3Server, fresh_bucket: str, spool: Path, theirs: dict[str, bytes]
+) -> None:
+    """Whether it has the file that is being sent, with other content, or not."""
+    answers: list[str] = []
+    with connected(s3_server, fresh_bucket) as area:
+
+        def overtake(**_: object) -> None:
+            if not answers:
+                answers.append(publish_folder(area, theirs, "releases/r1"))
+
+        area._client.meta.events.register("before-call.s3.UploadPart", overtake)
+        with pytest.raises(ReleaseDiffers):
+            publish_folder(area, {"manifest.json": b"mine", "data/parts.csv": spool / "parts"}, "releases/r1")
+        assert answers == ["added"]
+        assert read_release(area, "releases/r1") == theirs
+        assert list_uploads(area) == []
+
+
+def test_a_part_altered_on_its_way_is_refused(s3_server: S3Server, fresh_bucket: str, spool: Path) -> None:
+    with connected(s3_server, fresh_bucket) as area:
+        area._client.meta.events.register_last(
+            "before-call.s3.UploadPart", lambda params, **_: params.update(body=b"altered"), unique_id="alter"
+        )
+        with pytest.raises(AreaUnavailable, match="altered on its way"):
+            publish_folder(area, {"manifest.json": b"{}", "a.csv": spool / "parts"}, "releases/r1")
+        assert area.list("") == []
+        assert list_uploads(area) == []
+
+
+def test_a_large_file_is_copied_in_parts(
+    s3_server: S3Server, fresh_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.files, "_COPY_BYTES", 5 << 20)
+    data = random.Random(8).randbytes((12 << 20) + 1)
+    with connected(s3_server, fresh_bucket) as area:
+        publish_folder(area, {"manifest.json": b"{}", "large.csv": data}, "releases/r1")
+        point_latest(area, "releases", "r1")
+        assert area.get("releases/latest/large.csv") == data
+        assert list_uploads(area) == []
 
 
 # ---------------------------------------------------------------- faults of a folder
