@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from study.answers import Answers
 from study.attrition import REASON_KINDS, WHY_NOT_EXPECTED
 from study.attrition_models import (
     WEIGHT_RECIPE,
@@ -24,11 +26,11 @@ from study.attrition_models import (
     find_comparison,
     fit_weights,
 )
-from study.datasets import PARTICIPANTS, RESPONSES, SCORES, Column, Table, find_wave_places
+from study.datasets import PARTICIPANTS, RESPONSES, SCORES, Column, Table, TableRows, find_wave_places
 from study.flow import derive_dispositions_layout
 from study.instruments import MISSING_REASONS, Instrument
 from study.protocol import Study, Wave
-from study.scoring import derive_people
+from study.scoring import compute_scores, derive_people
 from study.state import Events
 from study.waves import derive_expected_returns
 
@@ -54,6 +56,7 @@ ITEMS = "items_"
 
 _SLOT = ["participant_id", "wave", "respondent"]
 _WHY_MISSING = "Why there is no value: "
+_REASON_CODES = pd.CategoricalDtype(list(MISSING_REASONS))
 _REASON_WORDS = pd.array([None, *MISSING_REASONS], dtype="str")
 _REASON_NUMBER = {reason: number for number, reason in enumerate(MISSING_REASONS, start=1)}
 _NOT_ASKED, _NOT_RETURNED = _REASON_NUMBER["not_asked"], _REASON_NUMBER["not_returned"]
@@ -128,18 +131,18 @@ def derive_asked_returns(study: Study, events: Events, as_of: date) -> pd.DataFr
 
 
 def derive_returns_table(
-    asked: pd.DataFrame, rows: pd.DataFrame, responses: pd.DataFrame, participants: pd.DataFrame, study: Study
+    asked: pd.DataFrame, rows: pd.DataFrame, records: pd.DataFrame, participants: pd.DataFrame, study: Study
 ) -> pd.DataFrame:
     """One row per participant, wave and respondent of which something is expected or in: RETURNS.
 
     `asked`: from `derive_asked_returns`; `rows`: from `attrition.derive_attrition_rows`, which decides what was
-    expected and why it is missing; `responses` and `participants`: the released tables. What is in is counted from
-    `responses` alone, so that the two tables agree to the row. An occasion that the protocol does not ask for has a
-    row where something came.
+    expected and why it is missing; `records`: of the answers in the release (`study.answers`), from which alone what is
+    in is counted, so that the tables agree to the row; `participants`: the released table. An occasion that the
+    protocol does not ask for has a row where something came.
     """
     table = asked.rename(columns={"form": "form_given", "n_returned": "n_told"})[[*_SLOT, *_OF_ASKED]]
     table = table.merge(rows[[*_SLOT, *_OF_ATTRITION]], on=_SLOT, how="left")
-    table = table.merge(_derive_came(responses), on=_SLOT, how="outer", indicator="origin")
+    table = table.merge(_derive_came(records), on=_SLOT, how="outer", indicator="origin")
     table = table.merge(participants[["participant_id", "site", "arm", "cohort"]], on="participant_id")
     table["is_scheduled"] = (table.pop("origin") != "right_only").to_numpy(bool)
     table["returned"] = table["n_returned"].notna().astype(float)
@@ -171,10 +174,9 @@ _OF_ASKED = [
 _OF_ATTRITION = ["why_not_expected", "reason", "reason_kind", "left_on"]
 
 
-def _derive_came(responses: pd.DataFrame) -> pd.DataFrame:
+def _derive_came(records: pd.DataFrame) -> pd.DataFrame:
     """What is in of each slot: came (its instruments, joined), n_returned, collected_on, completed_on, form (several
     are joined by a semicolon), is_easy_read."""
-    records = responses[[*_SLOT, "instrument", "form", "collected_on"]].drop_duplicates([*_SLOT, "instrument"])
     groups = records.groupby(_SLOT, sort=False)
     came = groups["collected_on"].agg(["min", "max", "size"]).reset_index()
     came = came.rename(columns={"min": "collected_on", "max": "completed_on", "size": "n_returned"})
@@ -249,22 +251,33 @@ def _pair(column: Column) -> list[Column]:
     return [Column(column.name, column.type, column.label, column.codes, column.levels, name), why]
 
 
-def derive_items_table(responses: pd.DataFrame, instrument: Instrument) -> pd.DataFrame:
-    """The answers to one instrument by record (`derive_items_layout`), in the order of `responses`. An item of which a
-    record says nothing is not_returned."""
-    layout, rows = derive_items_layout(instrument), responses[responses["instrument"] == instrument.id]
-    keys = [*_SLOT, "form", "collected_on"]
-    record = rows.groupby(_SLOT, sort=False).ngroup().to_numpy()
-    records = rows.loc[~pd.Series(record, rows.index).duplicated(), keys].reset_index(drop=True)
-    item = pd.Index(instrument.item_ids).get_indexer(pd.Index(rows["item"]))
-    values = np.full((len(records), len(instrument.items)), np.nan)
-    reasons = np.full(values.shape, _NOT_RETURNED, np.int8)
-    values[record, item] = rows["response"]
-    reasons[record, item] = _number_reasons(rows["missing_reason"])
-    parts: dict[str, Any] = {name: records[name] for name in keys}
+def derive_items_rows(answers: Answers, instrument: Instrument, start: int, stop: int) -> pd.DataFrame:
+    """Some rows of the answers to one instrument by record (`derive_items_layout`), in the order of a release; text as
+    categories. An item of which a record says nothing is not_returned."""
+    block = answers.read_records(instrument.id, start, stop)
+    reasons = block.told_reasons
+    parts: dict[str, Any] = {name: pd.Categorical(block.records[name]) for name in (*_SLOT, "form")}
+    parts["collected_on"] = block.records["collected_on"]
     for place, name in enumerate(instrument.item_ids):
-        parts[name], parts[f"{name}{MISSING}"] = values[:, place], _word_reasons(reasons[:, place])
-    return layout.shape(pd.DataFrame(parts, columns=layout.column_names))
+        parts[name] = block.values[:, place]
+        parts[f"{name}{MISSING}"] = pd.Categorical.from_codes(reasons[:, place] - 1, dtype=_REASON_CODES)
+    return pd.DataFrame(parts, columns=derive_items_layout(instrument).column_names)
+
+
+def take_items_rows(answers: Answers, instrument: Instrument) -> TableRows:
+    """The table of `derive_items_layout`."""
+
+    def find_texts(column: str) -> list[str]:
+        if column.endswith(MISSING):
+            return list(MISSING_REASONS)
+        return list(answers.records.loc[answers.records["instrument"] == instrument.id, column].dropna().unique())
+
+    return TableRows(
+        derive_items_layout(instrument),
+        answers.count_records(instrument.id),
+        partial(derive_items_rows, answers, instrument),
+        find_texts,
+    )
 
 
 def _number_reasons(reasons: pd.Series[Any]) -> Numbers:
@@ -430,39 +443,47 @@ def _tells(instruments: Mapping[str, Instrument], what: str) -> bool:
 
 
 def derive_baseline_characteristics(
-    tables: Mapping[str, pd.DataFrame], rows: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument]
+    tables: Mapping[str, pd.DataFrame],
+    told: pd.DataFrame,
+    rows: pd.DataFrame,
+    study: Study,
+    instruments: Mapping[str, Instrument],
 ) -> pd.DataFrame:
     """What is known of people at the baseline, for models of attrition: `attrition_models.derive_characteristics`, with
     age, sex and the characteristics of `find_characteristics`, answers with levels by their words. `tables`:
-    participants, responses and scores; `rows`: from `attrition.derive_attrition_rows`."""
+    participants and scores; `told`: RESPONSES of `list_told_items`; `rows`: from `attrition.derive_attrition_rows`."""
     found, people = derive_characteristics(study, rows, tables["scores"]), tables["participants"]
-    told = derive_joining_ages(people, tables["responses"], instruments).set_axis(people["participant_id"])
+    ages = derive_joining_ages(people, told, instruments).set_axis(people["participant_id"])
     for name in (name for name in ("age", "sex") if _tells(instruments, name)):
-        found[name] = told[name].reindex(found.index)
+        found[name] = ages[name].reindex(found.index)
     for name, (instrument, respondent, column) in find_characteristics(study, instruments).items():
-        answers = _find_answers(tables["responses"], study.baseline.id, respondent, instrument, column.name)
+        answers = _find_answers(told, study.baseline.id, respondent, instrument, column.name)
         values = answers.set_index("participant_id")["response"].reindex(found.index)
         found[name] = values.map(dict(column.levels)) if column.levels else values
     return found
 
 
 def derive_wide_table(
-    tables: Mapping[str, pd.DataFrame], rows: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument]
+    tables: Mapping[str, pd.DataFrame],
+    told: pd.DataFrame,
+    rows: pd.DataFrame,
+    study: Study,
+    instruments: Mapping[str, Instrument],
 ) -> pd.DataFrame:
-    """The wide analysis table (`derive_wide_layout`), ordered by participant. `tables`: participants, responses, scores
-    and returns; `rows`: from `attrition.derive_attrition_rows`. Scores of occasions that the schedule does not ask for
-    stand in `scores` alone."""
+    """The wide analysis table (`derive_wide_layout`), ordered by participant. `tables`: participants, scores and
+    returns; `told`: RESPONSES of `list_told_items`; `rows`: from `attrition.derive_attrition_rows`. Scores of occasions
+    that the schedule does not ask for stand in `scores` alone."""
     layout, people = derive_wide_layout(study, instruments), tables["participants"]
     parts = _derive_basics(people, study)
     for name in ("screened_on", "consented_on", "allocated_on", "disposition", "disposition_on"):
         parts[name] = people[name].to_numpy()
-    told = derive_joining_ages(people, tables["responses"], instruments)
-    parts["age"], parts["sex"] = told["age"], told["sex"].where(told["sex"] != "")
+    ages = derive_joining_ages(people, told, instruments)
+    parts["age"], parts["sex"] = ages["age"], ages["sex"].where(ages["sex"] != "")
     cells = _Cells(tables, study)
     for name, (instrument, respondent, column) in find_characteristics(study, instruments).items():
         slot = (study.baseline.id, respondent, instrument)
-        rows = _find_answers(tables["responses"], *slot, column.name)
-        parts |= _name_pair(name, cells.fill(rows, "response", *slot))
+        own = _find_answers(told, *slot, column.name)
+        parts |= _name_pair(name, cells.fill(own, "response", *slot))
     for wave, respondent in find_slots(study):
         own = cells.find_returns(wave.id, respondent)
         for name, _ in _OF_SLOT:
@@ -472,7 +493,7 @@ def derive_wide_table(
         for wave_id in outcome.waves:
             parts |= _name_pair(f"{outcome.name}_{wave_id}", cells.fill_score(grouped, outcome, wave_id))
     wave_id, respondents, weights = fit_weights(
-        study, rows, derive_baseline_characteristics(tables, rows, study, instruments)
+        study, rows, derive_baseline_characteristics(tables, told, rows, study, instruments)
     )
     weighted = derive_weight_columns(people["participant_id"], rows, weights, wave_id, respondents)
     parts |= {str(name): weighted[name].to_numpy() for name in weighted.columns}
@@ -486,7 +507,7 @@ def derive_did_table(
 
     Everybody allocated to an arm has a row for the baseline and each follow-up, also where nothing came or was to be
     expected: the reasons say which. Scores of occasions that the schedule does not ask for, such as those of a visit at
-    which somebody stopped early, stand in `scores` alone. `tables`: participants, responses, scores and returns.
+    which somebody stopped early, stand in `scores` alone. `tables`: participants, scores and returns.
     """
     layout = derive_did_layout(study, instruments)
     people = tables["participants"]
@@ -533,13 +554,13 @@ def find_groups(arms: pd.Series[Any], study: Study) -> pd.Series[Any]:
 
 
 def derive_joining_ages(
-    people: pd.DataFrame, responses: pd.DataFrame, instruments: Mapping[str, Instrument]
+    people: pd.DataFrame, told: pd.DataFrame, instruments: Mapping[str, Instrument]
 ) -> pd.DataFrame:
     """Age and sex (`scoring.derive_people`) of each participant on the day of their consent, or where none is recorded
     that of screening."""
     day = people["consented_on"].fillna(people["screened_on"])
     records = people[["participant_id"]].assign(respondent="self", collected_on=day)
-    return derive_people(records, responses, instruments)
+    return derive_people(records, told, instruments)
 
 
 def _derive_basics(people: pd.DataFrame, study: Study) -> dict[str, Any]:
@@ -565,8 +586,8 @@ def _name_pair(name: str, filled: _Filled) -> dict[str, Any]:
     return {name: filled.values, f"{name}{MISSING}": _word_reasons(filled.reasons)}
 
 
-def _find_answers(responses: pd.DataFrame, wave_id: str, respondent: str, instrument: str, item: str) -> pd.DataFrame:
-    of_item = responses[(responses["instrument"] == instrument) & (responses["item"] == item)]
+def _find_answers(told: pd.DataFrame, wave_id: str, respondent: str, instrument: str, item: str) -> pd.DataFrame:
+    of_item = told[(told["instrument"] == instrument) & (told["item"] == item)]
     return of_item[(of_item["wave"] == wave_id) & (of_item["respondent"] == respondent)]
 
 
@@ -653,22 +674,69 @@ def derive_layouts(study: Study, instruments: Mapping[str, Instrument]) -> dict[
     return {table.name: table for table in tables}
 
 
+def list_told_items(study: Study, instruments: Mapping[str, Instrument]) -> dict[str, list[str]]:
+    """Items by instrument that tell more than scores: age, sex, and characteristics at baseline."""
+    told = {one.id: [item.id for item in one.items if item.provides] for one in instruments.values()}
+    for instrument_id, _, column in find_characteristics(study, instruments).values():
+        if column.name not in told[instrument_id]:
+            told[instrument_id].append(column.name)
+    return told
+
+
+def derive_scores_table(answers: Answers) -> pd.DataFrame:
+    """One row per scale of every record: SCORES; scored by each instrument's own definition.
+
+    The answers must be without faults (`answers.collect_answers`). An item of which a record says nothing (the
+    instrument gained it later) is not_returned, so that no rule takes it for one that routing skipped. Scores by age
+    and sex take them from the questionnaires that tell them.
+    """
+    records = answers.records
+    numbers = {one.id: len(one.scales) for one in answers.instruments.values()}
+    n_scales = records["instrument"].map(numbers).fillna(0).to_numpy(np.int64)
+    begins, total = np.cumsum(n_scales) - n_scales, int(n_scales.sum())
+    scores, reasons, scales = np.full(total, np.nan), np.zeros(total, np.int8), np.empty(total, np.int32)
+    names = list(dict.fromkeys(name for one in answers.instruments.values() for name in one.scale_ids))
+    for number, block in enumerate(answers.read_blocks()):
+        instrument = block.instrument
+        people = derive_people(block.records, answers.told, answers.instruments) if instrument.covariates else None
+        own, why = compute_scores(instrument, block.values.T, block.told_reasons.T, people)
+        at = begins[answers.find_records(number)][:, None] + np.arange(len(instrument.scales))
+        scores[at], reasons[at] = own.T, why.T
+        scales[at] = [names.index(name) for name in instrument.scale_ids]
+    table = records.take(np.repeat(np.arange(len(records)), n_scales))
+    table = table[[name for name in SCORES.column_names if name in table]].reset_index(drop=True)
+    words = pd.array(names, dtype="str") if names else pd.array([""], dtype="str")
+    return SCORES.shape(table.assign(scale=words.take(scales), score=scores, missing_reason=_word_reasons(reasons)))
+
+
 def derive_further_tables(
     tables: Mapping[str, pd.DataFrame],
+    answers: Answers,
     asked: pd.DataFrame,
     rows: pd.DataFrame,
     study: Study,
     instruments: Mapping[str, Instrument],
 ) -> dict[str, pd.DataFrame]:
-    """Every table of a release by its name, in the order of `derive_layouts`: `tables` (participants, responses,
-    scores and dispositions) and those that follow from them.
+    """`tables` (participants, scores and dispositions) and those that follow from them: returns and analysis tables.
 
     `asked` and `rows`: as in `derive_returns_table`, as of the release's day.
     """
-    returns = derive_returns_table(asked, rows, tables["responses"], tables["participants"], study)
-    every = {**tables, RETURNS.name: returns}
-    every[WIDE] = derive_wide_table(every, rows, study, instruments)
+    every = {**tables, RETURNS.name: derive_returns_table(asked, rows, answers.records, tables["participants"], study)}
+    every[WIDE] = derive_wide_table(every, answers.told, rows, study, instruments)
     every[DID] = derive_did_table(every, study, instruments)
-    for name in study.instruments:
-        every[f"{ITEMS}{name}"] = derive_items_table(tables["responses"], instruments[name])
-    return {name: every[name] for name in derive_layouts(study, instruments)}
+    return every
+
+
+def list_table_rows(
+    tables: Mapping[str, pd.DataFrame], answers: Answers, study: Study, instruments: Mapping[str, Instrument]
+) -> dict[str, TableRows]:
+    """Every table of a release by its name, in the order of `derive_layouts`. `tables`: `derive_further_tables`."""
+    found = {}
+    for name, layout in derive_layouts(study, instruments).items():
+        if name in tables:
+            found[name] = TableRows.of(layout, tables[name])
+        elif name == RESPONSES.name:
+            found[name] = TableRows(layout, answers.n_answers, answers.read_rows, answers.find_texts)
+        else:
+            found[name] = take_items_rows(answers, instruments[name.removeprefix(ITEMS)])
+    return found

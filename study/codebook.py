@@ -5,6 +5,7 @@ Written from the definitions alone, so that it can be had before any data.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,10 @@ import pandas as pd
 
 from study.analysis_tables import ITEMS, OF_ANALYSIS, OF_RETURNS, derive_layouts
 from study.attrition import AWAITED, MISSED
-from study.datasets import RESPONSES, Column, Table
+from study.datasets import RESPONSES, SCORES, Column, Table
 from study.flow import OF_DISPOSITIONS
 from study.instruments import Instrument, derive_codebook_rows, derive_scale_rows
-from study.labelled import derive_variables, extend_codes, find_reason_columns
+from study.labelled import derive_variables, find_reason_columns
 from study.protocol import Study
 
 MISSING_REASON_LABELS: Mapping[str, str] = {
@@ -55,22 +56,25 @@ SCOPE_LABELS: Mapping[str, str] = {
 
 
 def derive_study_codebook(
-    study: Study, instruments: Mapping[str, Instrument], tables: Mapping[str, pd.DataFrame] | None = None
+    study: Study,
+    instruments: Mapping[str, Instrument],
+    codes: Mapping[str, Mapping[str, str]] | None = None,
+    summaries: Mapping[str, TableSummary] | None = None,
 ) -> dict[str, Any]:
     """The codebook as plain values (dicts, lists, text, numbers), for JSON and for a page.
 
-    With `tables`, their numbers of rows and a summary of each column; None before there are any. A column that rests
+    With `codes` those lists of codes (`labelled.extend_codes`), and with `summaries` the tables' numbers of rows and a
+    summary of each column; None before there are any. A column that rests
     on a declared assumption of the study (one that is named like it) carries that assumption's text. `variable` is its
     name in Stata and SPSS, None where these files hold it otherwise; a code's number there is its place in its list.
     """
     assumed = {entry.id: entry.text for entry in study.assumptions}
     layouts = derive_layouts(study, instruments)
-    tables = tables or {}
-    codes = extend_codes(derive_codes(study), layouts, tables)
+    codes, told = codes or derive_codes(study), summaries or {}
     described = {
-        table.name: _describe_columns(table, assumed, codes, tables.get(table.name)) for table in layouts.values()
+        table.name: _describe_columns(table, assumed, codes, told.get(table.name)) for table in layouts.values()
     }
-    scales = summarise_scales(tables["scores"]) if "scores" in tables else {}
+    scales = told[SCORES.name].describe_parts() if SCORES.name in told else {}
     return {
         "study": study.study_id,
         "title": study.title,
@@ -79,7 +83,7 @@ def derive_study_codebook(
             {
                 "name": table.name,
                 "key": list(table.key),
-                "n_rows": len(tables[table.name]) if table.name in tables else None,
+                "n_rows": told[table.name].n_rows if table.name in told else None,
                 "columns": described[table.name],
             }
             for table in layouts.values()
@@ -109,7 +113,7 @@ def _summarise_instrument(
 
 
 def _describe_columns(
-    table: Table, assumed: Mapping[str, str], codes: Mapping[str, Mapping[str, str]], frame: pd.DataFrame | None
+    table: Table, assumed: Mapping[str, str], codes: Mapping[str, Mapping[str, str]], told: TableSummary | None
 ) -> list[dict[str, Any]]:
     is_exported = table.name != RESPONSES.name
     variables = {one.column.name: one.name for one in derive_variables(table, codes)} if is_exported else {}
@@ -126,32 +130,89 @@ def _describe_columns(
             "levels": {str(level): label for level, label in column.levels},
             "reason": column.reason,
             "summary": None
-            if frame is None or column.name in reasons
-            else summarise_column(column, frame, list(codes.get(column.codes, ()))),
+            if told is None or column.name in reasons
+            else told.columns[column.name].describe(list(codes.get(column.codes, ()))),
         }
         for column in table.columns
     ]
 
 
-def summarise_column(column: Column, frame: pd.DataFrame, codes: Sequence[str] = ()) -> dict[str, Any]:
-    """What a column holds, over all rows: n (with a value), missing (by reason, "" without one), and counts by code or
-    level, or minimum, mean and maximum, or first and last day; of other text nothing more. `codes`: in their order."""
-    values = frame[column.name]
-    n = int(values.notna().sum())
-    if column.reason:
-        missing = {str(reason): int(many) for reason, many in frame[column.reason].value_counts().sort_index().items()}
-    else:
-        missing = {"": len(values) - n} if n < len(values) else {}
-    summary: dict[str, Any] = {"n": n, "missing": missing}
-    if column.levels or column.codes:
-        counts = values.value_counts()
-        order: Sequence[Any] = [level for level, _ in column.levels] if column.levels else codes
-        summary["counts"] = {str(code): int(counts.get(code, 0)) for code in order}
-    elif column.type == "number" and n:
-        summary |= {"minimum": float(values.min()), "mean": float(values.mean()), "maximum": float(values.max())}
-    elif column.type == "date" and n:
-        summary |= {"first": f"{values.min():%Y-%m-%d}", "last": f"{values.max():%Y-%m-%d}"}
-    return summary
+class ColumnSummary:
+    """What a column holds, counted as its rows pass."""
+
+    def __init__(self, column: Column) -> None:
+        self.column = column
+        self.n, self.n_rows, self.total = 0, 0, 0.0
+        self.lowest: Any = None
+        self.highest: Any = None
+        self.missing: Counter[str] = Counter()
+        self.counts: Counter[Any] = Counter()
+
+    def add(self, frame: pd.DataFrame) -> None:
+        column, values = self.column, frame[self.column.name]
+        n = int(values.notna().sum())
+        self.n, self.n_rows = self.n + n, self.n_rows + len(values)
+        if column.reason and n < len(values):
+            self.missing.update(_count(frame[column.reason]))
+        if column.levels or column.codes:
+            self.counts.update(_count(values))
+        elif column.type in ("number", "date") and n:
+            lowest, highest = values.min(), values.max()
+            self.lowest = lowest if self.lowest is None else min(self.lowest, lowest)
+            self.highest = highest if self.highest is None else max(self.highest, highest)
+            if column.type == "number":
+                self.total += float(values.sum())
+
+    def describe(self, codes: Sequence[str] = ()) -> dict[str, Any]:
+        """n (with a value), missing (by reason, "" without one), and counts by code or level, or minimum, mean and
+        maximum, or first and last day; of other text nothing more. `codes`: in their order."""
+        column = self.column
+        if column.reason:
+            missing = dict(sorted(self.missing.items()))
+        else:
+            missing = {"": self.n_rows - self.n} if self.n < self.n_rows else {}
+        summary: dict[str, Any] = {"n": self.n, "missing": missing}
+        if column.levels or column.codes:
+            order: Sequence[Any] = [level for level, _ in column.levels] if column.levels else codes
+            summary["counts"] = {str(code): self.counts[code] for code in order}
+        elif column.type == "number" and self.n:
+            lowest, highest = float(self.lowest), float(self.highest)
+            summary |= {"minimum": lowest, "mean": self.total / self.n, "maximum": highest}
+        elif column.type == "date" and self.n:
+            summary |= {"first": f"{self.lowest:%Y-%m-%d}", "last": f"{self.highest:%Y-%m-%d}"}
+        return summary
+
+
+def _count(values: pd.Series[Any]) -> dict[Any, int]:
+    """How often each value is there."""
+    counts = values.value_counts()
+    return {value: int(n) for value, n in counts[counts > 0].items()}
+
+
+class TableSummary:
+    """What a table holds, counted as its rows pass; of SCORES also by instrument and scale."""
+
+    def __init__(self, table: Table) -> None:
+        reasons = find_reason_columns(table)
+        self.table, self.n_rows = table, 0
+        self.columns = {one.name: ColumnSummary(one) for one in table.columns if one.name not in reasons}
+        self.parts: dict[tuple[str, str], ColumnSummary] = {}
+
+    def add(self, frame: pd.DataFrame) -> None:
+        self.n_rows += len(frame)
+        for column in self.columns.values():
+            column.add(frame)
+        if self.table.name == SCORES.name:
+            for key, rows in frame.groupby(["instrument", "scale"], sort=False):
+                name = (str(key[0]), str(key[1]))
+                self.parts.setdefault(name, ColumnSummary(_SCORE)).add(rows)
+
+    def describe_parts(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The summary of each scale by instrument and scale, over all waves and respondents."""
+        return {name: part.describe() for name, part in self.parts.items()}
+
+
+_SCORE = next(column for column in SCORES.columns if column.name == "score")
 
 
 def describe_summary(summary: Mapping[str, Any] | None) -> str:
@@ -172,13 +233,6 @@ def describe_summary(summary: Mapping[str, Any] | None) -> str:
         ]
         words += f"; {sum(summary['missing'].values()):,} missing ({', '.join(reasons)})"
     return words
-
-
-def summarise_scales(scores: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
-    """The summary of each scale by instrument and scale, over all waves and respondents."""
-    column = Column("score", "number", "", reason="missing_reason")
-    groups = scores.groupby(["instrument", "scale"], sort=False)
-    return {(str(key[0]), str(key[1])): summarise_column(column, rows) for key, rows in groups}
 
 
 def derive_codes(study: Study) -> dict[str, dict[str, str]]:

@@ -6,23 +6,21 @@ that the same study gives the same file whenever and however its returns came in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from study.instruments import MISSING_REASONS, Instrument
+from study.instruments import MISSING_REASONS
 from study.protocol import Study
-from study.scoring import derive_people, derive_scores
-from study.validation import derive_response_schema
 
 NOT_ALLOCATED = "not_allocated"
 NOT_RECORDED = "not_recorded"
 RECORD_KEY = ["participant_id", "wave", "respondent", "instrument"]
 
+ROWS_AT_ONCE = 2**18
 _DTYPES = {"text": "str", "number": "float64", "date": "datetime64[us]"}
 
 
@@ -62,6 +60,35 @@ class Table:
         types = {column.name: _DTYPES[column.type] for column in self.columns}
         held = dict(zip(self.column_names, shaped.dtypes, strict=True))
         return shaped.astype({name: type_ for name, type_ in types.items() if str(held[name]) != type_})
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """A released table as what is written of it needs it: some rows at a time, so that the largest is never held whole.
+
+    `read`: the rows from one place to another, in the layout's columns; text may be categories. `find_texts`: the
+    different texts of a column.
+    """
+
+    table: Table
+    n_rows: int
+    read: Callable[[int, int], pd.DataFrame]
+    find_texts: Callable[[str], Iterable[str]]
+
+    @classmethod
+    def of(cls, table: Table, frame: pd.DataFrame) -> TableRows:
+        return cls(
+            table, len(frame), lambda start, stop: frame.iloc[start:stop], lambda name: frame[name].dropna().unique()
+        )
+
+    def read_blocks(self) -> Iterator[pd.DataFrame]:
+        """Every row, at most ROWS_AT_ONCE together; one empty block where there are none."""
+        for start in range(0, max(self.n_rows, 1), ROWS_AT_ONCE):
+            yield self.read(start, min(start + ROWS_AT_ONCE, self.n_rows))
+
+    def read_all(self) -> pd.DataFrame:
+        """The whole table, in its layout's types."""
+        return self.table.shape(self.read(0, self.n_rows)).reset_index(drop=True)
 
 
 _PARTICIPANT_ID = Column("participant_id", "text", "Pseudonymous identifier of the participant")
@@ -140,79 +167,6 @@ def derive_participants_table(participants: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def derive_responses_table(
-    returns: pd.DataFrame, answers: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument]
-) -> pd.DataFrame:
-    """One row per item of every accepted record: RESPONSES.
-
-    `returns`: current accepted records (RECORD_KEY, return_id, responses_sha256). `answers`: the long answers of the
-    files that brought them, with the same keys. An answer counts only where its own file's record is the current one,
-    so a superseded answer never gets in.
-    """
-    keys = [*RECORD_KEY, "return_id", "responses_sha256"]
-    table = RESPONSES.shape(answers.merge(returns[keys], on=keys))
-    return _sort_by_key(table, study, instruments, "item")
-
-
-def derive_scores_table(responses: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument]) -> pd.DataFrame:
-    """One row per scale of every record of `responses`: SCORES; scored by each instrument's own definition.
-
-    `responses` must have passed `find_response_faults`. An item of which a record says nothing (the instrument gained
-    it later) is not_returned, so that no rule takes it for one that routing skipped. Scores by age and sex take them
-    from the questionnaires among `responses` that tell them.
-    """
-    parts = [SCORES.shape(pd.DataFrame(columns=SCORES.column_names))]
-    for instrument_id, rows in responses.groupby("instrument", sort=True):
-        instrument = instruments[str(instrument_id)]
-        record, records = _find_records(rows)
-        item = pd.Index(instrument.item_ids).get_indexer(pd.Index(rows["item"]))
-        values = np.full((len(records), len(instrument.item_ids)), np.nan)
-        values[record, item] = rows["response"]
-        reasons = np.full(values.shape, "not_returned", dtype=object)
-        reasons[record, item] = rows["missing_reason"].fillna("")
-        wide = pd.DataFrame(values, columns=instrument.item_ids)
-        people = derive_people(records, responses, instruments) if instrument.covariates else None
-        scores = derive_scores(instrument, wide, pd.DataFrame(reasons, columns=instrument.item_ids), people)
-        scores["missing_reason"] = scores["missing_reason"].astype("str").where(scores["missing_reason"] != "")
-        parts.append(SCORES.shape(scores.join(records)))
-    return _sort_by_key(pd.concat(parts, ignore_index=True), study, instruments, "scale")
-
-
-def _find_records(rows: pd.DataFrame) -> tuple[np.ndarray[Any, np.dtype[np.intp]], pd.DataFrame]:
-    """Which record each row of one instrument belongs to, and the records by that number."""
-    number = rows.groupby(RECORD_KEY, sort=False).ngroup().to_numpy().astype(np.intp)
-    records = rows.loc[~pd.Series(number, rows.index).duplicated(), [*RECORD_KEY, "form", "collected_on", "return_id"]]
-    return number, records.reset_index(drop=True)
-
-
-def _sort_by_key(
-    table: pd.DataFrame, study: Study, instruments: Mapping[str, Instrument], leaf: Literal["item", "scale"]
-) -> pd.DataFrame:
-    """Rows by participant, wave (the protocol's order, then unscheduled ones by name), respondent, instrument, and
-    item or scale in the order of its definition."""
-    place = {
-        (instrument.id, name): place
-        for instrument in instruments.values()
-        for place, name in enumerate(instrument.item_ids if leaf == "item" else instrument.scale_ids)
-    }
-    names, leaves = pd.factorize(table[leaf]), pd.factorize(table["instrument"], sort=True)
-    # The place of each pair that occurs, looked up once per pair and not once per row.
-    pair = names[0].astype(np.int64) * (len(leaves[1]) + 1) + leaves[0]
-    pairs, which = np.unique(pair, return_inverse=True)
-    places = [
-        place.get((leaves[1][code % (len(leaves[1]) + 1)], names[1][code // (len(leaves[1]) + 1)]), len(place))
-        for code in pairs
-    ]
-    keys = [
-        np.array(places, dtype=np.int64)[which] if len(pairs) else np.empty(0, dtype=np.int64),
-        leaves[0],
-        pd.factorize(table["respondent"], sort=True)[0],
-        find_wave_places(table["wave"], study),
-        pd.factorize(table["participant_id"], sort=True)[0],
-    ]
-    return table.iloc[np.lexsort(keys)].reset_index(drop=True)
-
-
 def find_wave_places(waves: pd.Series, study: Study) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The place of each wave for sorting: the protocol's order, then unscheduled occasions by name."""
     codes, names = pd.factorize(waves)
@@ -234,37 +188,6 @@ def find_participant_faults(participants: pd.DataFrame, study: Study) -> list[st
         "disposition": [reason.id for reason in study.disposition_reasons],
     }
     return [*_find_key_faults(PARTICIPANTS, participants), *_find_strange_codes(PARTICIPANTS, participants, known)]
-
-
-def find_response_faults(
-    responses: pd.DataFrame,
-    participants: pd.DataFrame,
-    returns: pd.DataFrame,
-    study: Study,
-    instruments: Mapping[str, Instrument],
-    as_of: date,
-) -> list[str]:
-    """What is wrong with the responses table, by column and count, without values.
-
-    Keys that repeat or are blank; people who are not in `participants`; codes without a definition; a value and a
-    reason for having none, or neither; answers later than `as_of`; values that break the schema generated from their
-    instrument; records of the ledger (`returns`, current: RECORD_KEY, n_items, n_answered) whose answers are not all
-    there. Answers were checked when they came in: a fault here means that a definition or the pipeline has changed.
-    """
-    known: dict[str, Collection[str]] = {"instrument": instruments, "respondent": study.respondents}
-    known |= {"form": study.forms, "missing_reason": MISSING_REASONS}
-    if not study.accepts_unscheduled:
-        known["wave"] = [wave.id for wave in study.waves]
-    faults = [*_find_key_faults(RESPONSES, responses), *_find_strange_codes(RESPONSES, responses, known)]
-    faults += _find_strangers(RESPONSES, responses, participants)
-    faults += _find_unexplained(RESPONSES, responses, "response")
-    late = int((~(responses["collected_on"] <= pd.Timestamp(as_of))).sum())
-    if late:
-        faults.append(f"responses.collected_on: {late} rows are dated after {as_of}, or not at all.")
-    if not faults:  # a table whose keys don't hold can't be laid out by record
-        faults += _find_lost_answers(responses, returns)
-        faults += find_schema_faults(responses, instruments)
-    return faults
 
 
 def find_score_faults(scores: pd.DataFrame, participants: pd.DataFrame) -> list[str]:
@@ -305,60 +228,21 @@ def _find_unexplained(table: Table, frame: pd.DataFrame, value: str) -> list[str
     return [f"{table.name}: {n} rows have both a {value} and a missing_reason, or neither of the two."] if n else []
 
 
-def _find_lost_answers(responses: pd.DataFrame, returns: pd.DataFrame) -> list[str]:
-    """Records whose rows or answers are not as many as the ledger says were accepted."""
-    held = responses.groupby(RECORD_KEY, sort=False)["response"].agg(n_items="size", n_answered="count").reset_index()
-    both = returns[[*RECORD_KEY, "n_items", "n_answered"]].merge(held, on=RECORD_KEY, how="outer", suffixes=("", "_"))
-    n_differing = int(((both["n_items"] != both["n_items_"]) | (both["n_answered"] != both["n_answered_"])).sum())
-    if not n_differing:
-        return []
-    return [f"responses: {n_differing} records do not hold as many answers as the ledger says were accepted."]
-
-
-def find_schema_faults(responses: pd.DataFrame, instruments: Mapping[str, Instrument]) -> list[str]:
-    """Where released answers break the schema generated from their instrument: instrument, item, check and count.
-
-    Needs unique keys and known instruments. pandera's own message would show the answers; it goes no further.
-    """
-    from pandera.errors import SchemaErrors  # takes a moment to import, and only freezing needs it
-
-    faults = []
-    for instrument_id, rows in responses.groupby("instrument", sort=True):
-        instrument = instruments[str(instrument_id)]
-        record, records = _find_records(rows)
-        item = pd.Index(instrument.item_ids).get_indexer(pd.Index(rows["item"]))
-        if n_strange := int((item < 0).sum()):
-            faults.append(f"{instrument_id}: {n_strange} answers belong to an item that its definition does not have.")
-        values = np.full((len(records), len(instrument.item_ids)), np.nan)
-        values[record[item >= 0], item[item >= 0]] = rows["response"][item >= 0]
-        try:
-            derive_response_schema(instrument).validate(
-                pd.DataFrame(values, columns=list(instrument.item_ids)), lazy=True
-            )
-        except SchemaErrors as errors:
-            cases = errors.failure_cases
-        else:
-            continue
-        # A check of routing looks at two columns, and pandera lists a row once for every column of the frame.
-        cases = cases.assign(column=cases["column"].where(cases["schema_context"] == "Column", ""))
-        for (column, check), n in cases.groupby(["column", "check"])["index"].nunique().items():
-            place = f"{instrument_id}.{column}" if column else str(instrument_id)
-            faults.append(f"{place}: {n} records break the rule {check}.")
-    return faults
-
-
 # What a report counts -----------------------------------------------------------------------------------------------
 
 
-def derive_attendance(responses: pd.DataFrame, participants: pd.DataFrame, study: Study) -> pd.DataFrame:
+def derive_attendance(records: pd.DataFrame, participants: pd.DataFrame, study: Study) -> pd.DataFrame:
     """People with an accepted questionnaire, by instrument and wave (rows) and arm (columns), and their total.
 
     Columns instrument, wave, one per arm, not_allocated where there is anyone, total. A wave at which the protocol
     asks for the instrument has a row even if nobody answered, as long as anybody did at another one. Attendance is no
     sum rule: people miss a wave and come back.
     """
-    records = responses[["participant_id", "wave", "instrument"]].drop_duplicates()
-    records = records.merge(participants[["participant_id", "arm"]], on="participant_id")
+    records = (
+        records[["participant_id", "wave", "instrument"]]
+        .drop_duplicates()
+        .merge(participants[["participant_id", "arm"]], on="participant_id")
+    )
     used = set(records["instrument"])
     scheduled = {(entry.instrument, wave) for entry in study.schedule for wave in entry.waves}
     seen = set(zip(records["instrument"], records["wave"], strict=True))
@@ -425,36 +309,35 @@ def derive_means(scores: pd.DataFrame, participants: pd.DataFrame, study: Study)
     return means.loc[order.sort_values(list(order.columns)).index].reset_index(drop=True)
 
 
-def derive_missing_answers(responses: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Answers by instrument: instrument, n_items, n_answered, and one column for each missing reason, in its order."""
-    answers = responses["response"].notna().groupby(responses["instrument"]).agg(n_items="size", n_answered="sum")
-    reasons = responses.groupby(["instrument", "missing_reason"]).size().unstack(fill_value=0)
-    table: pd.DataFrame = answers.join(reasons.reindex(columns=list(MISSING_REASONS), fill_value=0))
-    table = table.fillna(0).astype(int)
+def derive_missing_answers(records: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Answers by instrument: instrument, n_items, n_answered, and one column for each missing reason, in its order.
+    `records`: from `study.answers`, with their counts."""
+    counts = ["n_items", "n_answered", *(f"n_{reason}" for reason in MISSING_REASONS)]
+    table = records.groupby("instrument")[counts].sum().rename(columns={f"n_{name}": name for name in MISSING_REASONS})
     return table.reindex([name for name in study.instruments if name in table.index]).reset_index(names="instrument")
 
 
-def derive_answered_after_leaving(responses: pd.DataFrame, dispositions: pd.DataFrame) -> pd.DataFrame:
+def derive_answered_after_leaving(records: pd.DataFrame, dispositions: pd.DataFrame) -> pd.DataFrame:
     """People with answers collected after the date on which they left treatment: participant_id, reason, left_on,
     last_collected_on. `dispositions`: from `state.derive_dispositions`, of any scope.
 
     Leaving treatment is not leaving the questionnaires, so their answers stay.
     """
-    last = responses.groupby("participant_id")["collected_on"].max().rename("last_collected_on").reset_index()
+    last = records.groupby("participant_id")["collected_on"].max().rename("last_collected_on").reset_index()
     left = dispositions[dispositions["scope"] == "treatment"].rename(columns={"occurred_on": "left_on"})
     table = left[["participant_id", "reason", "left_on"]].merge(last, on="participant_id")
     return table[table["last_collected_on"] > table["left_on"]].reset_index(drop=True)
 
 
 def derive_site_counts(
-    participants: pd.DataFrame, responses: pd.DataFrame, files: pd.DataFrame, queries: pd.DataFrame, study: Study
+    participants: pd.DataFrame, records: pd.DataFrame, files: pd.DataFrame, queries: pd.DataFrame, study: Study
 ) -> pd.DataFrame:
     """What came from each site, one row per site of the study: site, n_screened, n_allocated, n_questionnaires (in
     this release), n_files, n_quarantined, n_refused (records), n_queries, n_open.
 
-    `files` and `queries`: from `state.derive_files` and `state.derive_queries`, as of the release's date.
+    `records`: from `study.answers`. `files` and `queries`: from `state.derive_files` and `state.derive_queries`, as of
+    the release's date.
     """
-    records = responses[RECORD_KEY].drop_duplicates()
     of_records = records["participant_id"].map(participants.set_index("participant_id")["site"])
     counts = {
         "n_screened": participants["site"].value_counts(),

@@ -731,12 +731,13 @@ def _find_person_faults(people: pd.DataFrame, study: Study) -> list[str]:
 
 
 def find_release_faults(
-    people: pd.DataFrame, participants: pd.DataFrame, responses: pd.DataFrame, study: Study
+    people: pd.DataFrame, participants: pd.DataFrame, records: pd.DataFrame, study: Study
 ) -> list[str]:
     """Where the dispositions and the released tables contradict each other.
 
-    Everybody in `participants` has a disposition and the same arm, and who has answers at a wave of the protocol is
-    there as returned. The other way round is no fault: answers that were erased or are kept apart came all the same.
+    Everybody in `participants` has a disposition and the same arm, and who has answers at a wave of the protocol
+    (`records`, from `study.answers`) is there as returned. The other way round is no fault: answers that were erased or
+    are kept apart came all the same.
     """
     faults = []
     ours = people.set_index("participant_id")
@@ -749,7 +750,7 @@ def find_release_faults(
     n_other = int((theirs.notna() & (theirs != ours.loc[both, "arm"])).sum())
     if n_other:
         faults.append(f"dispositions.arm: {n_other} people have another arm in the table participants.")
-    came = responses[["participant_id", "wave"]].drop_duplicates()
+    came = records[["participant_id", "wave"]].drop_duplicates()
     for wave in study.waves:
         outcome = ours[name_outcome(wave.id)].reindex(came.loc[came["wave"] == wave.id, "participant_id"])
         if n := int((outcome != "returned").sum()):

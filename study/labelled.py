@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study.datasets import Column, ReleaseFault, Table
+from study.datasets import Column, ReleaseFault, Table, TableRows
 from study.instruments import MISSING_REASONS
 
 LONGEST_NAME = 28
@@ -115,18 +115,15 @@ def _shorten(plain: str, name: str, *, always: bool = False) -> str:
     return f"{plain[:12].rstrip('_')}_{digits}_{plain[-10:].lstrip('_')}"
 
 
-def extend_codes(
-    codes: Mapping[str, Mapping[str, str]], layouts: Mapping[str, Table], tables: Mapping[str, pd.DataFrame]
-) -> dict[str, dict[str, str]]:
+def extend_codes(codes: Mapping[str, Mapping[str, str]], tables: Mapping[str, TableRows]) -> dict[str, dict[str, str]]:
     """The lists of codes (name to code to label) with what stands in the tables beyond them, such as unscheduled
     occasions: at their end, in alphabetical order, each as its own label."""
     extended = {name: dict(labels) for name, labels in codes.items()}
     strange: dict[str, set[str]] = {}
-    for name, frame in tables.items():
-        for column in layouts[name].columns:
+    for rows in tables.values():
+        for column in rows.table.columns:
             if column.codes and column.codes != "missing_reason":  # a closed list
-                found = strange.setdefault(column.codes, set())
-                found.update(frame[column.name].dropna().unique())
+                strange.setdefault(column.codes, set()).update(rows.find_texts(column.name))
     for name, found in strange.items():
         own = extended.setdefault(name, {})
         own |= {code: code for code in sorted(found - set(own))}

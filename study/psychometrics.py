@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from study.answers import AnswerBlock, Answers
 from study.datasets import RECORD_KEY, find_wave_places
 from study.instruments import FORMS, MISSING_REASONS, RESPONDENTS, Instrument, Item, Scale
 from study.protocol import Study
@@ -326,13 +328,9 @@ def derive_response_quality(instrument: Instrument, answers: Floats, limits: Lim
 
 
 def derive_psychometrics(
-    responses: pd.DataFrame,
-    scores: pd.DataFrame,
-    participants: pd.DataFrame,
-    study: Study,
-    instruments: Mapping[str, Instrument],
+    answers: Answers, scores: pd.DataFrame, participants: pd.DataFrame, study: Study
 ) -> Psychometrics:
-    """Every figure of the released tables RESPONSES, SCORES and PARTICIPANTS of `study.datasets`.
+    """Every figure of a release's answers, and of its tables SCORES and PARTICIPANTS of `study.datasets`.
 
     Rows: instruments in the protocol's order; respondent; form; waves in their order; all sites, then each; then what
     it is told of in the order of KINDS and of the definition. Of a single site, over all waves, only `questionnaire`.
@@ -341,10 +339,14 @@ def derive_psychometrics(
     sites = participants.set_index("participant_id")["site"]
     order = {name: place for place, name in enumerate(study.instruments)}
     parts: list[pd.DataFrame] = []
-    for instrument_id in sorted(responses["instrument"].unique(), key=lambda name: (order.get(name, len(order)), name)):
-        answers = _lay_out(instruments[instrument_id], responses, scores, sites)
-        for by_wave, by_site in ((True, False), (True, True), (False, True)):
-            parts.append(_describe(answers, study, by_wave=by_wave, by_site=by_site, limits=limits))
+    for instrument_id in sorted({*answers.of_blocks}, key=lambda name: (order.get(name, len(order)), name)):
+        groups, facts = [], []
+        for block in answers.read_blocks(instrument_id):
+            own = _lay_out(block, scores, sites)
+            groups.append(own.groups)
+            facts.append(own.facts)
+            parts += [_describe(own, by_site=by_site, limits=limits) for by_site in (False, True)]
+        parts.append(_describe_over_waves(pd.concat(groups), pd.concat(facts), limits))
     empty = pd.DataFrame({name: pd.Series(dtype="str" if name in _TEXT else "float64") for name in FIGURE_COLUMNS})
     if not parts:
         return Psychometrics(empty, limits)
@@ -379,6 +381,18 @@ class _Answers:
     scores: Floats
     score_reasons: Codes
 
+    @cached_property
+    def facts(self) -> pd.DataFrame:
+        """What is told of each record as a whole: counts of its answers, and how it was answered
+        (`derive_response_quality`) where that is told."""
+        reasons = self.reasons
+        owed = ~np.isin(reasons, [REASON_CODES[reason] for reason in NOT_OWED])
+        counts = {"n_owed": owed.sum(axis=1), "n_missing": (owed & (reasons > 0)).sum(axis=1)}
+        counts |= {"n_answered": (reasons == 0).sum(axis=1)}
+        counts |= {f"n_{reason}": (reasons == REASON_CODES[reason]).sum(axis=1) for reason in MISSING_REASONS}
+        quality = derive_response_quality(self.instrument, self.values)
+        return pd.DataFrame(counts) if quality is None else pd.DataFrame(counts).join(quality)
+
     def select(self, chosen: Flags) -> _Answers:
         return _Answers(
             self.instrument,
@@ -390,16 +404,13 @@ class _Answers:
         )
 
 
-def _lay_out(instrument: Instrument, responses: pd.DataFrame, scores: pd.DataFrame, sites: pd.Series[str]) -> _Answers:
-    rows = responses[responses["instrument"] == instrument.id]
-    number = rows.groupby(RECORD_KEY, sort=False).ngroup().to_numpy().astype(np.intp)
-    records = rows.loc[~pd.Series(number, rows.index).duplicated(), [*RECORD_KEY, "form"]].reset_index(drop=True)
+def _lay_out(block: AnswerBlock, scores: pd.DataFrame, sites: pd.Series[str]) -> _Answers:
+    instrument, records = block.instrument, block.records
     groups = records.assign(site=records["participant_id"].map(sites).fillna(""))[list(GROUP)]
-    values, reasons = _pivot(len(records), instrument.item_ids, number, rows["item"], rows, "response")
     own = scores[scores["instrument"] == instrument.id]
     place = pd.MultiIndex.from_frame(records[RECORD_KEY]).get_indexer(pd.MultiIndex.from_frame(own[RECORD_KEY]))
     scored, why = _pivot(len(records), instrument.scale_ids, place, own["scale"], own, "score")
-    return _Answers(instrument, groups, values, reasons, scored, why)
+    return _Answers(instrument, groups, block.values, block.told_reasons, scored, why)
 
 
 def _pivot(
@@ -448,22 +459,40 @@ def _group(groups: pd.DataFrame, *, by_wave: bool, by_site: bool) -> _Grouping:
     return _Grouping(number, keys.iloc[order[starts]].reset_index(drop=True), order, starts)
 
 
-def _describe(answers: _Answers, study: Study, *, by_wave: bool, by_site: bool, limits: Limits) -> pd.DataFrame:
-    """FIGURE_COLUMNS and `place`, the place in the definition, of every group of one grouping."""
-    grouping = _group(answers.groups, by_wave=by_wave, by_site=by_site)
+def _describe(answers: _Answers, *, by_site: bool, limits: Limits) -> pd.DataFrame:
+    """FIGURE_COLUMNS and `place`, the place in the definition, of every group at a wave."""
+    small, chosen = _set_small_apart(answers.groups, by_wave=True, by_site=by_site, limits=limits)
+    if not chosen.any():
+        return small
+    facts = answers.facts[chosen]
+    if not chosen.all():
+        answers = answers.select(chosen)
+    grouping = _group(answers.groups, by_wave=True, by_site=by_site)
+    parts = [small, _describe_records(facts, grouping, limits), _describe_items(answers, grouping, limits)]
+    parts += _describe_scales(answers, grouping, limits)
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def _describe_over_waves(groups: pd.DataFrame, facts: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+    """Of single sites, over all waves; `_Answers.groups` and `facts` of all of them."""
+    small, chosen = _set_small_apart(groups, by_wave=False, by_site=True, limits=limits)
+    if not chosen.any():
+        return small
+    grouping = _group(groups[chosen].reset_index(drop=True), by_wave=False, by_site=True)
+    parts = [small, _describe_records(facts[chosen], grouping, limits)]
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def _set_small_apart(
+    groups: pd.DataFrame, *, by_wave: bool, by_site: bool, limits: Limits
+) -> tuple[pd.DataFrame, Flags]:
+    """A row for each group that is too small to tell anything of, and the records of the others."""
+    grouping = _group(groups, by_wave=by_wave, by_site=by_site)
     is_large = grouping.sizes >= limits.smallest_group
     small = grouping.labels[~is_large].assign(
         of="questionnaire", place=0, not_given=f"fewer than {limits.smallest_group} questionnaires"
     )
-    if not is_large.any():
-        return small
-    if not is_large.all():
-        answers = answers.select(is_large[grouping.number])
-        grouping = _group(answers.groups, by_wave=by_wave, by_site=by_site)
-    parts = [small, _describe_records(answers, grouping, limits)]
-    if by_wave:
-        parts += [_describe_items(answers, grouping, limits), *_describe_scales(answers, grouping, limits)]
-    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+    return small, is_large[grouping.number]
 
 
 def _flag(flagged: Mapping[str, Flags], by_site: Flags) -> npt.NDArray[np.object_]:
@@ -475,30 +504,24 @@ def _flag(flagged: Mapping[str, Flags], by_site: Flags) -> npt.NDArray[np.object
     return texts
 
 
-def _describe_records(answers: _Answers, grouping: _Grouping, limits: Limits) -> pd.DataFrame:
-    reasons = answers.reasons
-    owed = ~np.isin(reasons, [REASON_CODES[reason] for reason in NOT_OWED])
-    n_missing = (owed & (reasons > 0)).sum(axis=1)
-    counts = {"n_answered": (reasons == 0).sum(axis=1)}
-    counts |= {f"n_{reason}": (reasons == REASON_CODES[reason]).sum(axis=1) for reason in MISSING_REASONS}
+def _describe_records(facts: pd.DataFrame, grouping: _Grouping, limits: Limits) -> pd.DataFrame:
     table = grouping.labels.assign(of="questionnaire", place=0, n=grouping.sizes)
-    for name, count in counts.items():
-        table[name] = grouping.sum(count)
-    n_owed = grouping.sum(owed.sum(axis=1))
-    table["missing_pct"] = _percent(grouping.sum(n_missing), n_owed)
+    for name in ("n_answered", *(f"n_{reason}" for reason in MISSING_REASONS)):
+        table[name] = grouping.sum(facts[name].to_numpy())
+    n_missing = facts["n_missing"].to_numpy()
+    table["missing_pct"] = _percent(grouping.sum(n_missing), grouping.sum(facts["n_owed"].to_numpy()))
     width = int(n_missing.max()) + 1
     by_number = np.bincount(grouping.number * width + n_missing, minlength=len(table) * width).reshape(-1, width)
     labels = [str(n) for n in range(width)]
     table["distribution"] = [_encode_distribution(labels, row, only_some=True) for row in by_number.tolist()]
     flagged = {"missing_answers": (table["missing_pct"] > limits.missing_pct).to_numpy()}
-    quality = derive_response_quality(answers.instrument, answers.values, limits)
-    if quality is not None:
-        table["longest_run"] = grouping.sum(quality["longest_run"].to_numpy()) / grouping.sizes
+    if "contradicts" in facts:
+        table["longest_run"] = grouping.sum(facts["longest_run"].to_numpy()) / grouping.sizes
         for name, column, times in (("variability", "variability", 1.0), ("same_level_pct", "same_level", 100.0)):
-            told = quality[column].notna().to_numpy()
-            total = grouping.sum(quality[column].fillna(0).to_numpy())
+            told = facts[column].notna().to_numpy()
+            total = grouping.sum(facts[column].fillna(0).to_numpy())
             table[name] = times * _percent(total, grouping.sum(told)) / 100
-        table["careless_pct"] = _percent(grouping.sum(quality["contradicts"].to_numpy()), grouping.sizes)
+        table["careless_pct"] = _percent(grouping.sum(facts["contradicts"].to_numpy()), grouping.sizes)
         flagged["careless"] = (table["careless_pct"] > limits.careless_pct).to_numpy()
     table["flags"] = _flag(flagged, (table["site"] != "").to_numpy())
     return table

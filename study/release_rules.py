@@ -28,6 +28,7 @@ import pandas as pd
 from study.approval_steps import ITEM, Item, derive_known_spells
 from study.approvals import derive_approvals
 from study.consent import FINDINGS, derive_consents, judge_records
+from study.datasets import TableRows
 from study.erasure import find_limit
 from study.events import ReleaseWaived
 from study.identifier_scan import Scanner, describe_kinds
@@ -82,7 +83,7 @@ def find_hindrances(
     study: Study,
     known: Events,
     as_of: date,
-    tables: Mapping[str, pd.DataFrame],
+    tables: Mapping[str, TableRows],
     scanner: Scanner,
 ) -> list[Hindrance]:
     """Everything that stands in the way of a release. `known`: the ledger as known at the release's moment."""
@@ -149,24 +150,24 @@ def _find_last_collected(known: Events, as_of: date) -> pd.Series[Any]:
     return records.groupby("site_id")["occurred_on"].max()
 
 
-def find_identifier_columns(tables: Mapping[str, pd.DataFrame], scanner: Scanner) -> list[Hindrance]:
+def find_identifier_columns(tables: Mapping[str, TableRows], scanner: Scanner) -> list[Hindrance]:
     """One for each column of text among the tables in which something looks like an identifier: kinds and how many
     different texts, never one of them."""
     texts: dict[str, list[str]] = {}
-    for name, frame in tables.items():
-        for column in frame.columns:
-            if frame[column].dtype.kind not in "fiubM":
-                unique = pd.Series(frame[column].dropna().unique()).astype("str")
-                texts[f"{name}.{column}"] = [text for text in unique if not scanner.is_own(text)]
+    for name, rows in tables.items():
+        for column in rows.table.columns:
+            if column.type == "text":
+                own = rows.find_texts(column.name)
+                texts[f"{name}.{column.name}"] = [text for text in own if not scanner.is_own(text)]
     every = list(dict.fromkeys(text for column in texts.values() for text in column))
-    kinds = {every[place]: found for place, found in scanner.scan(every).items()}
+    kinds = {every[number]: found for number, found in scanner.scan(every).items()}
     found = []
-    for column, own in texts.items():
-        hits = [kinds[text] for text in own if text in kinds]
+    for place, said_there in texts.items():
+        hits = [kinds[text] for text in said_there if text in kinds]
         if hits:
             said = describe_kinds(set().union(*hits))
-            words = f"{column}: {len(hits)} different texts look like {said}."
-            found.append(Hindrance("identifiers", column, len(hits), words))
+            words = f"{place}: {len(hits)} different texts look like {said}."
+            found.append(Hindrance("identifiers", place, len(hits), words))
     return found
 
 

@@ -99,10 +99,27 @@ def derive_scores(
     categories, indexed by ``wide``'s index, each record's scales together in the order of the definition. Raises
     ValueError for a missing reason that does not exist.
     """
-    steps = _steps(instrument)
     answers, reasons = _read_answers(instrument, wide, missing)
+    scores, score_reasons = compute_scores(instrument, answers, reasons, people)
+    return pd.DataFrame(
+        {
+            "scale": pd.Categorical.from_codes(
+                np.tile(np.arange(len(scores)), len(wide)), categories=pd.Index(instrument.scale_ids)
+            ),
+            "score": scores.T.ravel(),
+            "missing_reason": pd.Categorical.from_codes(score_reasons.T.ravel(), categories=REASON_NAMES.tolist()),
+        },
+        index=wide.index.repeat(len(scores)),
+    )
+
+
+def compute_scores(
+    instrument: Instrument, answers: Floats, reasons: Codes, people: pd.DataFrame | None = None
+) -> tuple[Floats, Codes]:
+    """`derive_scores` of arrays: answers and reason codes are items x records, scores and theirs scales x records."""
+    steps = _steps(instrument)
     if instrument.covariates:
-        of_people, of_people_reasons = _read_people(len(wide), people)
+        of_people, of_people_reasons = _read_people(answers.shape[1], people)
         answers, reasons = np.vstack([answers, of_people]), np.vstack([reasons, of_people_reasons])
     n_items, n = answers.shape
     scores = np.empty((len(steps), n))
@@ -114,15 +131,7 @@ def derive_scores(
         for step in steps:
             values[step.output], codes[step.output] = _score(step, values, codes)
         scores[:, records], score_reasons[:, records] = values[n_items:], codes[n_items:]
-    scales = np.tile(np.arange(len(steps)), n)
-    return pd.DataFrame(
-        {
-            "scale": pd.Categorical.from_codes(scales, categories=pd.Index(instrument.scale_ids)),
-            "score": scores.T.ravel(),
-            "missing_reason": pd.Categorical.from_codes(score_reasons.T.ravel(), categories=REASON_NAMES.tolist()),
-        },
-        index=wide.index.repeat(len(steps)),
-    )
+    return scores, score_reasons
 
 
 def _read_people(n: int, people: pd.DataFrame | None) -> tuple[Floats, Codes]:

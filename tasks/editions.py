@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from study.analysis_tables import TIMINGS
+from study.answers import derive_records
 from study.calendar import format_day
 from study.datasets import ReleaseFault, derive_means, derive_missing_answers
 from study.disclosure import DisclosureFault, Protected, Rule, find_sums, protect_counts
@@ -487,7 +488,7 @@ def _describe_why(
 
 
 def _describe_quality(source: _Source, responses: pd.DataFrame, returns: pd.DataFrame) -> dict[str, Any]:
-    answers = derive_missing_answers(responses, source.study)
+    answers = derive_missing_answers(derive_records(responses), source.study)
     timing = returns.loc[returns["returned"] == 1, "timing"].value_counts()
     outcomes = pd.Series([entry["outcome"] for entry in source.manifest["returns"]], dtype="str").value_counts()
     left_out = source.manifest["without_consent"]

@@ -275,7 +275,8 @@ def _find_releases(workspace: Workspace, events: Events, erased: pd.DataFrame) -
             data = workspace.area.get(f"{RELEASES}/{release}/data/responses.parquet")
         except FileMissing:
             continue
-        if _is_erased(pq.read_table(io.BytesIO(data), use_threads=False), erased).any():
+        parts = pq.ParquetFile(io.BytesIO(data)).iter_batches(use_threads=False)
+        if any(_is_erased(pa.Table.from_batches([part]), erased).any() for part in parts):
             found.append(str(release))
     return found
 

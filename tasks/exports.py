@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from functools import lru_cache
@@ -21,9 +20,9 @@ import pandas as pd
 import xlsxwriter  # type: ignore[import-untyped]  # it ships no types
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from study.analysis_tables import ITEMS, derive_did_layout, derive_layouts, find_outcomes
+from study.analysis_tables import ITEMS, derive_did_layout, find_outcomes
 from study.codebook import MISSING_REASON_LABELS, derive_codes
-from study.datasets import RESPONSES, Table
+from study.datasets import RESPONSES, Table, TableRows
 from study.instruments import Instrument
 from study.labelled import (
     SPSS_MISSING,
@@ -40,6 +39,7 @@ from study.labelled import (
     find_words,
 )
 from study.protocol import Study
+from tasks.release_files import FileEntry
 from tasks.settings import PROJECT
 
 DESCRIPTOR = "data/datapackage.json"
@@ -56,21 +56,22 @@ _MOST_LABEL_BYTES, _MOST_VALUE_LABEL_BYTES = 250, 120  # in SPSS
 
 @dataclass(frozen=True)
 class LabelledTables:
-    """What is exported: the layouts and frames by name, and the lists of codes (`study.labelled.extend_codes`)."""
+    """What is exported: the tables by name, and the lists of codes (`study.labelled.extend_codes`)."""
 
     title: str
-    layouts: Mapping[str, Table]
-    frames: Mapping[str, pd.DataFrame]
+    rows: Mapping[str, TableRows]
     codes: Mapping[str, Mapping[str, str]]
 
-    def list_labelled(self) -> list[tuple[Table, pd.DataFrame, list[Variable]]]:
+    @property
+    def labelled(self) -> dict[str, TableRows]:
         """The tables that statistics programs and workbooks get: all but `responses`, in which each row would need
         labels of its own. Its answers stand side by side in the tables of items."""
-        return [
-            (table, self.frames[name], derive_variables(table, self.codes))
-            for name, table in self.layouts.items()
-            if name != RESPONSES.name
-        ]
+        return {name: rows for name, rows in self.rows.items() if name != RESPONSES.name}
+
+    def list_labelled(self) -> Iterator[tuple[Table, pd.DataFrame, list[Variable]]]:
+        """`labelled`, one after the other, so that one is held at a time."""
+        for rows in self.labelled.values():
+            yield rows.table, rows.read(0, rows.n_rows), derive_variables(rows.table, self.codes)
 
 
 def write_labelled_folder(tables: LabelledTables, written_at: datetime, folder: Path) -> dict[str, Path]:
@@ -87,24 +88,14 @@ def write_labelled_folder(tables: LabelledTables, written_at: datetime, folder: 
     return files
 
 
-def write_labelled_files(tables: LabelledTables, written_at: datetime) -> dict[str, bytes]:
-    """What `write_labelled_folder` writes, held in memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = write_labelled_folder(tables, written_at, Path(folder))
-        return {name: path.read_bytes() for name, path in files.items()}
-
-
-def label_tables(
-    study: Study, instruments: Mapping[str, Instrument], frames: Mapping[str, pd.DataFrame]
-) -> LabelledTables:
-    """A study's released tables (`frames`, by name) with their layouts and lists of codes."""
-    layouts = derive_layouts(study, instruments)
-    return LabelledTables(study.title, layouts, frames, extend_codes(derive_codes(study), layouts, frames))
+def label_tables(study: Study, rows: Mapping[str, TableRows]) -> LabelledTables:
+    """A study's released tables (by name) with their lists of codes."""
+    return LabelledTables(study.title, rows, extend_codes(derive_codes(study), rows))
 
 
 def encode_names(tables: LabelledTables) -> bytes:
     """How columns and codes are called in the files for Stata and SPSS, as CSV."""
-    exported = {table.name: table for table, _, _ in tables.list_labelled()}
+    exported = {name: rows.table for name, rows in tables.labelled.items()}
     return derive_names_table(exported, tables.codes).to_csv(index=False, lineterminator="\n").encode()
 
 
@@ -349,7 +340,7 @@ def _write_sheet(sheet: Any, table: Table, frame: pd.DataFrame, heading: Any, da
 # For programs that read CSV -----------------------------------------------------------------------------------------
 
 
-def derive_descriptor(study_id: str, tables: LabelledTables, data_files: Mapping[str, bytes]) -> dict[str, Any]:
+def derive_descriptor(study_id: str, tables: LabelledTables, data_files: Mapping[str, FileEntry]) -> dict[str, Any]:
     """A Data Package (version 2, https://datapackage.org) of the CSV files: types, labels, codes, keys, and for each
     value the column that says why it is missing."""
     return {
@@ -364,11 +355,11 @@ def derive_descriptor(study_id: str, tables: LabelledTables, data_files: Mapping
                 "format": "csv",
                 "mediatype": "text/csv",
                 "encoding": "utf-8",
-                "bytes": len(data_files[f"data/{name}.csv"]),
-                "hash": f"sha256:{hashlib.sha256(data_files[f'data/{name}.csv']).hexdigest()}",
-                "schema": _describe_schema(table, tables),
+                "bytes": data_files[f"data/{name}.csv"].n_bytes,
+                "hash": f"sha256:{data_files[f'data/{name}.csv'].sha256}",
+                "schema": _describe_schema(rows.table, tables),
             }
-            for name, table in tables.layouts.items()
+            for name, rows in tables.rows.items()
         ],
     }
 
@@ -401,6 +392,6 @@ def _describe_schema(table: Table, tables: LabelledTables) -> dict[str, Any]:
     return schema
 
 
-def encode_descriptor(study_id: str, tables: LabelledTables, data_files: Mapping[str, bytes]) -> bytes:
+def encode_descriptor(study_id: str, tables: LabelledTables, data_files: Mapping[str, FileEntry]) -> bytes:
     descriptor = derive_descriptor(study_id, tables, data_files)
     return (json.dumps(descriptor, indent=1, ensure_ascii=False) + "\n").encode()

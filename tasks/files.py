@@ -18,6 +18,7 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 import time
 import unicodedata
 from base64 import b64encode
@@ -229,6 +230,10 @@ class FileArea(Protocol):
     def make_folder(self, prefix: str) -> None:
         """Show an empty folder to people, where the store knows folders."""
 
+    def hold_scratch(self) -> contextlib.AbstractContextManager[Path]:
+        """A local folder for what is to be published, gone when the context ends; from a folder area's it can be linked
+        into place. What a killed run leaves of it, `remove_leftovers` deletes."""
+
     def publish(self, files: Mapping[str, Content], final_prefix: str, last: str) -> Published: ...
 
     def point(self, releases_prefix: str, release: str, last: str) -> None: ...
@@ -381,6 +386,16 @@ class FolderArea:
         path = self._find_path(parse_key(prefix))
         with self._faults(prefix):
             self._make_parent(path / "any", prefix)
+
+    @contextlib.contextmanager
+    def hold_scratch(self) -> Iterator[Path]:
+        folder = self._root / _name_temporary()
+        with self._faults(""):
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, files: Mapping[str, Content], final_prefix: str, last: str) -> Published:
         """A folder beside the final one, written and synced, then renamed: one step, whatever happens meanwhile."""
@@ -901,6 +916,11 @@ class S3Area:
         """S3 knows no folders; people see one as soon as something lies in it."""
         parse_key(prefix)
 
+    @contextlib.contextmanager
+    def hold_scratch(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
     def publish(self, files: Mapping[str, Content], final_prefix: str, last: str) -> Published:
         """Everything else first, the manifest last and only if there is none: it makes the release."""
         manifest = f"{final_prefix}/{last}"
@@ -1072,7 +1092,7 @@ class ContentStore:
         return was_there
 
     def _compute_sha256(self, key: str) -> str:
-        return _hash_chunks(self._area.read_chunks(key))
+        return hash_chunks(self._area.read_chunks(key))
 
     @staticmethod
     def _key(sha256: str) -> str:
@@ -1085,7 +1105,7 @@ def _parse_sha256(text: str) -> str:
     return text
 
 
-def _hash_chunks(chunks: Iterator[bytes]) -> str:
+def hash_chunks(chunks: Iterator[bytes]) -> str:
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -1101,7 +1121,7 @@ def _compute_md5(data: bytes) -> str:
 
 def hash_file(path: Path) -> str:
     """The SHA-256 of a local file of any size, in lower-case hexadecimal. Raises FileMissing, AreaUnavailable."""
-    return _hash_chunks(_read_content(path))
+    return hash_chunks(_read_content(path))
 
 
 @contextlib.contextmanager
@@ -1241,7 +1261,7 @@ class DropBox:
 
     def compute_sha256(self, name: str) -> str:
         """Of a file of any size, without holding it in memory. Raises FileMissing."""
-        return _hash_chunks(self._area.read_chunks(self._inbox(name)))
+        return hash_chunks(self._area.read_chunks(self._inbox(name)))
 
     def clear(self, name: str, sha256: str) -> bool:
         """Take a file out of the inbox, once its content is stored elsewhere under `sha256`.
@@ -1266,7 +1286,7 @@ class DropBox:
     def has_sent(self, name: str, sha256: str) -> bool:
         """Whether a file lies in the outbox with this content."""
         try:
-            return _hash_chunks(self._area.read_chunks(f"{self._site}/outbox/{name}")) == sha256
+            return hash_chunks(self._area.read_chunks(f"{self._site}/outbox/{name}")) == sha256
         except FileMissing:
             return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
@@ -15,7 +14,6 @@ from study.calendar import LONDON, format_day, format_short_day
 from study.codebook import MISSING_REASON_LABELS, describe_summary
 from study.datasets import (
     NOT_ALLOCATED,
-    RECORD_KEY,
     derive_answered_after_leaving,
     derive_attendance,
     derive_dispositions,
@@ -31,6 +29,7 @@ from study.protocol import Study
 from study.release_rules import LEFT_OUT_WORDS, OBSTACLES, REASONS
 from study.state import Head
 from study.yields import Sending
+from tasks.release_files import FileEntry
 from tasks.settings import PROJECT
 
 _SITE_COUNTS = {
@@ -158,6 +157,7 @@ def write_release_report(
     known_at: datetime,
     head: Head,
     tables: Mapping[str, pd.DataFrame],
+    records: pd.DataFrame,
     dispositions: pd.DataFrame,
     files: pd.DataFrame,
     queries: pd.DataFrame,
@@ -168,23 +168,24 @@ def write_release_report(
     is_blinded: bool,
     sending: Sending,
     flow: Mapping[str, Any],
-    data_files: Mapping[str, bytes],
+    data_files: Mapping[str, FileEntry],
 ) -> bytes:
     """The page that comes with a release: attendance, dispositions, scores, what sites sent.
 
-    `tables`: participants, responses, scores. `dispositions`, `files`, `queries`: as from the folds of `study.state`,
-    as of the release's date. `kept_apart`: from `study.incidents.count_quarantined`. `erased`: from
-    `study.erasure.summarise_erasures`. `sending`: from `study.yields.summarise_sending`. `flow`: from
+    `tables`: participants and scores. `records`: from `study.answers`. `dispositions`, `files`, `queries`: as from the
+    folds of `study.state`, as of the release's date. `kept_apart`: from `study.incidents.count_quarantined`. `erased`:
+    from `study.erasure.summarise_erasures`. `sending`: from `study.yields.summarise_sending`. `flow`: from
     `tasks.flow_diagram.describe_for_page`. `left_out` and `waived`: from `study.release_rules`. `is_blinded`: whether
-    letters stand for the arms. `slice_name`: of a part of the study, "" for the whole. Every number on the page is
-    counted here from these; what has no rows is said in a sentence.
+    letters stand for the arms. `slice_name`: of a part of the study, "" for the whole. `data_files`: the files of the
+    tables and what describes them. Every number on the page is counted here from these; what has no rows is said in a
+    sentence.
     """
-    participants, responses, scores = tables["participants"], tables["responses"], tables["scores"]
+    participants, scores = tables["participants"], tables["scores"]
     received = files[files["occurred_on"] <= pd.Timestamp(as_of)]
-    by_site = derive_site_counts(participants, responses, received, queries, study)
+    by_site = derive_site_counts(participants, records, received, queries, study)
     is_silent = by_site[list(_SITE_COUNTS)].sum(axis="columns") == 0
-    attendance = derive_attendance(responses, participants, study)
-    answered = set(responses["instrument"].unique())
+    attendance = derive_attendance(records, participants, study)
+    answered = set(records["instrument"])
     return render_page(
         "release_report.html.jinja",
         title=f"{study.title}: release {release}",
@@ -196,9 +197,9 @@ def write_release_report(
         head=head,
         n_screened=len(participants),
         n_allocated=int(participants["arm"].notna().sum()),
-        n_questionnaires=len(responses[RECORD_KEY].drop_duplicates()),
-        n_responses=len(responses),
-        n_answered=int(responses["response"].notna().sum()),
+        n_questionnaires=len(records),
+        n_responses=int(records["n_items"].sum()),
+        n_answered=int(records["n_answered"].sum()),
         n_files=len(received),
         n_open=int(by_site["n_open"].sum()),
         n_quarantined=int(by_site["n_quarantined"].sum()),
@@ -217,10 +218,10 @@ def write_release_report(
         attendance=_describe_attendance(attendance, study, instruments),
         unanswered=[instruments[name].title for name in study.instruments if name not in answered],
         dispositions=_describe_dispositions(derive_dispositions(participants, study), study),
-        after_leaving=_describe_after_leaving(derive_answered_after_leaving(responses, dispositions), study),
+        after_leaving=_describe_after_leaving(derive_answered_after_leaving(records, dispositions), study),
         has_left_treatment=bool((dispositions["scope"] == "treatment").any()),
         means=_describe_means(derive_means(scores, participants, study), study, instruments),
-        missing=_describe_missing(derive_missing_answers(responses, study), instruments),
+        missing=_describe_missing(derive_missing_answers(records, study), instruments),
         sites=_describe_sites(by_site[~is_silent], study),
         sending=sending,
         flow=flow,
@@ -232,7 +233,7 @@ def write_release_report(
 _FORMATS = {"Parquet": "data/{}.parquet", "CSV": "data/{}.csv", "Stata": "stata/{}.dta", "SPSS": "spss/{}.sav"}
 
 
-def _describe_files(files: Mapping[str, bytes]) -> dict[str, Any]:
+def _describe_files(files: Mapping[str, FileEntry]) -> dict[str, Any]:
     """The files of each table, one cell a format (None where there is none), and those that are of no table."""
 
     def describe(name: str) -> dict[str, Any] | None:
@@ -240,8 +241,8 @@ def _describe_files(files: Mapping[str, bytes]) -> dict[str, Any]:
             return None
         return {
             "name": name,
-            "n_bytes": len(files[name]),
-            "sha256": hashlib.sha256(files[name]).hexdigest(),
+            "n_bytes": files[name].n_bytes,
+            "sha256": files[name].sha256,
         }
 
     names = [name.removeprefix("data/").removesuffix(".csv") for name in files if name.startswith("data/")]

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from study.answers import Answers
 from study.calendar import format_day
 from study.instruments import MISSING_REASONS, Instrument
 from study.protocol import Study
@@ -58,7 +59,9 @@ def write_instruments_report(
     *,
     study: Study,
     instruments: Mapping[str, Instrument],
-    tables: Mapping[str, pd.DataFrame],
+    answers: Answers,
+    scores: pd.DataFrame,
+    participants: pd.DataFrame,
     as_of: date,
     known_at: datetime,
     head: Head,
@@ -66,12 +69,12 @@ def write_instruments_report(
     slice_name: str = "",
     banner: str = "",
 ) -> InstrumentsReport:
-    """The page and its figures, from released tables: participants, responses, scores.
+    """The page and its figures, from a release's answers, and its tables of scores and participants.
 
     `release`: its name, "" where nothing was frozen. `banner`: what every reader must know first. The same arguments
     give the same bytes.
     """
-    found = derive_psychometrics(tables["responses"], tables["scores"], tables["participants"], study, instruments)
+    found = derive_psychometrics(answers, scores, participants, study)
     page = _Page(study, instruments, found)
     rendered = render_page(
         "psychometrics.html.jinja",
@@ -84,9 +87,7 @@ def write_instruments_report(
         known_at=format_moment_for_people(known_at),
         head=head,
         limits=found.limits,
-        n_questionnaires=len(
-            tables["responses"].drop_duplicates(["participant_id", "wave", "respondent", "instrument"])
-        ),
+        n_questionnaires=len(answers.records),
         findings=page.describe_findings(),
         figures_file=INSTRUMENTS_FIGURES,
         sections=page.describe_sections(),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -22,19 +24,18 @@ from study.release_rules import Obstacle, find_covered, find_hindrances
 from study.state import EMPTY, Head, parse_moment
 from tasks.definitions import parse_configuration
 from tasks.erasure import list_recalled
-from tasks.files import ContentDamaged, FileMissing
+from tasks.files import ContentDamaged, FileMissing, hash_chunks
 from tasks.identifier_search import make_scanner
 from tasks.pages import format_counted, render_page
+from tasks.release_files import compute_content_hash, write_data_files
 from tasks.releases import (
     CONTENT_HASH,
     MANIFEST,
     RELEASES,
     assemble_release,
     compute_sha256,
-    compute_table_hash,
     cut_events,
     derive_code_version,
-    derive_data_files,
     find_release_hindrances,
     read_manifest,
     write_release_files,
@@ -93,8 +94,8 @@ def verify_release(workspace: Workspace, release: str, *, is_rebuilt: bool = Fal
     except (ValueError, KeyError, TypeError):
         found.faults.append(f"{MANIFEST} cannot be read. Restore the release from a backup.")
         return found
-    files = dict(_read_files(workspace, prefix, manifest, found))
-    _check_tables(files, manifest, found)
+    files = _hash_files(workspace, prefix, manifest, found)
+    _check_tables(workspace, prefix, files, manifest, found)
     _check_record(workspace, release, encoded, manifest, found)
     _check_chain(workspace, found)
     _check_sources(workspace, manifest, found)
@@ -103,36 +104,39 @@ def verify_release(workspace: Workspace, release: str, *, is_rebuilt: bool = Fal
     return found
 
 
-def _read_files(
-    workspace: Workspace, prefix: str, manifest: Mapping[str, Any], found: Checked
-) -> Iterator[tuple[str, bytes]]:
-    """The files of a release that are what the manifest says."""
+def _hash_files(workspace: Workspace, prefix: str, manifest: Mapping[str, Any], found: Checked) -> dict[str, str]:
+    """The SHA-256 of each file of a release that is there, by its name."""
+    files = {}
     for name, told in manifest["files"].items():
         try:
-            content = workspace.area.get(f"{prefix}{name}")
+            files[name] = hash_chunks(workspace.area.read_chunks(f"{prefix}{name}"))
         except FileMissing:
             found.faults.append(f"{name} is missing.")
             continue
-        if compute_sha256(content) != told["sha256"]:
+        if files[name] != told["sha256"]:
             found.faults.append(f"{name} was changed: its hash is not the one in the manifest.")
-        yield name, content
     there = {stored.key.removeprefix(prefix) for stored in workspace.area.list(prefix)}
     for name in sorted(there - set(manifest["files"]) - {MANIFEST}):
         found.faults.append(f"{name} lies in the release's folder and is not of the release.")
+    return files
 
 
-def _check_tables(files: Mapping[str, bytes], manifest: Mapping[str, Any], found: Checked) -> None:
+def _check_tables(
+    workspace: Workspace, prefix: str, files: Mapping[str, str], manifest: Mapping[str, Any], found: Checked
+) -> None:
     """Each table, read from its Parquet file, has the content that the manifest tells."""
     for name, told in manifest["tables"].items():
-        content = files.get(f"data/{name}.parquet")
-        if content is None or CONTENT_HASH not in told:
+        file = f"data/{name}.parquet"
+        if file not in files or CONTENT_HASH not in told:
             continue
-        try:
-            table = pq.read_table(io.BytesIO(content), use_threads=False)
-        except pyarrow.ArrowInvalid:
-            continue  # its file was changed, which is told already
-        if (len(table), compute_table_hash(table)) != (told["n_rows"], told[CONTENT_HASH]):
-            found.faults.append(f"data/{name}.parquet does not hold what the manifest says of the table {name}.")
+        with TemporaryDirectory() as folder:
+            workspace.area.fetch(f"{prefix}{file}", Path(folder, "table"))
+            try:
+                table = pq.ParquetFile(Path(folder, "table"))
+            except pyarrow.ArrowInvalid:
+                continue  # it was changed, which is told already
+            if (table.metadata.num_rows, compute_content_hash(table)) != (told["n_rows"], told[CONTENT_HASH]):
+                found.faults.append(f"{file} does not hold what the manifest says of the table {name}.")
 
 
 def _check_record(
@@ -180,9 +184,7 @@ def _check_sources(workspace: Workspace, manifest: Mapping[str, Any], found: Che
         )
 
 
-def _check_rebuilt(
-    workspace: Workspace, manifest: Mapping[str, Any], files: Mapping[str, bytes], found: Checked
-) -> None:
+def _check_rebuilt(workspace: Workspace, manifest: Mapping[str, Any], files: Mapping[str, str], found: Checked) -> None:
     """Build the release again and compare: bytes, or else the content of its tables."""
     found.was_rebuilt = True
     try:
@@ -197,8 +199,10 @@ def _check_rebuilt(
         found.faults.append(f"It cannot be built again: {fault}")
         return
     _, assembled = find_release_hindrances(workspace, assembled)
-    rebuilt = write_release_files(assembled, manifest["release"], derive_data_files(assembled.tables))
-    again = json.loads(rebuilt.pop(MANIFEST))
+    with TemporaryDirectory() as folder:
+        data = write_data_files(assembled.rows, Path(folder))
+        written = write_release_files(assembled, manifest["release"], data, Path(folder))
+    again, rebuilt = json.loads(written.manifest), {name: entry.sha256 for name, entry in written.entries.items()}
     other_tables = _find_other_tables(manifest, again)
     for name in other_tables:
         found.faults.append(f"Built again, the table {name} holds something else.")
@@ -324,7 +328,7 @@ def waive_hindrances(
     events = workspace.read_events()
     assembled = assemble_release(workspace, min(until, today))
     scanner = make_scanner(assembled.study, today)
-    hindrances = find_hindrances(assembled.study, events, min(until, today), assembled.tables, scanner)
+    hindrances = find_hindrances(assembled.study, events, min(until, today), assembled.rows, scanner)
     concerned = find_covered(hindrances, waived, subject)
     if not concerned:
         own = [hindrance for hindrance in hindrances if hindrance.what == waived]

@@ -10,22 +10,25 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from study.analysis_tables import (
     derive_asked_returns,
     derive_baseline_characteristics,
     derive_further_tables,
+    derive_scores_table,
+    list_table_rows,
+    list_told_items,
 )
+from study.answers import ANSWERS_AT_ONCE, Answers, HeldAnswers, collect_answers
 from study.attrition import derive_attrition_rows
 from study.calendar import london_day
 from study.codebook import derive_study_codebook
@@ -33,12 +36,9 @@ from study.configuration import find_in_force
 from study.datasets import (
     TABLES,
     ReleaseFault,
-    Table,
+    TableRows,
     derive_participants_table,
-    derive_responses_table,
-    derive_scores_table,
     find_participant_faults,
-    find_response_faults,
     find_score_faults,
 )
 from study.erasure import derive_erased, is_erased, summarise_erasures
@@ -95,7 +95,7 @@ from tasks.exports import (
     encode_names,
     label_tables,
     write_examples,
-    write_labelled_files,
+    write_labelled_folder,
 )
 from tasks.files import ReleaseDiffers, point_latest, publish_folder
 from tasks.flow_diagram import (
@@ -113,7 +113,8 @@ from tasks.psychometrics_page import (
     InstrumentsReport,
     write_instruments_report,
 )
-from tasks.returns import read_answers
+from tasks.release_files import DataFiles, FileEntry, SpooledAnswers, describe_file, write_data_files
+from tasks.returns import read_answer_parts
 from tasks.settings import PROJECT
 from tasks.workspace import Workspace
 
@@ -121,7 +122,6 @@ RELEASES = "releases"
 MANIFEST = "manifest.json"
 BLINDED = "blinded"
 CONTENT_HASH = "sha256_of_content"
-_ROWS_HASHED = 65_536
 _WRITERS = (
     *("pandas", "pyarrow", "numpy", "matplotlib", "pyreadstat", "xlsxwriter"),
     *("scipy", "statsmodels", "reportlab"),
@@ -129,7 +129,6 @@ _WRITERS = (
 
 pc: Any = pyarrow.compute  # its stubs know no plain values as scalars
 
-_STORED_AS: dict[str, pa.DataType] = {"text": pa.string(), "number": pa.float64(), "date": pa.date32()}
 _LOG_KINDS = (ParticipantScreened, ConsentRecorded, ParticipantAllocated, DispositionRecorded)
 
 
@@ -141,6 +140,15 @@ class Release:
     answer: str
     manifest: Mapping[str, Any]
     location: str
+
+
+@dataclass(frozen=True)
+class WrittenRelease:
+    """The files of a release by their names, all but its manifest, and what the manifest says of each."""
+
+    files: Mapping[str, bytes | Path]
+    entries: Mapping[str, FileEntry]
+    manifest: bytes
 
 
 @dataclass(frozen=True)
@@ -162,6 +170,7 @@ class Assembled:
     known_at: datetime
     head: Head
     tables: Mapping[str, pd.DataFrame]
+    answers: Answers
     attrition_rows: pd.DataFrame
     dispositions: pd.DataFrame
     files: pd.DataFrame
@@ -175,9 +184,9 @@ class Assembled:
     waived: tuple[Mapping[str, Any], ...] = ()
 
     @cached_property
-    def content_hashes(self) -> Mapping[str, str]:
-        """`compute_table_hash` of each table, by its name."""
-        return {name: compute_table_hash(_encode_frame(table)) for name, table in self.tables.items()}
+    def rows(self) -> Mapping[str, TableRows]:
+        """Every table of the release by its name; `tables` are those that are held whole."""
+        return list_table_rows(self.tables, self.answers, self.study, self.instruments)
 
     @property
     def edition(self) -> str:
@@ -231,14 +240,22 @@ def assemble_release(
         letters = draw_letters(workspace, study)
         study = mask_study(study, letters)
         participants, asked, lost, people = (mask_arms(frame, letters) for frame in (participants, asked, lost, people))
-    responses = derive_responses_table(returns, read_answers(workspace, returns), study, instruments)
-    faults = find_participant_faults(participants, study)
-    faults += find_response_faults(responses, participants, returns, study, instruments, as_of)
+    answers, strange = collect_answers(
+        returns,
+        partial(read_answer_parts, workspace),
+        participants,
+        study,
+        instruments,
+        as_of,
+        HeldAnswers() if returns["n_items"].sum() <= ANSWERS_AT_ONCE else SpooledAnswers(),
+        list_told_items(study, instruments),
+    )
+    faults = [*find_participant_faults(participants, study), *strange]
     if not faults:
-        scores = derive_scores_table(responses, study, instruments)
+        scores = derive_scores_table(answers)
         faults = find_score_faults(scores, participants)
         faults += find_flow_faults(people, derive_flow_boxes(people, study), study)
-        faults += find_release_faults(people, participants, responses, study)
+        faults += find_release_faults(people, participants, answers.records, study)
     if faults:
         raise ReleaseFault(faults)
     files = _find_source_files(known, happened, with_erased)
@@ -250,12 +267,14 @@ def assemble_release(
         known_at=known_at,
         head=_find_head(known)[0],
         tables=derive_further_tables(
-            {"participants": participants, "responses": responses, "scores": scores, DISPOSITIONS: people},
+            {"participants": participants, "scores": scores, DISPOSITIONS: people},
+            answers,
             asked,
             lost,
             study,
             instruments,
         ),
+        answers=answers,
         attrition_rows=lost,
         dispositions=derive_dispositions(happened),
         files=files,
@@ -274,7 +293,7 @@ def find_release_hindrances(workspace: Workspace, assembled: Assembled) -> tuple
     events = workspace.read_events()
     known = cut_events(events, assembled.head.seq).select(known_at=assembled.known_at)
     scanner = make_scanner(assembled.study, assembled.as_of)
-    hindrances = find_hindrances(assembled.study, known, assembled.as_of, assembled.tables, scanner)
+    hindrances = find_hindrances(assembled.study, known, assembled.as_of, assembled.rows, scanner)
     left, waived = apply_waivers(hindrances, events, assembled.as_of)
     return left, replace(assembled, waived=tuple(waived))
 
@@ -329,25 +348,27 @@ def freeze_release(
         raise ReleaseFault(describe_hindrances(hindrances, workspace.name, as_of))
     recorded = workspace.read_events().frame(ReleaseFrozen)
     manifests = dict(zip(recorded["release"], recorded["manifest_sha256"], strict=True))
-    data = derive_data_files(assembled.tables)
-    wanted = derive_manifest(assembled, "", data)
-    number, name = 1, f"{as_of.isoformat()}-{BLINDED}" if is_blinded else as_of.isoformat()
-    while True:
-        release = name if number == 1 else f"{name}.{number}"
-        standing, answer = read_manifest(workspace, release), "same"
-        if standing is None:
-            files = write_release_files(assembled, release, data)
-            # A release that is recorded and gone from the store comes back under its name only as it was.
-            if manifests.get(release, compute_sha256(files[MANIFEST])) == compute_sha256(files[MANIFEST]):
-                try:
-                    answer = publish_folder(workspace.area, files, f"{RELEASES}/{release}", last=MANIFEST)
-                except ReleaseDiffers:  # another run was first: with the same dataset, or with another?
-                    if read_manifest(workspace, release) is None:
-                        raise
-                standing = read_manifest(workspace, release)
-        if standing is not None and is_same_dataset(standing, wanted):
-            break
-        number += 1
+    with workspace.area.hold_scratch() as scratch:
+        data = write_data_files(assembled.rows, scratch)
+        wanted = derive_manifest(assembled, "", data, data.entries)
+        number, name = 1, f"{as_of.isoformat()}-{BLINDED}" if is_blinded else as_of.isoformat()
+        while True:
+            release = name if number == 1 else f"{name}.{number}"
+            standing, answer = read_manifest(workspace, release), "same"
+            if standing is None:
+                written = write_release_files(assembled, release, data, scratch)
+                # A release that is recorded and gone from the store comes back under its name only as it was.
+                if manifests.get(release) in (None, compute_sha256(written.manifest)):
+                    try:
+                        files = {**written.files, MANIFEST: written.manifest}
+                        answer = publish_folder(workspace.area, files, f"{RELEASES}/{release}", last=MANIFEST)
+                    except ReleaseDiffers:  # another run was first: with the same dataset, or with another?
+                        if read_manifest(workspace, release) is None:
+                            raise
+                    standing = read_manifest(workspace, release)
+            if standing is not None and is_same_dataset(standing, wanted):
+                break
+            number += 1
     _record_release(workspace, assembled, release, manifests.get(release), requested_by)
     others = recorded[(recorded["release"] != release) & ~recorded["release"].str.contains(f"-{BLINDED}", regex=False)]
     if not is_blinded and _is_newest(assembled, others):
@@ -420,96 +441,30 @@ def read_latest_tables(workspace: Workspace) -> dict[str, pd.DataFrame]:
 # Files --------------------------------------------------------------------------------------------------------------
 
 
-def derive_data_files(tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
-    """Each table as Parquet and CSV; the same rows give the same bytes."""
-    files = {}
-    for name, frame in tables.items():
-        table = _encode_frame(frame)
-        files[f"data/{name}.parquet"] = encode_parquet(table)
-        files[f"data/{name}.csv"] = encode_csv(table)
-    return files
-
-
-def encode_table(table: Table, frame: pd.DataFrame) -> pa.Table:
-    """A released table as Arrow columns: text, doubles, dates; nothing of the writer's environment."""
-    schema = pa.schema([(column.name, _STORED_AS[column.type]) for column in table.columns])
-    return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
-
-
-def _encode_frame(frame: pd.DataFrame) -> pa.Table:
-    """`encode_table` of a frame that its layout has shaped: its types are those of the columns."""
-    types = {"f": "number", "M": "date"}
-    columns = [(str(name), types.get(dtype.kind, "text")) for name, dtype in frame.dtypes.items()]
-    schema = pa.schema([(name, _STORED_AS[type_]) for name, type_ in columns])
-    return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
-
-
-def compute_table_hash(table: pa.Table) -> str:
-    """The SHA-256 of a table's content, which follows from its columns and values alone and from no library's way of
-    writing them.
-
-    Over: the columns' names and types as JSON, and the number of rows; then by column, of each 65,536 rows, a byte for
-    each value (1: there is one, 0: missing), and the values: text as lengths (little-endian, 4 bytes) and then the
-    UTF-8 of all; numbers as little-endian doubles, -0 as 0; dates as days since 1970 (little-endian, 4 bytes). A
-    missing value counts as an empty text or 0.
-    """
-    names = [
-        [column.name, next(k for k, stored in _STORED_AS.items() if stored == column.type)] for column in table.schema
-    ]
-    digest = hashlib.sha256(json.dumps([names, len(table)], ensure_ascii=False).encode())
-    for column in table.columns:
-        for start in range(0, len(column), _ROWS_HASHED):
-            values = column.slice(start, _ROWS_HASHED).combine_chunks()
-            digest.update(pc.is_valid(values).cast(pa.uint8()).to_numpy().tobytes())
-            if values.type == pa.string():
-                values = pc.fill_null(values, "")
-                digest.update(pc.binary_length(values).to_numpy().astype("<i4").tobytes())
-                _, offsets, text = values.buffers()
-                ends = np.frombuffer(offsets, "<i4")[[values.offset, values.offset + len(values)]]
-                digest.update(memoryview(text or b"")[ends[0] : ends[1]])
-            elif values.type == pa.float64():
-                digest.update((pc.fill_null(values, 0.0).to_numpy() + 0.0).astype("<f8").tobytes())
-            else:
-                digest.update(pc.fill_null(values.cast(pa.int32()), 0).to_numpy().astype("<i4").tobytes())
-    return digest.hexdigest()
-
-
-def encode_parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
-
-
-def encode_csv(table: pa.Table) -> bytes:
-    """UTF-8, comma, one header, lines ended by a line feed. Text in quotes ("00007"), dates as 2013-01-31, numbers in
-    the fewest digits that read back as the same double, missing values empty."""
-    sink = io.BytesIO()
-    pyarrow.csv.write_csv(table, sink)
-    return sink.getvalue()
-
-
-def write_release_files(assembled: Assembled, release: str, data: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Every file of a release by its name: the data, the same for other programs, the codebook, the report, who was
-    lost, how the instruments behaved, and the manifest that names them."""
+def write_release_files(assembled: Assembled, release: str, data: DataFiles, folder: Path) -> WrittenRelease:
+    """Every file of a release: the data, the same for other programs, the codebook, the report, who was
+    lost, how the instruments behaved, and the manifest that names them. The large ones are written below `folder`."""
     instruments = _write_instruments(assembled, release)
-    labelled = label_tables(assembled.study, assembled.instruments, assembled.tables)
-    exported = {
-        **write_labelled_files(labelled, assembled.known_at),
-        DESCRIPTOR: encode_descriptor(assembled.study.study_id, labelled, data),
+    labelled = label_tables(assembled.study, assembled.rows)
+    exported: dict[str, bytes | Path] = {
+        **write_labelled_folder(labelled, assembled.known_at, folder),
+        DESCRIPTOR: encode_descriptor(assembled.study.study_id, labelled, data.entries),
         "names.csv": encode_names(labelled),
         **write_examples(assembled.study, assembled.instruments),
     }
+    entries = {**data.entries, **{name: describe_file(content) for name, content in exported.items()}}
     people = assembled.tables[DISPOSITIONS]
     boxes = derive_flow_boxes(people, assembled.study)
     flow = describe_for_page(people, boxes, assembled.study)
     attrition = _write_attrition(assembled, flow, release)
-    files = {
-        **data,
-        **exported,
+    summaries = {name: table.summary for name, table in data.tables.items()}
+    pages: dict[str, bytes] = {
         "flow.csv": encode_flow_table(boxes),
         "flow.html": write_flow_page(flow, assembled.study, release, assembled.slice_name, assembled.as_of),
         **({"flow.svg": flow["figure"].encode()} if flow["figure"] else {}),
-        **write_codebook_files(derive_study_codebook(assembled.study, assembled.instruments, assembled.tables)),
+        **write_codebook_files(
+            derive_study_codebook(assembled.study, assembled.instruments, labelled.codes, summaries)
+        ),
         "report.html": write_release_report(
             release=release,
             slice_name=assembled.slice_name,
@@ -519,6 +474,7 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
             known_at=assembled.known_at,
             head=assembled.head,
             tables=assembled.tables,
+            records=assembled.answers.records,
             dispositions=assembled.dispositions,
             files=assembled.files,
             queries=assembled.queries,
@@ -529,7 +485,7 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
             is_blinded=bool(assembled.letters),
             sending=assembled.sending,
             flow=flow,
-            data_files={**data, **exported},
+            data_files=entries,
         ),
         "attrition.html": attrition.page,
         "attrition.pdf": attrition.paper,
@@ -537,14 +493,18 @@ def write_release_files(assembled: Assembled, release: str, data: Mapping[str, b
         "instruments.html": instruments.page,
         "instruments.csv": instruments.figures,
     }
-    return {**files, MANIFEST: _encode_json(derive_manifest(assembled, release, files))}
+    entries |= {name: describe_file(content) for name, content in pages.items()}
+    manifest = _encode_json(derive_manifest(assembled, release, data, entries))
+    return WrittenRelease({**data.paths, **exported, **pages}, entries, manifest)
 
 
 def _write_instruments(assembled: Assembled, release: str = "", banner: str = "") -> InstrumentsReport:
     return write_instruments_report(
         study=assembled.study,
         instruments=assembled.instruments,
-        tables=assembled.tables,
+        answers=assembled.answers,
+        scores=assembled.tables["scores"],
+        participants=assembled.tables["participants"],
         as_of=assembled.as_of,
         known_at=assembled.known_at,
         head=assembled.head,
@@ -574,7 +534,9 @@ def _write_attrition(
         study=study,
         instruments=assembled.instruments,
         rows=rows,
-        characteristics=derive_baseline_characteristics(tables, rows, study, assembled.instruments),
+        characteristics=derive_baseline_characteristics(
+            tables, assembled.answers.told, rows, study, assembled.instruments
+        ),
         people=tables[DISPOSITIONS],
         flow=flow,
         as_of=assembled.as_of,
@@ -601,7 +563,9 @@ def write_current_attrition(workspace: Workspace) -> list[str]:
     return keys
 
 
-def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+def derive_manifest(
+    assembled: Assembled, release: str, data: DataFiles, entries: Mapping[str, FileEntry]
+) -> dict[str, Any]:
     """Everything that went in and came out, by SHA-256, so that the release can be verified and rebuilt."""
     return {
         "release": release,
@@ -618,16 +582,14 @@ def derive_manifest(assembled: Assembled, release: str, files: Mapping[str, byte
         "assumptions": [{"id": entry.id, "text": entry.text} for entry in assembled.study.assumptions],
         "tables": {
             name: {
-                "n_rows": len(table),
-                "columns": list(table.columns),
-                "sha256_of_csv": compute_sha256(files[f"data/{name}.csv"]),
-                CONTENT_HASH: assembled.content_hashes[name],
+                "n_rows": table.summary.n_rows,
+                "columns": table.summary.table.column_names,
+                "sha256_of_csv": data.entries[f"data/{name}.csv"].sha256,
+                CONTENT_HASH: table.content_hash,
             }
-            for name, table in assembled.tables.items()
+            for name, table in data.tables.items()
         },
-        "files": {
-            name: {"sha256": compute_sha256(content), "bytes": len(content)} for name, content in sorted(files.items())
-        },
+        "files": {name: {"sha256": entry.sha256, "bytes": entry.n_bytes} for name, entry in sorted(entries.items())},
         "returns": [
             {
                 "site": row.site_id,

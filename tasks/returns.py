@@ -75,6 +75,8 @@ from tasks.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 _NOT_TEXT = {"response": pa.float64(), "collected_on": pa.date32()}
+_TEXT_COLUMNS = [name for name in RESPONSE_COLUMNS if name not in _NOT_TEXT]
+ROWS_AT_ONCE = 2**20
 RESPONSES_SCHEMA = pa.schema([pa.field(name, _NOT_TEXT.get(name, pa.string())) for name in RESPONSE_COLUMNS])
 
 
@@ -462,19 +464,34 @@ def read_answers(workspace: Workspace, returns: pd.DataFrame) -> pd.DataFrame:
     return answers.merge(returns[keys].drop_duplicates(), on=keys)
 
 
+def read_answer_parts(workspace: Workspace, hashes: Collection[str]) -> Iterator[tuple[str, pa.Table]]:
+    """The long answers of files, by SHA-256, in parts of at most ROWS_AT_ONCE rows; text as dictionaries."""
+    for sha256 in sorted(hashes):
+        data = _find_kept(workspace, sha256)
+        if data is not None:
+            file = pq.ParquetFile(io.BytesIO(data), read_dictionary=_TEXT_COLUMNS)
+            for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
+                yield sha256, pa.Table.from_batches([batch])
+
+
 def read_responses(workspace: Workspace, sha256: str) -> pa.Table:
     """The answers of one file as they were kept; where it was erased, what others need of it, which may be nothing.
 
     Raises FileMissing for a file that is gone and that nobody decided to erase.
     """
+    data = _find_kept(workspace, sha256)
+    return RESPONSES_SCHEMA.empty_table() if data is None else pq.read_table(io.BytesIO(data), use_threads=False)
+
+
+def _find_kept(workspace: Workspace, sha256: str) -> bytes | None:
+    """A file of answers, or what took its place; None where it was erased and others need nothing of it."""
     try:
-        data = workspace.content.get(sha256)
+        return workspace.content.get(sha256)
     except FileMissing:
         held_by = find_replacement(derive_replacements(workspace.read_events()), sha256)
         if held_by == sha256:
             raise
-        return read_responses(workspace, held_by) if held_by else RESPONSES_SCHEMA.empty_table()
-    return pq.read_table(io.BytesIO(data), use_threads=False)
+        return _find_kept(workspace, held_by) if held_by else None
 
 
 def encode_responses(responses: pd.DataFrame) -> bytes:

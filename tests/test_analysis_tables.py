@@ -19,7 +19,7 @@ from study.analysis_tables import (
     compute_days_between,
     derive_did_layout,
     derive_further_tables,
-    derive_items_table,
+    derive_items_rows,
     derive_layouts,
     derive_wide_layout,
     find_characteristics,
@@ -29,12 +29,14 @@ from study.analysis_tables import (
     find_return_statuses,
     find_slots,
     find_timings,
+    list_table_rows,
 )
 from study.datasets import PARTICIPANTS, RESPONSES, SCORES
 from study.instruments import MISSING_REASONS, Instrument
 from study.protocol import Study
 from tasks.definitions import list_studies, load_instruments, load_study
 from tasks.releases import assemble_release
+from tests.long_answers import hold
 from tests.releases import enrol, fill_study, move_clock, open_study, send
 
 DAY = date(2013, 3, 4)
@@ -45,7 +47,7 @@ TIMED = {"opens_on": "2013-01-10", "closes_on": "2013-01-20", "late_until": "201
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     workspace = open_study(tmp_path_factory.mktemp("study"))
     fill_study(workspace)
-    return dict(assemble_release(workspace, DAY).tables)
+    return {name: rows.read_all() for name, rows in assemble_release(workspace, DAY).rows.items()}
 
 
 def pick(frame: pd.DataFrame, **key: str) -> pd.Series[Any]:
@@ -231,7 +233,8 @@ def test_an_item_that_a_record_does_not_have_is_not_returned() -> None:
             ("p", "screening", "self", "mmse", "mmse02", None, "refused", pd.Timestamp(DAY), "x", "standard"),
         ]
     ]
-    (row,) = derive_items_table(RESPONSES.shape(pd.DataFrame(rows)), instrument).to_dict("records")
+    answers = hold(RESPONSES.shape(pd.DataFrame(rows)), study, {"mmse": instrument})
+    (row,) = derive_items_rows(answers, instrument, 0, 1).to_dict("records")
     assert (row["mmse01"], row["mmse02_missing"], row["mmse03_missing"]) == (5, "refused", "not_returned")
     assert pd.isna(row["mmse01_missing"])
 
@@ -337,11 +340,13 @@ def derive_empty(study: Study, instruments: dict[str, Instrument]) -> dict[str, 
     from study.flow import derive_dispositions_layout
     from study.state import Events
 
-    layouts = (PARTICIPANTS, RESPONSES, SCORES, derive_dispositions_layout(study))
+    layouts = (PARTICIPANTS, SCORES, derive_dispositions_layout(study))
     empty = {table.name: table.shape(pd.DataFrame(columns=table.column_names)) for table in layouts}
+    answers = hold(RESPONSES.shape(pd.DataFrame(columns=RESPONSES.column_names)), study, instruments)
     events = Events({})
     asked, rows = derive_asked_returns(study, events, DAY), derive_attrition_rows(study, events, DAY)
-    return derive_further_tables(empty, asked, rows, study, instruments)
+    tables = derive_further_tables(empty, answers, asked, rows, study, instruments)
+    return {name: one.read_all() for name, one in list_table_rows(tables, answers, study, instruments).items()}
 
 
 def test_names_of_returns_are_an_interface() -> None:

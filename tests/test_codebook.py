@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from study.analysis_tables import derive_layouts
-from study.codebook import MISSING_REASON_LABELS, SCOPE_LABELS, derive_study_codebook
+from study.codebook import MISSING_REASON_LABELS, SCOPE_LABELS, TableSummary, derive_study_codebook
 from study.datasets import TABLES
 from study.instruments import MISSING_REASONS
 from study.protocol import Scope
@@ -78,10 +78,9 @@ def test_a_column_says_that_it_is_assumed() -> None:
 
 def test_with_tables_it_says_how_long_they_are() -> None:
     study = load_study("cdisc_pilot")
-    tables = {
-        name: table.shape(pd.DataFrame(index=range(n), columns=table.column_names))
-        for n, (name, table) in enumerate(TABLES.items())
-    }
-    codebook = derive_study_codebook(study, load_instruments(study), tables)
+    summaries = {name: TableSummary(table) for name, table in TABLES.items()}
+    for n, (name, table) in enumerate(TABLES.items()):
+        summaries[name].add(table.shape(pd.DataFrame(index=range(n), columns=table.column_names)))
+    codebook = derive_study_codebook(study, load_instruments(study), summaries=summaries)
     n_rows = {table["name"]: table["n_rows"] for table in codebook["tables"]}
     assert [n_rows[name] for name in TABLES] == [0, 1, 2]

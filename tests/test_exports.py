@@ -24,8 +24,8 @@ import pytest
 
 import tasks.exports
 from study.analysis_tables import derive_layouts
-from study.codebook import MISSING_REASON_LABELS, derive_study_codebook, describe_summary, summarise_column
-from study.datasets import Column, ReleaseFault, Table
+from study.codebook import MISSING_REASON_LABELS, ColumnSummary, derive_study_codebook, describe_summary
+from study.datasets import Column, ReleaseFault, Table, TableRows
 from study.instruments import MISSING_REASONS
 from study.labelled import (
     LONGEST_NAME,
@@ -206,7 +206,7 @@ def test_categoricals_give_the_same_bytes(kind: str) -> None:
         other[name] = pd.Categorical(FRAME[name], categories=words)
     assert encode(kind, other) == encode(kind)
     assert encode(kind, other.iloc[:0]) == encode(kind, FRAME.iloc[:0])
-    codes = [extend_codes(CODES, {"small": TABLE}, {"small": frame}) for frame in (FRAME, other)]
+    codes = [extend_codes(CODES, {"small": TableRows.of(TABLE, frame)}) for frame in (FRAME, other)]
     assert codes[0] == codes[1]
 
 
@@ -347,7 +347,7 @@ def test_names_are_printed_with_what_numbers_mean() -> None:
 
 def test_codes_that_only_the_data_have_come_last() -> None:
     frame = FRAME.assign(arm=pd.Series(["z", "a", None, "y", "b", "a", "a"], dtype="str"))
-    codes = extend_codes(CODES, {"small": TABLE}, {"small": frame})
+    codes = extend_codes(CODES, {"small": TableRows.of(TABLE, frame)})
     assert list(codes["arm"].items()) == [("a", "Arm A"), ("b", "Arm B"), ("y", "y"), ("z", "z")]
 
 
@@ -608,6 +608,13 @@ def test_the_codebook_sums_up_the_data(release: FrozenRelease) -> None:
 
 
 def test_summaries_in_words() -> None:
+    def summarise_column(column: Column, frame: pd.DataFrame) -> dict[str, Any]:
+        """As two blocks of rows."""
+        found = ColumnSummary(column)
+        for block in (frame.iloc[:2], frame.iloc[2:]):
+            found.add(block)
+        return found.describe()
+
     columns = {column.name: column for column in TABLE.columns}
     assert describe_summary(summarise_column(columns["mood"], FRAME)) == (
         "1 value (1: 1); 6 missing (illegible 1, not answered 1, not applicable 1, not asked 1, not returned 1, "

@@ -51,6 +51,7 @@ from study.state import derive_queries, derive_returns
 from tasks.definitions import load_study
 from tasks.files import FileMissing
 from tasks.incidents import IncidentRefused, record_step
+from tasks.release_files import write_data_files
 from tasks.releases import assemble_release, derive_manifest
 from tasks.returns import read_answers
 from tasks.settings import PROJECT, Settings, read_settings
@@ -186,7 +187,7 @@ def decide(post: Post, decision: str, incident_id: str = "702-I0001") -> Any:
 def find_marks(post: Post) -> dict[tuple[str, str], float]:
     """The accepted answers to mmse01, as a release would hold them."""
     adopt_configuration(post.workspace, TODAY, "Mary")
-    responses = assemble_release(post.workspace, TODAY).tables["responses"]
+    responses = assemble_release(post.workspace, TODAY).rows["responses"].read_all()
     responses = responses[responses["item"] == "mmse01"]
     return {(row.participant_id, row.wave): row.response for row in responses.itertuples()}
 
@@ -553,21 +554,17 @@ def test_admission_takes_the_answers_into_the_data_in_one_append(post, monkeypat
         decide(post, "excluded")
 
 
-def test_excluded_answers_are_never_released_and_always_counted(post):
+def test_excluded_answers_are_never_released_and_always_counted(post, tmp_path):
     post.receive(make_early(post))
     assess(post)
     assert decide(post, "excluded").n_admitted == 0
     assert (ANN, "screening") not in find_marks(post)
-    manifest = derive_manifest(assembled := assemble_release(post.workspace, TODAY), "", _encode(assembled))
+    assembled = assemble_release(post.workspace, TODAY)
+    data = write_data_files(assembled.rows, tmp_path)
+    manifest = derive_manifest(assembled, "", data, data.entries)
     told = manifest["collected_while_not_allowed"]
     assert (told["n_records_held"], told["n_records_excluded"], told["n_records_admitted"]) == (0, 1, 0)
     assert list(find_unreleased(post.workspace, post.workspace.read_events()).held["participant_id"]) == [ANN]
-
-
-def _encode(assembled: Any) -> dict[str, bytes]:
-    from tasks.releases import derive_data_files
-
-    return derive_data_files(assembled.tables)
 
 
 def test_answers_that_are_gone_are_not_admitted(post):

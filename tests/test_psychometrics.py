@@ -19,9 +19,12 @@ from typer.testing import CliRunner
 
 from desk.command_line import app
 from rehearsal.pilot_source import read_source
-from study.datasets import PARTICIPANTS, RESPONSES, derive_scores_table
+from study.analysis_tables import derive_scores_table
+from study.answers import Answers
+from study.datasets import PARTICIPANTS, RESPONSES
 from study.instrument_parser import parse_instrument
 from study.instruments import MISSING_REASONS, DefinitionFaults, Instrument
+from study.protocol import Study
 from study.psychometrics import (
     FIGURE_COLUMNS,
     FLAGS,
@@ -44,6 +47,7 @@ from tasks.definitions import load_instrument, load_instruments, load_study
 from tasks.psychometrics_page import InstrumentsReport, write_instruments_report
 from tasks.releases import freeze_release, read_latest_tables, write_current_instruments
 from tasks.settings import PROJECT
+from tests.long_answers import collect
 from tests.release_studies import FIELDWORK, make_study
 from tests.releases import BY, fill_study, open_study
 
@@ -118,12 +122,10 @@ def make_tables(
             "form": form,
         }
     )  # fmt: skip
-    responses = RESPONSES.shape(long)
     blank = dict.fromkeys(PARTICIPANTS.column_names)
     rows = [{**blank, "participant_id": person, "arm": None} for person in people]
     participants = PARTICIPANTS.shape(pd.DataFrame(rows, columns=PARTICIPANTS.column_names).assign(site=sites))
-    scores = derive_scores_table(responses, STUDY, {instrument.id: instrument})
-    return {"participants": participants, "responses": responses, "scores": scores}
+    return {"participants": participants, "responses": RESPONSES.shape(long)}
 
 
 def join_tables(*parts: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -131,10 +133,16 @@ def join_tables(*parts: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     return joined | {"participants": joined["participants"].drop_duplicates("participant_id")}
 
 
-def derive(tables: Mapping[str, pd.DataFrame], instrument: Instrument) -> Psychometrics:
-    return derive_psychometrics(
-        tables["responses"], tables["scores"], tables["participants"], STUDY, {instrument.id: instrument}
-    )
+def take_answers(
+    tables: Mapping[str, pd.DataFrame], instrument: Instrument, study: Study = STUDY
+) -> tuple[Answers, pd.DataFrame, pd.DataFrame]:
+    """What the figures are derived from; the answers are not held to rules here."""
+    answers, _ = collect(tables["responses"], study, {instrument.id: instrument})
+    return answers, derive_scores_table(answers), tables["participants"]
+
+
+def derive(tables: Mapping[str, pd.DataFrame], instrument: Instrument, study: Study = STUDY) -> Psychometrics:
+    return derive_psychometrics(*take_answers(tables, instrument, study), study)
 
 
 def describe(values: Any, instrument: Instrument | None = None, **about: Any) -> pd.DataFrame:
@@ -337,9 +345,7 @@ def test_a_study_may_declare_other_limits():
     assert find_limits(STUDY) == LIMITS
     instrument = make_instrument()
     tables = make_tables(draw_answers(39), instrument)
-    found = derive_psychometrics(
-        tables["responses"], tables["scores"], tables["participants"], study, {instrument.id: instrument}
-    )
+    found = derive(tables, instrument, study)
     assert set(found.figures["not_given"]) == {"fewer than 40 questionnaires"}
 
 
@@ -391,11 +397,8 @@ def test_numbers_are_shown_in_bands():
 
 
 def test_nothing_in_nothing_out():
-    found = derive_psychometrics(
-        RESPONSES.shape(pd.DataFrame(columns=RESPONSES.column_names)),
-        pd.DataFrame(columns=["instrument"]), PARTICIPANTS.shape(pd.DataFrame(columns=PARTICIPANTS.column_names)),
-        STUDY, {},
-    )  # fmt: skip
+    tables = {table.name: table.shape(pd.DataFrame(columns=table.column_names)) for table in (RESPONSES, PARTICIPANTS)}
+    found = derive(tables, make_instrument())
     assert list(found.figures.columns) == list(FIGURE_COLUMNS)
     assert found.figures.empty
     assert derive_flags(found.figures).empty
@@ -585,9 +588,11 @@ def test_answers_that_contradict_themselves_are_flagged_and_kept():
 
 
 def write(tables: Mapping[str, pd.DataFrame], instrument: Instrument, **words: str) -> InstrumentsReport:
+    answers, scores, participants = take_answers(tables, instrument)
     return write_instruments_report(
         study=STUDY.model_copy(update={"instruments": (instrument.id,)}), instruments={instrument.id: instrument},
-        tables=tables, as_of=date(2018, 3, 1), known_at=datetime(2018, 3, 1, 6, 30, tzinfo=UTC),
+        answers=answers, scores=scores, participants=participants, as_of=date(2018, 3, 1),
+        known_at=datetime(2018, 3, 1, 6, 30, tzinfo=UTC),
         head=Head(7, "ab" * 32), **words,
     )  # fmt: skip
 

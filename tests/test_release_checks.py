@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
@@ -19,7 +20,7 @@ import tasks.release_checks
 import tasks.releases
 from desk.command_line import app
 from study.consent import derive_consents
-from study.datasets import ReleaseFault
+from study.datasets import RESPONSES, SCORES, ReleaseFault, TableRows
 from study.events import (
     ApprovalGranted,
     ApprovalSubmitted,
@@ -47,10 +48,9 @@ from study.release_rules import (
 )
 from tasks.definitions import load_study
 from tasks.release_checks import verify_release, waive_hindrances
+from tasks.release_files import compute_table_hash
 from tasks.releases import (
     assemble_release,
-    compute_table_hash,
-    encode_parquet,
     find_release_hindrances,
     freeze_release,
     read_manifest,
@@ -142,9 +142,11 @@ def test_only_what_stands_in_the_way_can_be_waived(workspace: Workspace) -> None
 def test_an_identifier_in_a_column_refuses_and_is_not_repeated() -> None:
     scanner = Scanner(NameLists(), DAY, lambda text: text.startswith("01-"))
     nhs_number = "943 476 5919"
+    responses = pd.DataFrame({"participant_id": ["01-701-1015"], "wave": [nhs_number], "response": [1.0]})
+    scores = pd.DataFrame({"wave": ["RETRIEVAL", None], "score": [1.0, 2.0]})
     tables = {
-        "responses": pd.DataFrame({"participant_id": ["01-701-1015"], "wave": [nhs_number], "response": [1.0]}),
-        "scores": pd.DataFrame({"wave": ["RETRIEVAL", None], "score": [1.0, 2.0]}),
+        table.name: TableRows.of(table, frame.reindex(columns=table.column_names))
+        for table, frame in ((RESPONSES, responses), (SCORES, scores))
     }
     found = find_identifier_columns(tables, scanner)
     assert [(one.what, one.subject, one.n) for one in found] == [("identifiers", "responses.wave", 1)]
@@ -310,8 +312,9 @@ def test_verifying_finds_whatever_is_not_as_it_was(workspace: Workspace, monkeyp
 
     area = workspace.area
     scores, sources = area.get("releases/2013-03-04/data/scores.parquet"), frozen.manifest["returns"]
-    table = pa.table({"score": [1.0]})
-    area.put("releases/2013-03-04/data/scores.parquet", encode_parquet(table))
+    changed_table = io.BytesIO()
+    pq.write_table(pa.table({"score": [1.0]}), changed_table)
+    area.put("releases/2013-03-04/data/scores.parquet", changed_table.getvalue())
     area.put("releases/2013-03-04/left.txt", b"?")
     area.delete("releases/2013-03-04/report.html")
     monkeypatch.setattr(workspace.content, "get", refuse_reading(workspace, sources[0]["answers_sha256"]))
@@ -350,7 +353,7 @@ def test_rebuilding_by_other_versions_proves_the_content_and_names_other_bytes(
     frozen = freeze_release(workspace, DAY, BY)
     versions = {**frozen.manifest["code"], "pyarrow": "99.0"}
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.releases, "encode_parquet", lambda table: encode_parquet(table) + b" ")
+        patch.setattr(tasks.release_files, "_COMPRESSION", "gzip")
         found = verify_release(workspace, "", is_rebuilt=True)
         assert found.exit_code == 1  # by the same versions, other bytes are a fault
         assert "Built again by the same versions, data/scores.parquet has other bytes." in found.faults

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,9 @@ from typer.testing import CliRunner
 
 import desk.release_commands
 from desk.command_line import app
-from study.analysis_tables import derive_layouts
-from study.datasets import (
-    RESPONSES,
-    SCORES,
-    ReleaseFault,
-    derive_participants_table,
-    derive_responses_table,
-    derive_scores_table,
-)
+from study.analysis_tables import derive_layouts, derive_scores_table
+from study.answers import HeldAnswers, collect_answers
+from study.datasets import RESPONSES, SCORES, ReleaseFault, derive_participants_table
 from study.erasure import derive_erased, is_erased
 from study.events import (
     AnswerCorrected,
@@ -43,7 +38,7 @@ from study.release_diff import CAUSES, COLUMNS, Side, compare_datasets, compare_
 from study.state import derive_participants, derive_returns
 from tasks.release_checks import diff_releases
 from tasks.releases import cut_events, freeze_release
-from tasks.returns import read_answers
+from tasks.returns import read_answer_parts
 from tasks.workspace import Workspace
 from tests.releases import BY, MMSE, fill_study, move_clock, open_study, send
 
@@ -67,13 +62,17 @@ def view(workspace: Workspace, as_of: date = DAY, seq: int | None = None, **chan
     returns = derive_returns(events)
     returns = returns[returns["is_current"] & (returns["occurred_on"] <= pd.Timestamp(as_of))]
     returns = returns[~is_erased(returns, derive_erased(events))]
-    responses = derive_responses_table(returns, read_answers(workspace, returns), study, instruments)
+    answers, faults = collect_answers(
+        returns, partial(read_answer_parts, workspace), derive_participants(events), study, instruments, as_of,
+        HeldAnswers(), {},
+    )  # fmt: skip
+    assert faults == []
     side = Side(
         study=study, events=events, as_of=as_of, seq=seq, definitions={}, code={"commit": "1"},
         tables={
             "participants": derive_participants_table(derive_participants(events.select(as_of=as_of))),
-            "responses": responses,
-            "scores": derive_scores_table(responses, study, instruments),
+            "responses": RESPONSES.shape(answers.read_rows(0, answers.n_answers)),
+            "scores": derive_scores_table(answers),
         },
         layouts={name: layout for name, layout in derive_layouts(study, instruments).items() if name in LAYOUTS},
     )  # fmt: skip

@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import study.datasets
 import tasks.releases
-from study.datasets import PARTICIPANTS, ReleaseFault
+from study.datasets import PARTICIPANTS, Column, ReleaseFault, Table, TableRows
 from study.events import ReleaseFrozen, ReturnAccepted, Voided
 from study.state import parse_head
 from tasks.files import FileArea, FolderArea, S3Area
-from tasks.releases import Release, encode_csv, encode_parquet, encode_table, freeze_release, read_manifest
+from tasks.release_files import compute_content_hash, compute_table_hash, write_table
+from tasks.releases import Release, freeze_release, read_manifest
 from tasks.workspace import Workspace, adopt_configuration
 from tests.releases import BY, MMSE, enrol, fill_study, move_clock, open_study, send
 
@@ -115,16 +117,40 @@ def test_csv_holds_what_parquet_holds(workspace: Workspace, name: str) -> None:
     assert "nan" not in text.lower().split(",")
 
 
-def test_identifiers_stay_text_dates_iso_and_doubles_whole() -> None:
+def test_identifiers_stay_text_dates_iso_and_doubles_whole(tmp_path: Path) -> None:
     row = dict.fromkeys(PARTICIPANTS.column_names)
     frame = PARTICIPANTS.shape(pd.DataFrame([{**row, "participant_id": "00007", "site": 'a,"b"', "screened_on": DAY}]))
-    table = encode_table(PARTICIPANTS, frame)
-    assert encode_csv(table).decode().splitlines()[1] == '"00007","a,""b""",,,,,,2013-03-04,,,'
-    assert pq.read_table(io.BytesIO(encode_parquet(table))).to_pylist() == [
+    write_table(TableRows.of(PARTICIPANTS, frame), tmp_path / "p.parquet", tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text().splitlines()[1] == '"00007","a,""b""",,,,,,2013-03-04,,,'
+    assert pq.read_table(tmp_path / "p.parquet").to_pylist() == [
         {**row, "participant_id": "00007", "site": 'a,"b"', "screened_on": DAY}
     ]
-    numbers = pa.table({"score": pa.array([0.1 + 0.2, 70 / 62 * 21, 3.0, None])})
-    assert encode_csv(numbers).decode() == '"score"\n0.30000000000000004\n23.70967741935484\n3\n\n'
+    numbers = Table("numbers", (), (Column("score", "number", "Score"),))
+    values = pd.DataFrame({"score": [0.1 + 0.2, 70 / 62 * 21, 3.0, None]})
+    write_table(TableRows.of(numbers, values), tmp_path / "n.parquet", tmp_path / "n.csv")
+    assert (tmp_path / "n.csv").read_text() == '"score"\n0.30000000000000004\n23.70967741935484\n3\n\n'
+
+
+def test_a_table_has_the_same_bytes_whatever_it_is_held_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text as text or as categories, with some that no row has; in several blocks, of which each is a row group."""
+    table = Table("words", ("x",), (Column("x", "text", "X"), Column("n", "number", "N"), Column("on", "date", "On")))
+    plain = table.shape(
+        pd.DataFrame({"x": ["b", None, "a", "é"] * 9, "n": [1.5, None, -0.0, 3] * 9, "on": [DAY, None, DAY, DAY] * 9})
+    )
+    coded = plain.assign(x=pd.Categorical(plain["x"], categories=["z", "é", "b", "a"]))
+    monkeypatch.setattr(study.datasets, "ROWS_AT_ONCE", 7)
+    files = []
+    for name, frame in (("plain", plain), ("coded", coded)):
+        paths = tmp_path / f"{name}.parquet", tmp_path / f"{name}.csv"
+        told = write_table(TableRows.of(table, frame), *paths)
+        assert (told.n_rows, told.columns["x"].n, told.columns["n"].n) == (36, 27, 27)
+        assert pq.ParquetFile(paths[0]).num_row_groups == 6
+        files.append((pd.read_csv(paths[1]), compute_content_hash(pq.ParquetFile(paths[0])), paths[1].read_bytes()))
+    pd.testing.assert_frame_equal(files[0][0], files[1][0])
+    assert files[0][1:] == files[1][1:]
+    assert files[0][1] == compute_table_hash(
+        pa.Table.from_pandas(plain, pa.schema([("x", pa.string()), ("n", pa.float64()), ("on", pa.date32())]))
+    )
 
 
 def test_every_blank_keeps_its_reason_and_unscheduled_occasions_their_name(workspace: Workspace) -> None:
