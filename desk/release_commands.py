@@ -171,6 +171,20 @@ def committee(
     out.print(f"Report {edition.name}: {edition.location}/{before}", soft_wrap=True, markup=False)
     if part == "closed":
         out.print("Confidential: for the members of the committee only.")
+        source = edition.name.removesuffix("-committee-closed")
+        if source in edition.matched_by:
+            out.print(
+                f"[yellow]Warning:[/yellow] made from {source}, which has the arms. The exact counts of this report "
+                "can be matched with the flow of that release, which tells the letters. A blinded release is the safe "
+                f"source: summative freeze {study} --blinded.",
+                soft_wrap=True,
+            )
+        elif edition.matched_by:
+            out.print(
+                f"Releases with the arms are there as well: {', '.join(edition.matched_by)}. Keep them from whoever "
+                "reads this report: equal counts would tell the letters.",
+                soft_wrap=True,
+            )
 
 
 @release_app.command()

@@ -57,7 +57,7 @@ REASON_KINDS: Mapping[str, str] = {
     "loss": "Lost",
     "exclusion": "Excluded by the study team",
     "death": "Died",
-    "unexplained": "Not returned, no reason known",
+    "unexplained": "Missed, reason not known",
     "awaited": "Awaited, the window is open",
 }
 """What a reason for a missing row counts as, and the words for it."""

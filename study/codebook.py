@@ -255,8 +255,8 @@ def derive_codes(study: Study) -> dict[str, dict[str, str]]:
         },
         "reason": {
             **{reason.id: reason.label for reason in study.disposition_reasons},
-            AWAITED: "It may still come",
-            MISSED: "It did not come, and no reason is known",
+            AWAITED: "Awaited, the window is open",
+            MISSED: "Missed, reason not known",
         },
     }
 

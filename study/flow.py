@@ -54,7 +54,7 @@ ENTRIES = {
     "entered": "Entered a group",
     "not_eligible": "Not eligible",
     "declined": "Declined to take part",
-    "lost": "Left",
+    "lost": "Left before entering a group",
     "died": "Died",
     "excluded": "Excluded by the study team",
     "not_approached": "Not approached so far",
@@ -63,8 +63,8 @@ ENTRIES = {
     "not_allocated": "Not in a group so far",
 }
 STANDINGS = {
-    "in": "In the study",
-    "completed": "Completed",
+    "in": "In the study so far",
+    "completed": "Completed the study",
     "lost": "Left the study",
     "died": "Died",
     "excluded": "Excluded by the study team",
@@ -79,7 +79,7 @@ TREATMENTS = {
 OUTCOMES = {
     "returned": "Returned",
     "awaited": "Awaited, the window is open",
-    "missed": "Not returned, no reason known",
+    "missed": "Missed, reason not known",
     "lost": "Had left",
     "excluded": "Had been excluded by the study team",
     "died": "Had died",
@@ -88,9 +88,9 @@ OUTCOMES = {
 }
 FOLLOW_UPS = {
     "followed_up": "Followed up",
-    "lost": "Left",
+    "lost": "Left before answering",
     "died": "Died",
-    "missed": "Not returned, no reason known",
+    "missed": "Missed, reason not known",
     "not_answered": "Came, without the outcome",
     "no_anchor": "What the wave counts from never came",
     "excluded": "Excluded by the study team",
@@ -606,7 +606,7 @@ def _count_standing(counter: _Counter, people: pd.DataFrame, study: Study, is_in
     scopes = _OF_STUDY | {"treatment"} if ends_with_treatment(study) else _OF_STUDY
     words = dict(STANDINGS)
     if ends_with_treatment(study):
-        words |= {"in": "On treatment", "lost": f"Discontinued {find_wording(study).treatment}"}
+        words |= {"in": "Still on treatment", "lost": f"Discontinued {find_wording(study).treatment}"}
     _count_leaving(counter, people, study, is_in, "standing", words, scopes)
 
 
@@ -654,7 +654,7 @@ def _count_analysis(counter: _Counter, people: pd.DataFrame, study: Study, is_in
     told = people["follow_up_reason"]
     follow_up = people["follow_up"]
     is_lost = is_in & follow_up.isin(LOSSES).to_numpy(bool)
-    heads = {"followed_up": f"Followed up at {at}", "lost": "Left, and nothing came"}
+    heads = {"followed_up": f"Followed up at {at}"}
     for code, label in FOLLOW_UPS.items():
         if code == "lost":
             counter.add("analysis", "lost", is_lost, "Lost to follow-up", part_of="allocated", rule="follow_up")

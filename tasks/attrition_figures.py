@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 
 from study.attrition import BENCHMARKS, DIMENSIONS, WHY_NOT_EXPECTED, derive_reason_table, derive_return_table
 from study.attrition_models import Attrition, LossModel, Weights
 from study.protocol import Study
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 FIGURE_KEYS = ("figure", "wave", "arm", "comparison", "site", "cohort", "respondent", "item", "day")
 FIGURE_COLUMNS = (*FIGURE_KEYS, "quantity", "value", "lower", "upper", "note")
+COUNTED = r"(n|lost|missing|more|is)(_|$)"
+"""How the names of quantities begin that count something, or say yes (1) or no (0)."""
 
 
 def derive_figures(study: Study, rows: pd.DataFrame, found: Attrition) -> pd.DataFrame:
@@ -81,10 +81,9 @@ def derive_figures(study: Study, rows: pd.DataFrame, found: Attrition) -> pd.Dat
             table = effects.rename(columns=pair).assign(wave=basis.wave)
             table["item"] = basis.id + ", " + table["when"]
             parts.append(_melt(table, "detectable", effects_told, note="gap"))
-    benchmarks = pd.DataFrame(
-        [{"item": mark.id, "value_of": mark.value, "note_of": mark.source} for mark in BENCHMARKS]
-    )
-    parts.append(_melt(benchmarks, "other_studies", ("value_of",), note="note_of").assign(quantity="value"))
+    for quantity, unit in (("n", "people"), ("pct", "per cent")):
+        marks = pd.DataFrame([{"item": mark.id, quantity: mark.value} for mark in BENCHMARKS if mark.unit == unit])
+        parts.append(_melt(marks, "other_studies", (quantity,)))
     return pd.concat(parts, ignore_index=True)[list(FIGURE_COLUMNS)]
 
 
@@ -125,10 +124,24 @@ def _melt(
 
 
 def encode_attrition_figures(study: Study, rows: pd.DataFrame, found: Attrition) -> bytes:
-    """`derive_figures` as CSV: UTF-8, comma, a blank where there is nothing to tell."""
-    sink = io.BytesIO()
+    """`derive_figures` as CSV: UTF-8, comma, a blank where there is nothing to tell. What is counted is written as a
+    whole number, everything else with a decimal point: 100 people, 100.0 per cent. Numbers that are expected of the
+    days to come ("detectable", at the end) have decimals where they are not whole."""
     figures = derive_figures(study, rows, found)
-    types = [(name, pa.float64() if name in ("value", "lower", "upper") else pa.string()) for name in FIGURE_COLUMNS]
-    table = pa.Table.from_pandas(figures, pa.schema(types), preserve_index=False)
-    pyarrow.csv.write_csv(table, sink)
-    return sink.getvalue()
+    is_count = figures["quantity"].str.match(COUNTED).to_numpy(bool)
+    numbers = {name: _write_numbers(figures[name].to_numpy(), is_count) for name in ("value", "lower", "upper")}
+    return figures.assign(**numbers).to_csv(index=False, lineterminator="\n").encode()
+
+
+def _write_numbers(values: Floats, is_count: Flags) -> list[str]:
+    whole = is_count & (values % 1 == 0)
+    return [_write_number(value, plain) for value, plain in zip(values.tolist(), whole.tolist(), strict=True)]
+
+
+def _write_number(value: float, is_whole: bool) -> str:
+    if np.isnan(value):
+        return ""
+    if is_whole:
+        return f"{value:.0f}"
+    text = f"{value + 0.0:.6f}".rstrip("0")
+    return f"{text}0" if text.endswith(".") else text

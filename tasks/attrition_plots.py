@@ -124,7 +124,9 @@ def draw_returns(
             else:
                 canvas.add_text(x + 4, y + 14, shorten(waves[wave], 18), anchor="end", size=_AXIS, fill=SOFT, turn=-40)
     names = ", ".join(shorten(label, 40) for label in arms.values())
-    words = f"Returns by wave, with 95 % intervals, for {names}. The table below has the same figures."
+    words = (
+        f"Returns by wave, with 95 % intervals, for {names}. The table of returns by wave and arm has the same figures."
+    )
     return canvas.finish(width, top + 200 + slant, "Returns by wave and arm", words)
 
 

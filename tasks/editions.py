@@ -47,7 +47,7 @@ from tasks.files import find_releases, publish_folder
 from tasks.flow_diagram import describe_for_page, encode_flow_table, list_table, show_count
 from tasks.masking import draw_letters, unmask_arms
 from tasks.pages import render_page
-from tasks.releases import MANIFEST, RELEASES, derive_code_version
+from tasks.releases import BLINDED, MANIFEST, RELEASES, derive_code_version
 from tasks.workspace import Workspace
 
 EDITIONS, RECORDS = "editions", "disclosure"
@@ -62,7 +62,7 @@ _TEXT = ("stage", "box", "part_of", "rule", "reason", "label", "group", "wave", 
 @dataclass(frozen=True)
 class Edition:
     """What was published. `answer`: "added", or "same" where it was there before; `n_counts`, `n_hidden`: of an
-    external edition."""
+    external edition; `matched_by`: of a closed report, the releases whose counts by arm would tell its letters."""
 
     name: str
     answer: str
@@ -70,6 +70,7 @@ class Edition:
     n_counts: int = 0
     n_hidden: int = 0
     protected_against: tuple[str, ...] = ()
+    matched_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -369,7 +370,11 @@ def _describe_reasons(reasons: pd.DataFrame, rows: pd.DataFrame, study: Study) -
 
 def publish_committee_report(workspace: Workspace, release: str, part: Part) -> Edition:
     """A report for a monitoring committee from a release, blinded or not: `open` pools the arms and names none,
-    `closed` shows masked letters. What they stand for stays sealed. Raises ReleaseFault."""
+    `closed` shows masked letters. What they stand for stays sealed. Raises ReleaseFault.
+
+    A closed report has exact counts, as the committee needs them. So whoever has a release with the arms can tell the
+    letters by comparing; the page says so where it was made from one, and `matched_by` names those that are there.
+    """
     source = _read_source(workspace, release, ("participants", "dispositions", "returns", "responses", "scores"))
     study, tables = source.study, source.tables
     letters = draw_letters(workspace, study) if part == "closed" or source.is_blinded else {}
@@ -391,13 +396,16 @@ def publish_committee_report(workspace: Workspace, release: str, part: Part) -> 
         "source": source.describe(),
         "letters": sorted(letters.values()) if part == "closed" else [],
     }
-    standing = f"{EDITIONS}/{name}/{MANIFEST}"
-    if workspace.area.has(standing):
-        told = json.loads(workspace.area.get(standing))
-        if told["source"] == manifest["source"]:
-            return Edition(name, "same", f"{workspace.area.place}/{EDITIONS}/{name}")
-    answer = _publish(workspace, name, manifest, {PAGE: page})
-    return Edition(name, answer, f"{workspace.area.place}/{EDITIONS}/{name}")
+    with_arms = [one for one in find_releases(workspace.area, RELEASES) if f"-{BLINDED}" not in one]
+    standing, answer = f"{EDITIONS}/{name}/{MANIFEST}", "same"
+    if not workspace.area.has(standing) or json.loads(workspace.area.get(standing))["source"] != manifest["source"]:
+        answer = _publish(workspace, name, manifest, {PAGE: page})
+    return Edition(
+        name,
+        answer,
+        f"{workspace.area.place}/{EDITIONS}/{name}",
+        matched_by=tuple(with_arms if part == "closed" else ()),
+    )
 
 
 def _pool(frame: pd.DataFrame) -> pd.DataFrame:
@@ -420,6 +428,7 @@ def _write_committee_page(
         "release": source.release,
         "as_of": format_day(source.as_of),
         "part": part,
+        "is_blinded": source.is_blinded,
     }
     if part == "open":
         pooled = boxes[boxes["group"] == ALL]

@@ -12,7 +12,7 @@ from cryptography.fernet import InvalidToken, MultiFernet
 from study.calendar import london_day
 from study.datasets import ReleaseFault
 from study.events import ArmsUnmasked
-from study.masking import assign_letters
+from study.masking import assign_letters, find_telling_codes
 from study.protocol import Study
 from tasks.quarantine import QuarantineUnusable, open_cipher
 from tasks.workspace import Workspace
@@ -23,9 +23,17 @@ SEALED = "sealed"
 
 def draw_letters(workspace: Workspace, study: Study) -> Mapping[str, str]:
     """The letter of each arm, by arm: drawn by chance when first asked for, and the same ever after. Two runs at once
-    get the same. Raises ReleaseFault without the key that seals them, or where there is nothing to mask."""
+    get the same. Raises ReleaseFault without the key that seals them, where there is nothing to mask, and where a code
+    of the protocol would tell an arm."""
     if len(study.arms) < 2:
         raise ReleaseFault([f"{study.study_id} has fewer than two arms, so there is nothing to mask."])
+    if telling := find_telling_codes(study):
+        raise ReleaseFault(
+            [
+                f"No edition of {study.study_id} can be blinded: a code of its protocol holds the name of an arm, and "
+                f"every table has it. Rename it: {'; '.join(telling)}."
+            ]
+        )
     arms = sorted(arm.id for arm in study.arms)
     key = _find_key(arms)
     try:

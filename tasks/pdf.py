@@ -46,8 +46,10 @@ UNKNOWN_SIGN = "\N{WHITE SQUARE}"
 _MARGIN, _FOOT = 45.0, 50.0
 _WIDTH, _HEIGHT = A4[0] - 2 * _MARGIN, A4[1] - _MARGIN - _FOOT
 _SIZE = 8.6
-_WHOLE = 28
-"""Rows of a table that is kept on one page."""
+_WHOLE = 12
+"""Rows of a table, or of a part of one under a heading, that stay on one page."""
+_TOGETHER = 3
+"""Rows at the end of a table that are not parted."""
 _HIGHEST, _LEAST_SCALE = 0.88 * _HEIGHT, 0.5
 """Of a figure: how high it may be, and how small at least before it is cut."""
 _FIGURE_FONT = 0.92
@@ -214,7 +216,8 @@ class PaperReport:
                 rows.append([self._paragraph(f"<b>{row[0]}</b>", "cell"), *[""] * (len(table.head) - 1)])
                 style.append(("SPAN", (0, number + 1), (-1, number + 1)))
                 style.append(("TOPPADDING", (0, number + 1), (-1, number + 1), 5))
-                style.append(("NOSPLIT", (0, number + 1), (-1, number + 2)))
+                end = min((other for other in table.groups if other > number), default=len(table.rows))
+                style.append(("NOSPLIT", (0, number + 1), (-1, end if end - number < _WHOLE else number + 2)))
                 continue
             rows.append(
                 [
@@ -224,6 +227,7 @@ class PaperReport:
                     for at, words in enumerate(row)
                 ]
             )
+        style.append(("NOSPLIT", (0, max(len(rows) - _TOGETHER, 0)), (-1, -1)))
         widths = _find_widths(table)
         laid = Table(rows, colWidths=widths, repeatRows=1, hAlign="LEFT")
         laid.setStyle(style)

@@ -1,6 +1,7 @@
 """The report on attrition: its numbers, its words on any data, its files, and what it says of bad input."""
 
 import re
+import subprocess
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import cache
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from matplotlib import path
 from typer.testing import CliRunner
 
 from desk.command_line import app
@@ -24,35 +26,32 @@ from study.attrition_models import (
     WEIGHT_STATUSES,
     choose_characteristics,
     derive_design,
+    derive_differential,
     derive_losses,
     derive_weight_columns,
     derive_weights,
 )
-from study.flow import derive_disposition_rows, derive_flow_boxes
+from study.flow import LOSSES, derive_disposition_rows, derive_flow_boxes
 from study.masking import mask_arms, mask_study
 from study.protocol import Arm, PowerBasis, PowerValue, Study
 from study.state import Events, Head
+from tasks.attrition import load_boundary
 from tasks.attrition_figures import FIGURE_COLUMNS
-from tasks.attrition_page import (
-    AttritionReport,
-    Bullets,
-    Grid,
-    Section,
-    Words,
-    derive_report_figures,
-    list_sections,
-    write_attrition_report,
-)
-from tasks.attrition_plots import NARROW, WIDE, draw_love, find_ticks
+from tasks.attrition_page import AttritionReport, derive_report_figures, list_sections, write_attrition_report
+from tasks.attrition_parts import Bullets, Grid, Plot, Section, Words
+from tasks.attrition_plots import NARROW, WIDE, draw_boundary, draw_love, find_ticks
 from tasks.definitions import load_instruments, load_study
 from tasks.drawing import measure
 from tasks.flow_diagram import describe_for_page
 from tasks.pdf import UNKNOWN_SIGN, make_printable
 from tasks.releases import freeze_release
 from tests.attrition_histories import END, make_rows, tell_pilot
+from tests.provide import find_pdftotext
 from tests.releases import BY, fill_study, open_study
+from tests.test_pages import browser, look_at
 from tests.wave_histories import make_study
 
+__all__ = ["browser"]
 AS_OF, KNOWN_AT = date(2019, 1, 1), datetime(2019, 1, 2, 6, 30, tzinfo=UTC)
 HEAD = Head(7, "ab" * 32)
 MAIN = "w1"
@@ -131,9 +130,13 @@ def pilot() -> tuple[Study, pd.DataFrame, AttritionReport]:
     )
 
 
+@cache
+def tell_dispositions() -> pd.DataFrame:
+    return derive_disposition_rows(*tell_pilot(), END)
+
+
 def write_pilot(study: Study, rows: pd.DataFrame, letters: Mapping[str, str] | None = None) -> AttritionReport:
-    _, events = tell_pilot()
-    people = derive_disposition_rows(load_study("cdisc_pilot"), events, END)
+    people = tell_dispositions()
     if letters:
         people = mask_arms(people, letters)
     ids = sorted(set(rows["participant_id"]))
@@ -155,7 +158,7 @@ def test_the_page_of_the_pilot_trial_says_what_the_frame_says(
     expected = own[own["is_expected"]]
     assert (len(expected), int(expected["is_returned"].sum())) == (252, 116)
     assert "254 people are in 3 arms at 17 sites; 52 more people are known and in no arm." in words
-    assert "At Week 24 116 of 252 whose window is over answered: 46.0 % (95 % interval 40.0 to 52.2 %)" in words
+    assert "At Week 24, 116 of 252 whose window is over answered: 46.0 % (95 % interval 40.0 to 52.2 %)" in words
     assert "136 people who were expected will not answer: Adverse event 91," in words
     assert "By arm: Placebo 69.4 % (59 of 85)," in words
     assert "high by both limits" in words
@@ -228,14 +231,78 @@ def test_the_same_report_has_the_same_bytes(pilot: tuple[Study, pd.DataFrame, At
 def test_a_blinded_report_shows_letters_and_never_an_arm(pilot: tuple[Study, pd.DataFrame, AttritionReport]) -> None:
     study, rows, open_report = pilot
     letters = {"placebo": "B", "low_dose": "A", "high_dose": "C"}
-    report = write_pilot(mask_study(study, letters), mask_arms(rows, letters), letters)
+    main = study.main_analysis[0].model_copy(update={"label": "ADAS-Cog on high dose"})
+    telling = study.model_copy(update={"title": "Xanomeline Low Dose versus placebo", "main_analysis": (main,)})
+    report = write_pilot(mask_study(telling, letters), mask_arms(rows, letters), letters)
     page, open_page = report.page.decode(), open_report.page.decode()
+    assert "[arm] versus [arm]: attrition" in page
+    assert "Analysed: ADAS-Cog on [arm]" in re.sub(r"</text>\s*<text[^>]*>", " ", page)
     for word in ("placebo", "low_dose", "high_dose", "Low Dose", "High Dose"):
         assert word not in page
         assert word not in report.figures.decode()
     assert "Placebo" in open_page
     assert "letters stand for the arms" in page
     assert all(f"Arm {letter}" in page for letter in "ABC")
+
+
+def test_the_flow_the_sentences_and_the_figures_are_of_one_frame(
+    pilot: tuple[Study, pd.DataFrame, AttritionReport],
+) -> None:
+    """What stands in the released table of dispositions gives the people of the comparison, arm by arm."""
+    study, _, report = pilot
+    figures = pd.read_csv(BytesIO(report.figures), keep_default_na=False)
+    own = figures[figures["figure"].eq("people") & figures["arm"].ne("") & figures["site"].eq("")]
+    own = own[own["cohort"].eq("")].pivot(index="arm", columns="quantity", values="value").astype("float64")
+    people = tell_dispositions().dropna(subset="arm")
+    came, lost = people["follow_up"].isin(("followed_up", "not_answered")), people["follow_up"].isin(LOSSES)
+    by_arm = people.assign(came=came, lost=lost).groupby("arm")[["came", "lost", "analysed"]].sum().astype(int)
+    assert own["n_returned"].to_dict() == by_arm["came"].to_dict() == {"high_dose": 30, "low_dose": 27, "placebo": 59}
+    n = people.groupby("arm").size()
+    assert (own["n_expected"] + own["n_died"]).to_dict() == n.to_dict()
+    told = figures[figures["figure"].eq("reasons") & figures["wave"].eq("week_24") & figures["quantity"].eq("n")]
+    told = told[told["respondent"].eq("self") & told["site"].ne("") & told["arm"].isin(n.index)]
+    counted = told.groupby(["arm", "item"])["value"].apply(lambda values: int(values.astype("float64").sum()))
+    died = people[people["follow_up"] == "died"].groupby("arm").size() - own["n_died"]
+    stated = people[people["follow_up"].isin(("lost", "excluded"))].groupby(["arm", "follow_up_reason"]).size()
+    deaths = counted[counted.index.get_level_values("item") == "death"]
+    assert counted.drop(index=deaths.index).to_dict() == stated.to_dict()
+    assert deaths.droplevel("item").to_dict() == died[died > 0].astype(int).to_dict()
+    page = unescape(report.page.decode())
+    for arm in study.arms:
+        came, lost, analysed = by_arm.loc[arm.id]
+        assert f"{arm.label}: allocated {n[arm.id]}, lost to follow-up {lost}, analysed {analysed}" in page
+        assert f"{arm.label} {100 * came / own.loc[arm.id, 'n_over']:.1f}\xa0% ({came} of " in page
+
+
+def test_counts_are_whole_and_shares_have_decimals(pilot: tuple[Study, pd.DataFrame, AttritionReport]) -> None:
+    figures = pd.read_csv(BytesIO(pilot[2].figures), keep_default_na=False, dtype=str)
+    figures = figures[figures["value"] != ""]
+    has_point = figures["value"].str.contains(".", regex=False)
+    is_count = figures["quantity"].str.match("(n|lost|missing|more|is)(_|$)")
+    at_end = figures["figure"].eq("detectable") & figures["item"].str.endswith(", end")
+    assert not has_point[is_count & ~at_end].any()
+    assert has_point[~is_count].all()
+    assert {"100.0", "80.0"} <= set(figures.loc[~is_count, "value"])
+
+
+def test_the_paper_says_what_the_page_says(pilot: tuple[Study, pd.DataFrame, AttritionReport], tmp_path: Path) -> None:
+    if find_pdftotext() is None:
+        pytest.skip("pdftotext is not here: apt-get install poppler-utils")
+    paper = tmp_path / "attrition.pdf"
+    paper.write_bytes(pilot[2].paper)
+
+    def read(*pages: str) -> str:
+        done = subprocess.run(["pdftotext", *pages, str(paper), "-"], capture_output=True, text=True, check=True)
+        return re.sub(r"[\s•]", "", done.stdout)
+
+    whole, page = read(), pilot[2].page.decode()
+    lines = re.findall(r"<li>(?!<a |<b>\d)(.*?)</li>", page, re.DOTALL) + re.findall(r"<p>(.*?)</p>", page, re.DOTALL)
+    lines = [re.sub(r"\s", "", unescape(re.sub("<[^>]*>", "", line))) for line in lines]
+    assert len(lines) > 30
+    assert [line for line in lines if line not in whole and "attrition.csv" not in line] == []
+    first = read("-l", "1")  # the answer, and how it came about wave by wave
+    assert "116of252" in first
+    assert "percentofexpectedreturnsthatarein" in first
 
 
 # Words on any data --------------------------------------------------------------------------------------------------
@@ -402,6 +469,71 @@ def test_labels_of_any_script_and_length_are_shown(label: str) -> None:
     assert make_printable("Ä治\x07") == f"Ä{UNKNOWN_SIGN}{UNKNOWN_SIGN}"
 
 
+# Sections -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_arms", [2, 6, 7])
+def test_two_to_six_arms_are_drawn_and_more_are_tables(n_arms: int) -> None:
+    rows = make_rows([{**row, "arm": f"arm_{k % n_arms}", "in": k // n_arms % 3 > 0} for k, row in enumerate(USUAL)])
+    sections = {section.id: section for section in draw_up(rows, study_of(n_arms))}
+    drawn = {name for name, section in sections.items() if any(isinstance(block, Plot) for block in section.blocks)}
+    assert drawn == ({"summary", "flow", "differential", "lost", "time"} if n_arms <= 6 else {"differential", "lost"})
+    for name in drawn & {"summary", "flow", "time"}:
+        for block in sections[name].blocks:
+            if isinstance(block, Plot):
+                assert all(block.wide.count(f"Arm {n}") and block.narrow.count(f"Arm {n}") for n in range(n_arms))
+    words = read_words(list(sections.values()))
+    assert ("7 arms are more than one can show apart" in words) == (n_arms == 7)
+    assert ("A figure is drawn for up to 6 arms, and this study has 7." in words) == (n_arms == 7)
+    assert all(f"Arm {n}" in words for n in range(n_arms))
+
+
+@pytest.mark.parametrize("allocation", ["randomised", "matched"])
+def test_the_boundary_is_for_randomised_studies_and_equivalence_stands_for_it(allocation: str) -> None:
+    sections = draw_up(make_rows(USUAL), study_of(2, allocation))
+    words = read_words(sections)
+    is_randomised = allocation == "randomised"
+    assert ("differential" in [section.id for section in sections]) == is_randomised
+    assert "equivalence" in [section.id for section in sections]
+    assert ("no boundary of attrition applies; this stands for it" in words) == (not is_randomised)
+    assert ("Reported in the terms of CONSORT 2025." in words) == is_randomised
+    assert ("Reported in the terms of TREND and STROBE." in words) == (not is_randomised)
+
+
+STANDARDS = {"CONSORT": "Hopewell", "STROBE": "von Elm", "TREND": "Des Jarlais"}
+
+
+@pytest.mark.parametrize("rows", [[], USUAL])
+@pytest.mark.parametrize("allocation", ["randomised", "matched"])
+def test_the_methods_cite_what_they_name_and_nothing_else(rows: list[dict[str, Any]], allocation: str) -> None:
+    section = next(one for one in draw_up(make_rows(rows), study_of(2, allocation)) if one.id == "methods")
+    told, _, references = section.blocks
+    text, cited = " ".join(told.paragraphs), [unescape(line) for line in references.lines]
+    named = re.findall(r"([A-Z][^\W\d_]+)(?:(?:,| and) [A-Z][^\W\d_]+)*(?:'s)? \(?((?:19|20)\d\d)", text)
+    named = [(name, year) for name, year in named if name not in ("January", "CONSORT")]  # the day of the report
+    named += [(author, "") for name, author in STANDARDS.items() if name in text]
+    assert [pair for pair in named if not any(all(part in line for part in pair) for line in cited)] == []
+    assert [line for line in cited if not any(name in line and year in line for name, year in named)] == []
+    assert len(cited) == (13 if rows else 3) + (1 if allocation == "randomised" else 2)
+    assert ("Stabilised inverse-probability weights" in text) == bool(rows)
+
+
+def test_the_detectable_effect_is_given_by_cohort_with_its_sources() -> None:
+    study = study_of()
+    cohorts = [cohort.label for cohort in study.cohorts[:2]]
+    rows = [
+        {**row, "cohort": study.cohorts[k % 2].id, "why": "not_due" if k % 10 == 9 else ""}
+        for k, row in enumerate(USUAL)
+    ]
+    words = read_words(draw_up(make_rows(rows), study), "detectable")
+    for told in ("Everybody", *cohorts, "had nobody been lost", "with the returns that are in", "at the end"):
+        assert told in words
+    for source in ("Standard deviation 2: Made up.", "ICC of sites 0.02: Made up.", "Correlation with the baseline 0.5",
+                   "Power 0.8: Made up.", "Alpha, two-sided 0.05: Made up."):  # fmt: skip
+        assert source in words
+    assert "Design effect" in words
+
+
 # Weights ------------------------------------------------------------------------------------------------------------
 
 
@@ -486,6 +618,13 @@ def test_a_release_ends_with_the_report_and_the_command_shows_it_before(own_sett
 # Plots --------------------------------------------------------------------------------------------------------------
 
 
+def test_everyone_can_use_the_page(browser: Path, tmp_path: Path) -> None:
+    judged = look_at(browser, write(make_rows(USUAL), study_of()).page.decode(), tmp_path)
+    for width in ("1280", "375"):
+        assert judged[width]["violations"] == []
+        assert int(str(judged[width]["width"])) <= int(width)
+
+
 @given(st.floats(1e-3, 1e6), st.integers(2, 9))
 @settings(max_examples=60, deadline=None)
 def test_ticks_are_round_and_reach_far_enough(most: float, n: int) -> None:
@@ -495,6 +634,30 @@ def test_ticks_are_round_and_reach_far_enough(most: float, n: int) -> None:
     assert len(ticks) <= n + 2
     step = ticks[1]
     assert float(f"{step:.2g}") == pytest.approx(step)
+
+
+@pytest.mark.parametrize("n_lost", [3, 12, 20])
+def test_a_pair_of_arms_lies_in_the_field_of_its_verdict(n_lost: int) -> None:
+    """Of 100 in each arm, 3 are lost in one and so many more in the other."""
+    rows = make_rows(
+        {"person": f"{arm}{k}", "arm": f"arm_{arm}", "wave": MAIN, "in": k >= 3 + arm * (n_lost - 3)}
+        for arm in (0, 1)
+        for k in range(100)
+    )
+    table = derive_differential(rows, study_of(), load_boundary(), MAIN, ("self",))
+    assert isinstance(table, pd.DataFrame)
+    drawn = ElementTree.fromstring(draw_boundary("b", table, {"arm_0": "One", "arm_1": "Other"}, load_boundary(), WIDE))
+    dot = next(element.attrib for element in drawn if element.tag.endswith("circle"))
+    fields = [
+        [tuple(map(float, pair.split(","))) for pair in element.attrib["points"].split()]
+        for element in drawn
+        if element.tag.endswith("polygon")
+    ]
+    place = (float(dot["cx"]), float(dot["cy"]) - 0.2)  # on the axis is within
+    is_low = [path.Path(field).contains_point(place) for field in reversed(fields)]  # the cautious one is drawn last
+    verdicts = table[table["of"] == "allocated"].set_index("assumption")["verdict"]
+    assert is_low == [verdicts[name] == "low" for name in ("cautious", "optimistic")]
+    assert is_low == {3: [True, True], 12: [False, True], 20: [False, False]}[n_lost]
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

@@ -186,6 +186,9 @@ def test_the_open_report_names_no_arm(workspace: Workspace, release: str) -> Non
 def test_the_closed_report_has_letters_alone_and_says_whom_it_is_for(workspace: Workspace) -> None:
     blinded = publish_committee_report(workspace, "2013-06-03-blinded", "closed")
     plain = publish_committee_report(workspace, "2013-06-03", "closed")
+    assert plain.matched_by == blinded.matched_by == ("2013-03-04", "2013-06-03")
+    warning = "Made from a release that has the arms."
+    assert (warning in read(workspace, plain.name), warning in read(workspace, blinded.name)) == (True, False)
     for report in (blinded, plain):
         for file in list_all(workspace, f"editions/{report.name}"):
             assert not any(word in read(workspace, report.name, file).casefold() for word in ARM_WORDS), file
@@ -255,7 +258,11 @@ def test_the_commands(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.
     assert status == 0
     assert "numbers are hidden" in " ".join(said.split())
     status, said = run("committee", "cdisc_pilot", "2013-06-03-blinded", "--part", "closed")
-    assert (status, "Confidential" in said) == (0, True)
+    assert (status, "Confidential" in said, "Warning" in said) == (0, True, False)
+    assert "Releases with the arms are there as well: 2013-03-04, 2013-06-03." in " ".join(said.split())
+    status, said = run("committee", "cdisc_pilot", "2013-06-03", "--part", "closed")
+    assert (status, "Warning: made from 2013-06-03, which has the arms." in " ".join(said.split())) == (0, True)
+    assert "Warning" not in run("committee", "cdisc_pilot", "2013-06-03", "--part", "open")[1]
     assert run("committee", "cdisc_pilot", "2013-06-03", "--part", "both")[0] == 2
     letters = ["unmask", "cdisc_pilot", "2013-06-03-blinded", "--role", "statistician", "--by", BY]
     assert run(*letters, "--reason", "curiosity")[0] == 2

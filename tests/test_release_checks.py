@@ -34,7 +34,7 @@ from study.events import (
     Voided,
 )
 from study.identifier_scan import NameLists, Scanner
-from study.masking import assign_letters, find_telling_sites, mask_arms, mask_study
+from study.masking import assign_letters, find_telling_codes, find_telling_sites, mask_arms, mask_study
 from study.protocol import Study
 from study.release_rules import (
     apply_waivers,
@@ -47,6 +47,7 @@ from study.release_rules import (
     judge_consent,
 )
 from tasks.definitions import load_study
+from tasks.masking import draw_letters
 from tasks.release_checks import verify_release, waive_hindrances
 from tasks.release_files import compute_table_hash
 from tasks.releases import (
@@ -265,6 +266,49 @@ def test_a_masked_study_tells_nothing_of_its_arms(pilot: Study) -> None:
     assert find_telling_sites(frame) == 0
     assert find_telling_sites(frame.iloc[1:]) == 1
     assert list(assign_letters([str(n) for n in range(28)]).values())[24:] == ["Y", "Z", "AA", "AB"]
+
+
+def test_titles_and_labels_name_no_arm_when_masked(pilot: Study) -> None:
+    main = pilot.main_analysis[0].model_copy(update={"label": "ADAS-Cog of high-dose against PLACEBO-treated people"})
+    power = pilot.power[0].model_copy(update={"label": "Low doses"})
+    wave = pilot.waves[0].model_copy(update={"label": "Screening for UC"})
+    told = pilot.model_copy(
+        update={
+            "title": "Xanomeline High Dose versus usual care: succinct comparison", "main_analysis": (main,),
+            "power": (power,), "waves": (wave, *pilot.waves[1:]),
+            "arms": (*pilot.arms, pilot.arms[0].model_copy(update={"id": "usual", "label": "UC"}),
+                     pilot.arms[0].model_copy(update={"id": "usual_care", "label": "Usual care"})),
+        }
+    )  # fmt: skip
+    masked = mask_study(told, assign_letters([arm.id for arm in told.arms]))
+    assert masked.title == "[arm] versus [arm]: succinct comparison"
+    assert masked.main_analysis[0].label == "ADAS-Cog of [arm] against [arm]-treated people"
+    assert masked.power[0].label == "[arm]"
+    assert masked.waves[0].label == "Screening for [arm]"
+    assert [arm.label for arm in masked.arms] == [f"Arm {letter}" for letter in "ABCDE"]
+    assert mask_study(pilot, assign_letters([arm.id for arm in pilot.arms])).title == pilot.title
+    ipc = load_study("ipc", PROJECT / "sites_config", PROJECT / "instruments")
+    masked = mask_study(ipc, assign_letters([arm.id for arm in ipc.arms]))
+    assert masked.title == "Summative evaluation of [arm]"
+    shown = " ".join(value for value in _list_words(masked.model_dump()))
+    assert "integrated personal" not in shown.casefold()
+
+
+def _list_words(told: object) -> list[str]:
+    if isinstance(told, dict):
+        told = list(told.values())
+    if isinstance(told, list | tuple):
+        return [word for part in told for word in _list_words(part)]
+    return [told] if isinstance(told, str) else []
+
+
+def test_a_code_that_names_an_arm_refuses_a_blinded_edition(workspace: Workspace, pilot: Study) -> None:
+    assert find_telling_codes(pilot) == []
+    reason = pilot.disposition_reasons[0].model_copy(update={"id": "stopped_high_dose"})
+    told = pilot.model_copy(update={"disposition_reasons": (reason, *pilot.disposition_reasons[1:])})
+    with pytest.raises(ReleaseFault, match="Rename it: disposition_reasons: stopped_high_dose"):
+        draw_letters(workspace, told)
+    assert list(workspace.area.list("sealed/")) == []
 
 
 def test_a_blinded_edition_holds_letters_and_its_key_is_sealed_elsewhere(workspace: Workspace) -> None:
