@@ -29,19 +29,20 @@ _lent: list[ProcessPoolExecutor] = []
 
 
 @contextmanager
-def other_processes() -> Iterator[None]:
-    """While this lasts, what is begun ahead is done by other processes, one for each processor that this one may use.
-    With a single processor nothing changes."""
+def other_processes(most: int | None = None) -> Iterator[None]:
+    """While this lasts, what is begun ahead is done by other processes, one for each processor that this one may use,
+    `most` at the most. With a single processor nothing changes."""
     n_processors = count_processors()
     if n_processors < 2:
         yield
         return
+    n_processes = min(n_processors, most or n_processors)
     # Not forked from here: a fork of a process with threads, as Prefect has them, may hang.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(_PRELOADED)
-    with ProcessPoolExecutor(n_processors, context, _take_after_parent, (pd.get_option(_TEXT_KEPT_AS),)) as pool:
-        for _ in range(n_processors):
+    with ProcessPoolExecutor(n_processes, context, _take_after_parent, (pd.get_option(_TEXT_KEPT_AS),)) as pool:
+        for _ in range(n_processes):
             pool.submit(os.getpid)  # starts them, while this process goes on
         _lent.append(pool)
         try:

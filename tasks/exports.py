@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from functools import lru_cache
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import xlsxwriter  # type: ignore[import-untyped]  # it ships no types
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -39,6 +40,7 @@ from study.labelled import (
     find_words,
 )
 from study.protocol import Study
+from tasks.ahead import begin
 from tasks.release_files import FileEntry
 from tasks.settings import PROJECT
 
@@ -68,23 +70,43 @@ class LabelledTables:
         labels of its own. Its answers stand side by side in the tables of items."""
         return {name: rows for name, rows in self.rows.items() if name != RESPONSES.name}
 
-    def list_labelled(self) -> Iterator[tuple[Table, pd.DataFrame, list[Variable]]]:
-        """`labelled`, one after the other, so that one is held at a time."""
-        for rows in self.labelled.values():
-            yield rows.table, rows.read(0, rows.n_rows), derive_variables(rows.table, self.codes)
+
+def begin_labelled_files(
+    tables: LabelledTables, written_at: datetime, data_files: Mapping[str, Path], folder: Path
+) -> Callable[[], dict[str, Path]]:
+    """Have every table written for Stata and SPSS below a folder, from its Parquet file. What this gives waits for it
+    (`tasks.ahead.begin`), and has the files by their names in the release. `written_at`: the moment that the files give
+    as theirs."""
+    begun = [
+        begin(
+            write_labelled_table,
+            rows.table,
+            data_files[f"data/{name}.parquet"],
+            tables.codes,
+            f"{name}: {tables.title}",
+            written_at,
+            folder,
+        )
+        for name, rows in tables.labelled.items()
+    ]
+    return lambda: {name: path for find_files in begun for name, path in find_files().items()}
 
 
-def write_labelled_folder(tables: LabelledTables, written_at: datetime, folder: Path) -> dict[str, Path]:
-    """Write every table for Stata and SPSS below a folder; the files by their names in the release. `written_at`: the
-    moment that the files give as theirs."""
-    files: dict[str, Path] = {}
-    for table, frame, variables in tables.list_labelled():
-        title = f"{table.name}: {tables.title}"
-        for name in (f"stata/{table.name}.dta", f"spss/{table.name}.sav"):
-            files[name] = folder / name
-            files[name].parent.mkdir(parents=True, exist_ok=True)
-        write_stata(folder / "stata" / f"{table.name}.dta", frame, variables, title, written_at)
-        write_spss(folder / "spss" / f"{table.name}.sav", table, frame, variables, title, written_at)
+def write_labelled_table(
+    table: Table, parquet: Path, codes: Mapping[str, Mapping[str, str]], title: str, written_at: datetime, folder: Path
+) -> dict[str, Path]:
+    """A released table, as its Parquet file holds it, for Stata and SPSS below a folder."""
+    texts = [column.name for column in table.columns if column.type == "text"]
+    read = pq.ParquetFile(parquet, read_dictionary=texts).read(use_threads=False)
+    frame = read.to_pandas(split_blocks=True, self_destruct=True, date_as_object=False)
+    del read
+    variables = derive_variables(table, codes)
+    files = {name: folder / name for name in (f"stata/{table.name}.dta", f"spss/{table.name}.sav")}
+    for path in files.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    stata, spss = files.values()
+    write_stata(stata, frame, variables, title, written_at)
+    write_spss(spss, table, frame, variables, title, written_at)
     return files
 
 

@@ -8,6 +8,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import cached_property, partial
@@ -80,6 +81,7 @@ from study.state import (
     format_moment,
 )
 from study.yields import Sending, summarise_sending
+from tasks.ahead import other_processes
 from tasks.attrition_page import (
     ATTRITION_FIGURES,
     ATTRITION_PAGE,
@@ -91,11 +93,11 @@ from tasks.codebook_files import write_codebook_files
 from tasks.definitions import parse_configuration
 from tasks.exports import (
     DESCRIPTOR,
+    begin_labelled_files,
     encode_descriptor,
     encode_names,
     label_tables,
     write_examples,
-    write_labelled_folder,
 )
 from tasks.files import ReleaseDiffers, point_latest, publish_folder
 from tasks.flow_diagram import (
@@ -356,7 +358,8 @@ def freeze_release(
             release = name if number == 1 else f"{name}.{number}"
             standing, answer = read_manifest(workspace, release), "same"
             if standing is None:
-                written = write_release_files(assembled, release, data, scratch)
+                with other_processes(1) if assembled.answers.n_answers > ANSWERS_AT_ONCE else nullcontext():
+                    written = write_release_files(assembled, release, data, scratch)
                 # A release that is recorded and gone from the store comes back under its name only as it was.
                 if manifests.get(release) in (None, compute_sha256(written.manifest)):
                     try:
@@ -444,19 +447,19 @@ def read_latest_tables(workspace: Workspace) -> dict[str, pd.DataFrame]:
 def write_release_files(assembled: Assembled, release: str, data: DataFiles, folder: Path) -> WrittenRelease:
     """Every file of a release: the data, the same for other programs, the codebook, the report, who was
     lost, how the instruments behaved, and the manifest that names them. The large ones are written below `folder`."""
-    instruments = _write_instruments(assembled, release)
     labelled = label_tables(assembled.study, assembled.rows)
+    find_labelled = begin_labelled_files(labelled, assembled.known_at, data.paths, folder)
+    people = assembled.tables[DISPOSITIONS]
+    boxes = derive_flow_boxes(people, assembled.study)
+    flow = describe_for_page(people, boxes, assembled.study)
+    instruments, attrition = _write_instruments(assembled, release), _write_attrition(assembled, flow, release)
     exported: dict[str, bytes | Path] = {
-        **write_labelled_folder(labelled, assembled.known_at, folder),
+        **find_labelled(),
         DESCRIPTOR: encode_descriptor(assembled.study.study_id, labelled, data.entries),
         "names.csv": encode_names(labelled),
         **write_examples(assembled.study, assembled.instruments),
     }
     entries = {**data.entries, **{name: describe_file(content) for name, content in exported.items()}}
-    people = assembled.tables[DISPOSITIONS]
-    boxes = derive_flow_boxes(people, assembled.study)
-    flow = describe_for_page(people, boxes, assembled.study)
-    attrition = _write_attrition(assembled, flow, release)
     summaries = {name: table.summary for name, table in data.tables.items()}
     pages: dict[str, bytes] = {
         "flow.csv": encode_flow_table(boxes),
