@@ -1,8 +1,9 @@
 """Masked arms: a study and its tables with letters in the place of arms, for those who must not know which is which.
 
 Who has only a masked edition cannot tell the arms apart: their codes, labels, order and roles are those of the letters,
-and what a protocol says of an arm by name, as an assumption or a source, is left out. In titles and labels ARM_MARK
-stands for the name of an arm; a code that holds one cannot be masked, and `find_telling_codes` names it. Where a site
+and what a protocol says of an arm by name, as an assumption or a source, is left out. In labels ARM_MARK stands for
+the name of an arm; a code that holds one cannot be masked, and `find_telling_codes` names it. The study keeps its own
+title, by which everybody knows it: that tells which arms there are, and not whose letter is whose. Where a site
 has people in one arm only, a letter follows from the site to whoever knows the sites; `find_telling_sites` says of how
 many that is so.
 """
@@ -22,9 +23,9 @@ from study.protocol import PowerValue, Study
 NAMES_AN_ARM = "Not told here: its words name an arm."
 """In the place of the source of a figure that the sample size rests on."""
 ARM_MARK = "[arm]"
-"""In the place of the name of an arm in a title or a label."""
+"""In the place of the name of an arm in a label."""
 
-_TITLES = ("title", "label", "name")
+_LABELS = ("title", "label", "name")
 """Fields of a protocol that pages and files show as words."""
 _ROLES = ("intervention", "comparison")
 """Codes of arms that are words of every protocol, and no names."""
@@ -77,8 +78,8 @@ def mask_study(study: Study, letters: Mapping[str, str]) -> Study:
         for basis in study.power
     )
     told = study.model_copy(update={"assumptions": assumptions, "sites": sites, "power": power})
-    masked: Study = _mask_titles(told, _find_names(study))
-    return masked.model_copy(update={"arms": tuple(arms)})
+    masked: Study = _mask_labels(told, _find_names(study))
+    return masked.model_copy(update={"arms": tuple(arms), "title": study.title})
 
 
 def find_telling_codes(study: Study) -> list[str]:
@@ -110,14 +111,14 @@ def _match_name(name: str) -> str:
     return rf"{start}(?i:{parts})[^\W_]*" if len(name) >= _SHORTEST else rf"{start}{parts}(?![0-9A-Za-z])"
 
 
-def _mask_titles(part: Any, names: re.Pattern[str]) -> Any:
-    """A part of a protocol with ARM_MARK for names of arms in its titles and labels, however deep they lie."""
+def _mask_labels(part: Any, names: re.Pattern[str]) -> Any:
+    """A part of a protocol with ARM_MARK for names of arms in its labels, however deep they lie."""
     if isinstance(part, tuple):
-        return tuple(_mask_titles(one, names) for one in part)
+        return tuple(_mask_labels(one, names) for one in part)
     if not isinstance(part, DefinitionModel):
         return part
     told = {
-        field: names.sub(ARM_MARK, value) if field in _TITLES and isinstance(value, str) else _mask_titles(value, names)
+        field: names.sub(ARM_MARK, value) if field in _LABELS and isinstance(value, str) else _mask_labels(value, names)
         for field, value in dict(part).items()
     }
     return part.model_copy(update=told)

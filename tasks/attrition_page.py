@@ -95,9 +95,7 @@ def write_attrition_report(
     if slice_name:
         notices.append(f"A slice, not the whole study: only what was put into {escape(slice_name)}.")
     if is_blinded:
-        notices.append(
-            f"A blinded edition: letters stand for the arms, and {ARM_MARK} for the name of one in a title or a label."
-        )
+        notices.append(f"A blinded edition: letters stand for the arms, and {ARM_MARK} for the name of one in a label.")
     page = render_page(
         "attrition.html.jinja",
         title=title,

@@ -232,10 +232,9 @@ def test_a_blinded_report_shows_letters_and_never_an_arm(pilot: tuple[Study, pd.
     study, rows, open_report = pilot
     letters = {"placebo": "B", "low_dose": "A", "high_dose": "C"}
     main = study.main_analysis[0].model_copy(update={"label": "ADAS-Cog on high dose"})
-    telling = study.model_copy(update={"title": "Xanomeline Low Dose versus placebo", "main_analysis": (main,)})
+    telling = study.model_copy(update={"main_analysis": (main,)})
     report = write_pilot(mask_study(telling, letters), mask_arms(rows, letters), letters)
     page, open_page = report.page.decode(), open_report.page.decode()
-    assert "[arm] versus [arm]: attrition" in page
     assert "Analysed: ADAS-Cog on [arm]" in re.sub(r"</text>\s*<text[^>]*>", " ", page)
     for word in ("placebo", "low_dose", "high_dose", "Low Dose", "High Dose"):
         assert word not in page

@@ -401,6 +401,61 @@ def test_each_file_holds_what_its_table_holds(kind: str, folder: Path, release: 
                 np.testing.assert_array_equal(values.astype(float), column.astype(float))
 
 
+_READ_BY_HAVEN = """
+library(haven)
+for (kind in c("stata", "spss")) for (path in list.files(kind, full.names = TRUE)) {
+  table <- if (kind == "stata") read_dta(path) else read_sav(path, user_na = TRUE)
+  name <- file.path(out, paste(kind, sub("[.].*", "", basename(path)), sep = "."))
+  cells <- lapply(table, function(x) {
+    if (is.character(x)) return(x)
+    ifelse(is_tagged_na(x), na_tag(x), sprintf("%.17g", as.numeric(x)))
+  })
+  write.csv(as.data.frame(cells, optional = TRUE), paste0(name, ".csv"), row.names = FALSE, fileEncoding = "UTF-8")
+  labels <- do.call(rbind, lapply(names(table), function(v) {
+    known <- attr(table[[v]], "labels")
+    codes <- as.character(known)
+    if (kind == "stata") codes <- ifelse(is_tagged_na(known), na_tag(known), codes)
+    data.frame(variable = v, code = c("", codes), text = c(attr(table[[v]], "label"), names(known)))
+  }))
+  write.csv(labels, paste0(name, ".labels.csv"), row.names = FALSE, fileEncoding = "UTF-8")
+}
+"""
+
+
+def test_haven_reads_every_table_and_label_as_they_are(folder: Path, release: FrozenRelease, tmp_path: Path) -> None:
+    """Independently of the library that writes: each cell, each reason, each label of all tables in both formats."""
+    if find_haven() is None:
+        pytest.skip("R with haven is not here: apt-get install r-cran-haven")
+    script = f"out <- '{tmp_path.as_posix()}'\n{_READ_BY_HAVEN}"
+    done = subprocess.run(["Rscript", "-e", script], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = pd.read_csv(folder / "names.csv", keep_default_na=False)
+    for kind, missing in (("stata", STATA_MISSING), ("spss", SPSS_MISSING)):
+        for name in {*release.tables} - {"responses"}:
+            found = pd.read_csv(tmp_path / f"{kind}.{name}.csv", dtype="str", keep_default_na=False)
+            told = pd.read_csv(tmp_path / f"{kind}.{name}.labels.csv", dtype="str", keep_default_na=False)
+            texts = {(row.variable, row.code): row.text for row in told.itertuples()}
+            for row in names[names["table"] == name].to_dict("records"):
+                variable, own = row["variable"], release.tables[name][row["column"]]
+                label = texts[variable, ""]
+                assert label == row["label"] or (label.endswith("…") and row["label"].startswith(label[:-1]))
+                values = dict(part.split(" = ", 1) for part in row["values"].split("; ") if " = " in part)
+                if row["type"] == "date":
+                    own = (own - pd.Timestamp("1970-01-01").as_unit("us")) / pd.Timedelta("1D")
+                elif row["type"] == "text" and values:
+                    own = own.map({text.split(" (")[0]: float(number) for number, text in values.items()})
+                if row["type"] == "text" and not row["values"]:
+                    wanted = own.fillna("").tolist()
+                else:
+                    wanted = ["NA" if np.isnan(value) else f"{value:.17g}" for value in own.astype(float)]
+                if row["missing_from"]:
+                    reasons = release.tables[name][row["missing_from"]].map({k: str(v) for k, v in missing.items()})
+                    wanted = reasons.where(reasons.notna(), pd.Series(wanted)).tolist()
+                    assert {str(code) for code in missing.values()} <= {c for v, c in texts if v == variable}
+                assert found[variable].tolist() == wanted, (kind, name, variable)
+                assert {v for v, c in texts if c in values} or not values
+
+
 def test_the_moment_in_the_files_is_known_at(folder: Path, release: FrozenRelease) -> None:
     known_at = datetime.fromisoformat(release.manifest["known_at"]).replace(tzinfo=None, second=0, microsecond=0)
     assert pyreadstat.read_dta(str(folder / "stata" / "scores.dta"), metadataonly=True)[1].creation_time == known_at

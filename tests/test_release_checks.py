@@ -268,7 +268,7 @@ def test_a_masked_study_tells_nothing_of_its_arms(pilot: Study) -> None:
     assert list(assign_letters([str(n) for n in range(28)]).values())[24:] == ["Y", "Z", "AA", "AB"]
 
 
-def test_titles_and_labels_name_no_arm_when_masked(pilot: Study) -> None:
+def test_labels_name_no_arm_when_masked(pilot: Study) -> None:
     main = pilot.main_analysis[0].model_copy(update={"label": "ADAS-Cog of high-dose against PLACEBO-treated people"})
     power = pilot.power[0].model_copy(update={"label": "Low doses"})
     wave = pilot.waves[0].model_copy(update={"label": "Screening for UC"})
@@ -281,16 +281,14 @@ def test_titles_and_labels_name_no_arm_when_masked(pilot: Study) -> None:
         }
     )  # fmt: skip
     masked = mask_study(told, assign_letters([arm.id for arm in told.arms]))
-    assert masked.title == "[arm] versus [arm]: succinct comparison"
+    assert masked.title == told.title  # it is known to all, and tells nothing of letters
     assert masked.main_analysis[0].label == "ADAS-Cog of [arm] against [arm]-treated people"
     assert masked.power[0].label == "[arm]"
     assert masked.waves[0].label == "Screening for [arm]"
     assert [arm.label for arm in masked.arms] == [f"Arm {letter}" for letter in "ABCDE"]
-    assert mask_study(pilot, assign_letters([arm.id for arm in pilot.arms])).title == pilot.title
     ipc = load_study("ipc", PROJECT / "sites_config", PROJECT / "instruments")
     masked = mask_study(ipc, assign_letters([arm.id for arm in ipc.arms]))
-    assert masked.title == "Summative evaluation of [arm]"
-    shown = " ".join(value for value in _list_words(masked.model_dump()))
+    shown = " ".join(value for value in _list_words(masked.model_dump(exclude={"title"})))
     assert "integrated personal" not in shown.casefold()
 
 
