@@ -348,6 +348,7 @@ def freeze_release(
     hindrances, assembled = find_release_hindrances(workspace, assembled)
     if hindrances:
         raise ReleaseFault(describe_hindrances(hindrances, workspace.name, as_of))
+    pa.default_memory_pool().release_unused()  # what assembling held for a while; writing needs room of its own
     recorded = workspace.read_events().frame(ReleaseFrozen)
     manifests = dict(zip(recorded["release"], recorded["manifest_sha256"], strict=True))
     with workspace.area.hold_scratch() as scratch:

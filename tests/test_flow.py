@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from datetime import date
 from functools import cache
 from itertools import pairwise
@@ -48,10 +49,12 @@ from tasks.flow_diagram import (
     write_flow_page,
 )
 from tasks.releases import freeze_release
+from tasks.settings import PROJECT
 from tests.approval_histories import tell
 from tests.attrition_histories import END, tell_pilot
 from tests.consent_histories import collected, left, screened, signed
 from tests.flow_counts import find_differences, read_release
+from tests.provide import find_haven
 from tests.releases import BY, fill_study, open_study
 from tests.wave_histories import FIELDWORK, allocated, answered, approached, make_study
 
@@ -542,6 +545,27 @@ def test_a_release_holds_the_flow_and_its_boxes_follow_from_its_files(tmp_path: 
     wrong = people.copy()
     wrong.loc[wrong["arm"] == "placebo", "standing"] = "lost"
     assert find_differences(wrong, boxes)
+
+
+def test_r_counts_the_same_boxes_from_the_files(tmp_path: Path) -> None:
+    """Independently of Python: base R reads dispositions.csv and flow.csv, and nothing else."""
+    if find_haven() is None:
+        pytest.skip("R is not here: apt-get install r-cran-haven")
+    workspace = open_study(tmp_path)
+    fill_study(workspace)
+    folder = Path(freeze_release(workspace, workspace.clock().date(), BY).location)
+    n_boxes = len(read_release(folder)[1])
+    assert count_in_r(folder)[-1] == f"{n_boxes} boxes, 0 differ"
+    people = folder / "data" / "dispositions.csv"
+    told = people.read_text(encoding="utf-8")
+    people.write_text(told.replace(',"placebo",', ',"low_dose",'), encoding="utf-8")
+    assert any(line.split()[:2] == ["allocated", "placebo"] for line in count_in_r(folder))
+
+
+def count_in_r(folder: Path) -> list[str]:
+    script = PROJECT / "tests" / "count_flow.R"
+    done = subprocess.run(["Rscript", str(script), str(folder)], capture_output=True, text=True, check=True)
+    return [line.strip() for line in done.stdout.splitlines()]
 
 
 def test_a_release_is_refused_while_the_flow_does_not_reconcile(
