@@ -51,6 +51,7 @@ MOST_ROWS, MOST_COLUMNS = 1_048_575, 16_384
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _STATA_SECTIONS, _STATA_DATA = 14, 9  # in the file's map: how many, and the place of the rows
 _ROWS_AT_ONCE = 20_000
+_CELLS_AT_ONCE = 1_000_000
 _SPSS_STAMP_AT = 92
 _MOST_LABEL = 80  # characters of a variable's label in Stata
 _MOST_LABEL_BYTES, _MOST_VALUE_LABEL_BYTES = 250, 120  # in SPSS
@@ -96,11 +97,7 @@ def write_labelled_table(
     table: Table, parquet: Path, codes: Mapping[str, Mapping[str, str]], title: str, written_at: datetime, folder: Path
 ) -> dict[str, Path]:
     """A released table, as its Parquet file holds it, for Stata and SPSS below a folder."""
-    texts = [column.name for column in table.columns if column.type == "text"]
-    read = pq.ParquetFile(parquet, read_dictionary=texts).read(use_threads=False)
-    frame = read.to_pandas(split_blocks=True, self_destruct=True, date_as_object=False)
-    del read
-    variables = derive_variables(table, codes)
+    frame, variables = _read_lean(table, parquet), derive_variables(table, codes)
     files = {name: folder / name for name in (f"stata/{table.name}.dta", f"spss/{table.name}.sav")}
     for path in files.values():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +105,23 @@ def write_labelled_table(
     write_stata(stata, frame, variables, title, written_at)
     write_spss(spss, table, frame, variables, title, written_at)
     return files
+
+
+def _read_lean(table: Table, parquet: Path) -> pd.DataFrame:
+    """A table in little memory: text as categories, numbers in 4 bytes where these are enough."""
+    texts = [column.name for column in table.columns if column.type == "text"]
+    file = pq.ParquetFile(parquet, read_dictionary=texts)
+    names, columns = table.column_names, {}
+    at_once = max(_CELLS_AT_ONCE // max(file.metadata.num_rows, 1), 1)
+    for start in range(0, len(names), at_once):
+        part = file.read(names[start : start + at_once], use_threads=False)
+        for name in part.column_names:
+            values = part[name].to_pandas(date_as_object=False)
+            if values.dtype == "float64":
+                narrow = values.astype("float32")
+                values = narrow if bool(((narrow == values) | values.isna()).all()) else values
+            columns[name] = values
+    return pd.DataFrame(columns, columns=names, copy=False)
 
 
 def label_tables(study: Study, rows: Mapping[str, TableRows]) -> LabelledTables:
