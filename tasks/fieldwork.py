@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
+import pyarrow as pa
+
 from tasks.consent_page import write_consent_page
 from tasks.fieldwork_page import DAYS_BACK, FIELDWORK_PAGE, write_fieldwork_page
 from tasks.page_links import link_pages
@@ -17,6 +19,7 @@ def write_fieldwork_pages(workspace: Workspace, as_of: date) -> None:
     """Write the pages of a day in the study's files; they replace those before."""
     if not workspace.writes_pages:
         return
+    pa.default_memory_pool().release_unused()  # what deciding held for a while; pages need room of their own
     study, events, written_at = workspace.study, workspace.read_events(), workspace.clock()
     banner, name = workspace.banner, workspace.name
     study_then = read_study_of(workspace, as_of - timedelta(days=DAYS_BACK))
