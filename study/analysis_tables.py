@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from study.answers import Answers
+from study.answers import REASONS, Answers
 from study.attrition import REASON_KINDS, WHY_NOT_EXPECTED
 from study.attrition_models import (
     WEIGHT_RECIPE,
@@ -56,7 +56,6 @@ ITEMS = "items_"
 
 _SLOT = ["participant_id", "wave", "respondent"]
 _WHY_MISSING = "Why there is no value: "
-_REASON_CODES = pd.CategoricalDtype(list(MISSING_REASONS))
 _REASON_WORDS = pd.array([None, *MISSING_REASONS], dtype="str")
 _REASON_NUMBER = {reason: number for number, reason in enumerate(MISSING_REASONS, start=1)}
 _NOT_ASKED, _NOT_RETURNED = _REASON_NUMBER["not_asked"], _REASON_NUMBER["not_returned"]
@@ -260,7 +259,7 @@ def derive_items_rows(answers: Answers, instrument: Instrument, start: int, stop
     parts["collected_on"] = block.records["collected_on"]
     for place, name in enumerate(instrument.item_ids):
         parts[name] = block.values[:, place]
-        parts[f"{name}{MISSING}"] = pd.Categorical.from_codes(reasons[:, place] - 1, dtype=_REASON_CODES)
+        parts[f"{name}{MISSING}"] = pd.Categorical.from_codes(reasons[:, place] - 1, dtype=REASONS)
     return pd.DataFrame(parts, columns=derive_items_layout(instrument).column_names)
 
 

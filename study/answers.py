@@ -32,7 +32,8 @@ RECORD_COLUMNS = (*RECORD_KEY, "form", "collected_on", "return_id")
 COUNTS = ("n_items", "n_answered", *(f"n_{reason}" for reason in MISSING_REASONS))
 
 _NO_DAY = int(np.iinfo(np.int32).min)
-_REASONS = pd.CategoricalDtype(list(MISSING_REASONS))
+REASONS = pd.CategoricalDtype(list(MISSING_REASONS))
+"""Missing reasons as categories; the code of a reason in a block less 1 is its place here."""
 _TEXTS = tuple(column.name for column in RESPONSES.columns if column.type == "text")
 
 Flags = npt.NDArray[np.bool_]
@@ -150,7 +151,7 @@ class Answers:
         parts: dict[str, Any] = {
             "item": pd.Categorical.from_codes(items[cut], dtype=self._items),
             "response": response[cut],
-            "missing_reason": pd.Categorical.from_codes(reasons[cut] - 1, dtype=_REASONS),
+            "missing_reason": pd.Categorical.from_codes(reasons[cut] - 1, dtype=REASONS),
             "collected_on": self._days[record],
         }
         for name in _TEXTS:
@@ -275,7 +276,7 @@ def list_answers(block: AnswerBlock, item: str) -> pd.DataFrame:
     """RESPONSES of one item, in the order of the records that tell of it."""
     place = block.instrument.item_ids.index(item)
     is_there = block.reasons[:, place] != ABSENT
-    reasons = pd.Categorical.from_codes(block.reasons[is_there, place] - 1, dtype=_REASONS)
+    reasons = pd.Categorical.from_codes(block.reasons[is_there, place] - 1, dtype=REASONS)
     rows = block.records[is_there].assign(
         item=item, response=block.values[is_there, place], missing_reason=pd.Series(reasons).astype("str").to_numpy()
     )

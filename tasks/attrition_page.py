@@ -87,7 +87,7 @@ def write_attrition_report(
     arguments give the same bytes.
     """
     found = derive_report_figures(study, rows, characteristics, people, as_of)
-    sections = list_sections(study, instruments, rows, people, found, flow, as_of, release)
+    sections = list_sections(Material(study, instruments, rows, people, found, flow, as_of, release))
     title = f"{study.title}: attrition"
     told = f"Release {release}: the" if release else "Not a release. The"
     known = format_moment_for_people(known_at)
@@ -118,25 +118,14 @@ def write_attrition_report(
     return AttritionReport(page, paper, encode_attrition_figures(study, rows, found))
 
 
-def list_sections(
-    study: Study,
-    instruments: Mapping[str, Instrument],
-    rows: pd.DataFrame,
-    people: pd.DataFrame,
-    found: Attrition,
-    flow: Mapping[str, Any],
-    as_of: date,
-    release: str = "",
-) -> list[Section]:
-    """What the page and the paper tell, in its order. Arguments as in `write_attrition_report`; `found`: from
-    `derive_report_figures`."""
-    report = Material(study, instruments, rows, people, found, flow, as_of, release)
+def list_sections(report: Material) -> list[Section]:
+    """What the page and the paper tell, in its order."""
     sections = [
         describe_flow(report),
         describe_returns(report),
         describe_patterns(report),
         describe_times(report),
-        *([describe_differential(report)] if study.is_randomised else []),
+        *([describe_differential(report)] if report.study.is_randomised else []),
         describe_equivalence(report),
         describe_lost(report),
         describe_weights(report),

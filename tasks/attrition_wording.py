@@ -32,7 +32,8 @@ MOST_NAMED = 4
 
 
 class Material:
-    """What a report is made from, and what its parts are called."""
+    """What a report is made from, and what its parts are called. Arguments as in
+    `tasks.attrition_page.write_attrition_report`; `found`: from `derive_report_figures`."""
 
     def __init__(
         self,

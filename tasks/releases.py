@@ -19,7 +19,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.csv
 
 from study.analysis_tables import (
     derive_asked_returns,

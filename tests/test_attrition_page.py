@@ -40,6 +40,7 @@ from tasks.attrition_figures import FIGURE_COLUMNS
 from tasks.attrition_page import AttritionReport, derive_report_figures, list_sections, write_attrition_report
 from tasks.attrition_parts import Bullets, Grid, Plot, Section, Words
 from tasks.attrition_plots import NARROW, WIDE, draw_boundary, draw_love, find_ticks
+from tasks.attrition_wording import Material
 from tasks.definitions import load_instruments, load_study
 from tasks.drawing import measure
 from tasks.flow_diagram import describe_for_page
@@ -89,7 +90,7 @@ def draw_up(rows: pd.DataFrame, study: Study, characteristics: pd.DataFrame | No
     people = derive_disposition_rows(study, Events({}), AS_OF)
     flow = describe_for_page(people, derive_flow_boxes(people, study), study)
     found = derive_report_figures(study, rows, told_of(rows, characteristics), people, AS_OF)
-    return list_sections(study, {}, rows, people, found, flow, AS_OF, "r")
+    return list_sections(Material(study, {}, rows, people, found, flow, AS_OF, "r"))
 
 
 def write(rows: pd.DataFrame, study: Study, characteristics: pd.DataFrame | None = None) -> AttritionReport:

@@ -639,12 +639,10 @@ def test_an_s3_release_that_was_cut_short_is_absent_and_can_be_finished(s3_serve
         assert find_keys(area) == sorted(f"releases/r1/{key}" for key in SMALL_RELEASE)
 
 
-@pytest.mark.parametrize("moment", range(1, 6))
-def test_a_folder_release_killed_on_the_way_is_absent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
-) -> None:
+@contextmanager
+def killed_at_sync(monkeypatch: pytest.MonkeyPatch, moment: int) -> Iterator[None]:
     """Stopped at the n-th sync, as a kill would, without the clean-up."""
-    area, n_syncs = FolderArea(tmp_path), 0
+    n_syncs = 0
 
     def stop(descriptor: int) -> None:
         nonlocal n_syncs
@@ -656,7 +654,16 @@ def test_a_folder_release_killed_on_the_way_is_absent(
         patch.setattr(os, "fsync", stop)
         patch.setattr("shutil.rmtree", lambda *_, **__: None)
         with pytest.raises(SystemExit):
-            publish_folder(area, SMALL_RELEASE, "releases/r1")
+            yield
+
+
+@pytest.mark.parametrize("moment", range(1, 6))
+def test_a_folder_release_killed_on_the_way_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    area = FolderArea(tmp_path)
+    with killed_at_sync(monkeypatch, moment):
+        publish_folder(area, SMALL_RELEASE, "releases/r1")
     assert area.list("") == []
     assert find_releases(area, "releases") == []
     assert publish_folder(area, SMALL_RELEASE, "releases/r1") == "added"
@@ -910,21 +917,12 @@ def test_a_large_release_is_never_held_in_memory(file_area: FileArea, tmp_path: 
 def test_a_folder_release_of_files_killed_on_the_way_is_absent(
     tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
-    area, n_syncs = FolderArea(tmp_path / "area"), 0
+    area = FolderArea(tmp_path / "area")
     files: dict[str, Content] = {"small.csv": spool / "small", "parts.csv": spool / "parts", "manifest.json": b"{}"}
     expected = {name: read_content(data) for name, data in files.items()}
 
-    def stop(descriptor: int) -> None:
-        nonlocal n_syncs
-        n_syncs += 1
-        if n_syncs == moment:
-            raise SystemExit
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", stop)
-        patch.setattr("shutil.rmtree", lambda *_, **__: None)
-        with pytest.raises(SystemExit):
-            publish_folder(area, files, "releases/r1")
+    with killed_at_sync(monkeypatch, moment):
+        publish_folder(area, files, "releases/r1")
     if moment <= 4:  # three files and their folder
         assert area.list("") == []
         assert publish_folder(area, files, "releases/r1") == "added"

@@ -341,6 +341,23 @@ def test_a_blinded_edition_holds_letters_and_its_key_is_sealed_elsewhere(workspa
 # Verifying -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_damaged_table_is_told_and_one_that_is_not_the_manifests_too(workspace: Workspace) -> None:
+    freeze_release(workspace, DAY, BY)
+    area, key, manifest = workspace.area, "releases/2013-03-04/data/scores.parquet", "releases/2013-03-04/manifest.json"
+    whole, told = area.get(key), json.loads(area.get(manifest))
+    area.put(key, whole[:40] + bytes(200) + whole[240:])  # its footer can be read, and its pages cannot
+    assert verify_release(workspace, "").faults == [
+        "data/scores.parquet was changed: its hash is not the one in the manifest."
+    ]
+    area.put(key, whole)
+    told["tables"]["scores"]["sha256_of_content"] = "0" * 64
+    area.put(manifest, json.dumps(told).encode())
+    assert verify_release(workspace, "").faults == [
+        "data/scores.parquet does not hold what the manifest says of the table scores.",
+        "manifest.json is not the one that was recorded when the release was frozen.",
+    ]
+
+
 def test_verifying_finds_whatever_is_not_as_it_was(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ReleaseFault, match=r'has no release "latest"\. Nothing was frozen yet'):
         verify_release(workspace, "")
