@@ -274,28 +274,31 @@ def _may_be_asked(study: Study, events: Events, owed: pd.DataFrame, as_of: date)
     asked["body_id"] = owed["body_id"]
     asked["is_return"], asked["is_of_person"] = owed["about"] == "return", owed["participant_id"] != ""
     distinct = asked.drop_duplicates().reset_index(drop=True)
+    is_open = _find_open_places(study, events, as_of)
+    answers = []
+    for activity, site_id, body_id, is_return, is_of_person in distinct.itertuples(index=False, name=None):
+        if is_return:
+            answers.append(is_open.get((activity, site_id, body_id), False))
+        elif is_of_person:
+            answers.append(any(is_open.get((one, site_id, body_id), False) for one in _COLLECTING))
+        else:
+            answers.append(any(found for (_, site, _), found in is_open.items() if site == site_id))
+    distinct["may"] = pd.Series(answers, distinct.index, dtype="bool")
+    may: pd.Series[bool] = asked.merge(distinct, how="left", on=list(asked.columns))["may"].set_axis(owed.index)
+    return may
+
+
+@remembered
+def _find_open_places(study: Study, events: Events, as_of: date) -> dict[tuple[str, str, str], bool]:
+    """Whether collecting is open today, by activity, site and body ('': the whole site). Nowhere else is it."""
     questions = [
         (activity, site.site_id, body_id)
         for site in study.sites
         for body_id in ("", *(body.id for body in site.bodies))
         for activity in _COLLECTING
     ]
-    strangers = set(distinct[["site_id", "body_id"]].itertuples(index=False, name=None))
-    strangers -= {(site_id, body_id) for _, site_id, body_id in questions}
-    questions += [(activity, *place) for place in sorted(strangers) for activity in _COLLECTING]
     frame = pd.DataFrame(questions, columns=["activity", "site_id", "body_id"]).assign(person_id="")
-    is_open = dict(zip(questions, derive_open_days(study, events, frame, as_of, as_of).iloc[:, 0], strict=True))
-    answers = []
-    for activity, site_id, body_id, is_return, is_of_person in distinct.itertuples(index=False, name=None):
-        if is_return:
-            answers.append(is_open[activity, site_id, body_id])
-        elif is_of_person:
-            answers.append(any(is_open[one, site_id, body_id] for one in _COLLECTING))
-        else:
-            answers.append(any(found for (_, site, _), found in is_open.items() if site == site_id))
-    distinct["may"] = pd.Series(answers, distinct.index, dtype="bool")
-    may: pd.Series[bool] = asked.merge(distinct, how="left", on=list(asked.columns))["may"].set_axis(owed.index)
-    return may
+    return dict(zip(questions, derive_open_days(study, events, frame, as_of, as_of).iloc[:, 0].tolist(), strict=True))
 
 
 # Steps of the ladders -------------------------------------------------------------------------------------------------

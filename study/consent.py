@@ -21,13 +21,13 @@ Judgement calls:
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from study.calendar import Period, add_period, add_working_days, find_holidays
+from study.calendar import Period, add_months, add_period, add_working_days, find_holidays
 from study.events import (
     ConsentCopyChecked,
     ConsentRecorded,
@@ -226,7 +226,7 @@ def is_given_anew(rule: ConsentRule | None, before: Signing, after: Signing) -> 
         return True
     ends = []
     if before.route == "parent" and before.sixteen_in:
-        ends.append(pd.Period(before.sixteen_in, "M").end_time.date())
+        ends.append(_find_last_day_of_month(before.sixteen_in))
     if rule is not None and rule.reconsent_after is not None:
         ends.append(add_period(before.day, rule.reconsent_after))
     return bool(ends) and after.day >= (find_notice_day(rule, min(ends)) if rule else min(ends))
@@ -255,8 +255,13 @@ def _find_sixteen_ends(consents: pd.DataFrame) -> pd.Series[Any]:
     """The last day of the month in which a child whose parent consented turns 16; NaT for everybody else."""
     months = consents["sixteen_in"].where(consents["route"] == "parent", "")
     every = [month for month in months.unique() if month]
-    ends = [pd.Period(month, "M").end_time.normalize() for month in every]
+    ends = [pd.Timestamp(_find_last_day_of_month(month)) for month in every]
     return _look_up(months, pd.Series(ends, every, dtype=DAY))
+
+
+def _find_last_day_of_month(month: str) -> date:
+    """Of a month as "2018-09"."""
+    return add_months(date.fromisoformat(f"{month}-01"), 1) - timedelta(days=1)
 
 
 def _add_copies(study: Study, rule: ConsentRule | None, view: Events, consents: pd.DataFrame) -> None:

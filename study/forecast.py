@@ -29,7 +29,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from graphlib import TopologicalSorter
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
@@ -290,6 +290,12 @@ def learn_durations(
         bounds = [_find_reach(locations, is_some.any(axis=1)), _find_reach(log_scales, is_some.any(axis=0))]
     log_fit = tops[:, :, 0, 0] + np.log(weights.sum(axis=(2, 3)))
     return Posterior(locations, log_scales, weights, log_fit)
+
+
+@lru_cache(maxsize=128)
+def _learn_again(prior: Prior, cases: tuple[tuple[float, float], ...], shapes: tuple[str, ...]) -> Posterior:
+    """What was learned of the same cases before: those of most steps are the same from week to week."""
+    return learn_durations(prior, cases, shapes)
 
 
 def draw_kinds(
@@ -569,7 +575,7 @@ class Walk:
         cases = self.cases.get((route, step), [])
         if step == "submission" and all(high == np.inf for _, high in cases):
             cases = cases[:1]
-        return learn_durations(self.find_prior(route, step), cases, self.shapes)
+        return _learn_again(self.find_prior(route, step), tuple(cases), tuple(self.shapes))
 
     def list_places(self) -> dict[str, list[int]]:
         """The items that the activity needs at each site: the study's and the site's own."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Callable
 from datetime import date
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -68,11 +70,26 @@ def derive_messages(events: Events, as_of: date, *, unsent_only: bool = False, c
         sent_last = view.frame(MessageSent, ["message_id", "seq"]).groupby("message_id")["seq"].max()
         queued = queued[~(_look_up(queued, sent_last, 0) > queued["seq"])]
 
+    if queued.empty:
+        return _follow_none().copy()
+
     def list_steps(kind: type[MessageEvent]) -> pd.DataFrame:
         if not unsent_only and not category:
             return view.frame(kind)
         return view.frame_among(kind, "message_id", queued["message_id"])
 
+    return _follow(queued, list_steps)
+
+
+@lru_cache(maxsize=1)
+def _follow_none() -> pd.DataFrame:
+    """No messages, in the columns that they have: on most days nothing waits."""
+    nothing = Events({})
+    return _follow(nothing.frame(MessageQueued).rename(columns={"occurred_on": "queued_on"}), nothing.frame)
+
+
+def _follow(queued: pd.DataFrame, list_steps: Callable[[type[MessageEvent]], pd.DataFrame]) -> pd.DataFrame:
+    """What became of these messages by their steps, as `derive_messages` tells it."""
     messages = queued[[*QUEUED_COLUMNS, "queued_on"]].copy()
     messages["queued_seq"], messages["queued_hash"] = queued["seq"], queued["hash"]
 

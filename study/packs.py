@@ -11,12 +11,12 @@ beforehand may be out of date when it comes back.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
 
 import pandas as pd
-import pyarrow.compute
 
 from study.calendar import add_period
 from study.events import (
@@ -32,8 +32,6 @@ from study.identifiers import Block, list_block
 from study.participation import DATA, POST, QUESTIONNAIRES, derive_stops, find_stopped
 from study.protocol import Study
 from study.state import Events
-
-pc: Any = pyarrow.compute  # its stubs do not know chunked arrays in every place
 
 Purpose = Literal["wave", "blank", "replacement"]
 
@@ -77,6 +75,13 @@ class PackPlan:
     unallocated: tuple[str, ...] = ()
 
 
+_APPROACHES = {
+    **dict.fromkeys(("participant_id", "cohort", "body"), "str"),
+    **dict.fromkeys(("screened_on", "approached_on"), "datetime64[us]"),
+}
+_TOLD_COLUMNS = ("version", "seq", "figure", "month", "reported_to", "count")
+
+
 def derive_pack_id(site_id: str, as_of: date, n: int) -> str:
     """The name of the n-th pack that a site is sent on one day: "luton-2017-09-04-1"."""
     return f"{site_id}-{as_of.isoformat()}-{n}"
@@ -87,40 +92,49 @@ def add_what_is_open(study: Study, events: Events, plan: PackPlan) -> PackPlan:
     of the months that it owes. Who has left the questionnaires is asked about no more."""
     view = events.select(as_of=plan.as_of)
 
-    def rows(kind: type[Event], *columns: str) -> pd.DataFrame:
-        found: pd.DataFrame = view.table_of_site(kind, plan.site_id).select(list(columns)).to_pandas()
-        return found
+    def rows(kind: type[Event], *columns: str) -> Iterator[tuple[Any, ...]]:
+        table = view.table_of_site(kind, plan.site_id)
+        return zip(*(table[name].to_pylist() for name in columns), strict=True)
 
     gone = set(find_stopped(derive_stops(study, events, plan.as_of), QUESTIONNAIRES))
-    signed = set(rows(ConsentRecorded, "participant_id")["participant_id"])
-    allocated = set(rows(ParticipantAllocated, "participant_id")["participant_id"])
-    answered = rows(ApproachAnswered, "participant_id", "outcome")
-    approached = rows(ParticipantApproached, "participant_id", "cohort", "body_id", "occurred_on")
-    screened = rows(ParticipantScreened, "participant_id", "occurred_on")
-    is_open = ~approached["participant_id"].isin(signed | gone | set(answered["participant_id"]))
-    agreed = answered.loc[answered["outcome"] == "agreed", "participant_id"]
-    told = rows(ActivityReported, "seq", "figure", "month", "reported_to", "version", "count")
+    signed = {person for (person,) in rows(ConsentRecorded, "participant_id")}
+    answers = dict(rows(ApproachAnswered, "participant_id", "outcome"))
+    agreed = {person for person, outcome in answers.items() if outcome == "agreed"}
+    screened = dict(rows(ParticipantScreened, "participant_id", "occurred_on"))
+    approaches = [
+        (person, cohort, body, screened.get(person), approached_on)
+        for person, cohort, body, approached_on in rows(
+            ParticipantApproached, "participant_id", "cohort", "body_id", "occurred_on"
+        )
+        if person not in signed and person not in gone and person not in answers
+    ]
+    allocated = {person for (person,) in rows(ParticipantAllocated, "participant_id")} if study.arms else set()
     return replace(
         plan,
-        approaches=approached[is_open]
-        .rename(columns={"occurred_on": "approached_on", "body_id": "body"})
-        .merge(screened.rename(columns={"occurred_on": "screened_on"}), how="left", on="participant_id")
-        .sort_values("participant_id", ignore_index=True),
-        unsigned=tuple(sorted(set(agreed) - signed - gone)) if study.consent_basis == "signed" else (),
+        approaches=pd.DataFrame(sorted(approaches), columns=list(_APPROACHES)).astype(_APPROACHES),
+        unsigned=tuple(sorted(agreed - signed - gone)) if study.consent_basis == "signed" else (),
         unallocated=tuple(sorted(signed - gone - allocated)) if study.arms else (),
-        figures=_add_counts(plan.figures, told),
+        figures=_add_counts(plan.figures, rows(ActivityReported, *_TOLD_COLUMNS)),
     )
 
 
-def _add_counts(figures: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
+def _add_counts(figures: pd.DataFrame, told: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
     """Months owed, with what was told of them last."""
     if not len(figures):
         return figures
-    last = told.sort_values(["version", "seq"]).drop_duplicates(["figure", "month", "reported_to"], keep="last")
-    counts = last.pivot(index=["figure", "month"], columns="reported_to", values="count")
-    counts = counts.reindex(columns=["evaluation", "nhs_england"]).astype("Int64").reset_index()
-    owed = figures.drop(columns=["evaluation", "nhs_england"], errors="ignore")
-    return owed.merge(counts, how="left", on=["figure", "month"])
+    last = {(figure, month, to): count for _, _, figure, month, to, count in sorted(told)}
+    return figures.assign(
+        **{
+            name: pd.array(
+                [
+                    last.get((figure, month, name))
+                    for figure, month in zip(figures["figure"], figures["month"], strict=True)
+                ],
+                "Int64",
+            )
+            for name in ("evaluation", "nhs_england")
+        }
+    )
 
 
 def list_new_identifiers(study: Study, plan: PackPlan) -> list[str]:

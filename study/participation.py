@@ -140,8 +140,7 @@ def derive_stop_notices(study: Study, events: Events, as_of: date) -> pd.DataFra
     stops = pd.concat([leaving[leaving["kind"] != "completion"], post])
     stops["known_on"] = stops["recorded_at"].dt.tz_convert(LONDON).dt.tz_localize(None).dt.normalize()
     columns = ["participant_id", "stops", "reason", "kind", "from_on", "known_on"]
-    released = view.frame(ReturnReleased, _RELEASED)
-    released = released[released["participant_id"].isin(stops["participant_id"])]
+    released = view.frame_among(ReturnReleased, "participant_id", stops["participant_id"].unique(), _RELEASED)
     released = released[released["pack_id"].isin(view.frame(PackDelivered)["pack_id"])]
     released = released[_is_out(view, released)]
     told = released.merge(stops[columns], on="participant_id")
@@ -159,8 +158,10 @@ def derive_stop_notices(study: Study, events: Events, as_of: date) -> pd.DataFra
 
 def _is_out(view: Events, released: pd.DataFrame) -> pd.Series[Any]:
     """Whether something that each released questionnaire asks for is not in."""
-    every = [view.frame(kind, RECORD_KEY) for kind in (ReturnAccepted, ReturnQuarantined)]
-    came = [records[records["participant_id"].isin(released["participant_id"])] for records in every]
+    people = released["participant_id"].unique()
+    came = [
+        view.frame_among(kind, "participant_id", people, RECORD_KEY) for kind in (ReturnAccepted, ReturnQuarantined)
+    ]
     asked = released[["participant_id", "respondent", "wave"]].assign(instrument=released["instruments"].str.split(";"))
     asked = asked.explode("instrument").reset_index(names="place")
     asked = asked.merge(pd.concat(came).drop_duplicates(), how="left", on=RECORD_KEY, indicator=True)

@@ -16,7 +16,7 @@ A plan is drawn up afresh from the ledger each time; nothing is scheduled ahead.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -86,6 +86,7 @@ class ReleasePlan:
     is_scheduled: bool
     second_copies: pd.DataFrame | None
     rows: pd.DataFrame
+    _places: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def blocks(self) -> pd.DataFrame:
@@ -102,6 +103,21 @@ class ReleasePlan:
     def figures(self) -> pd.DataFrame:
         """Months of activity figures that the sites owe: site_id, figure, month, due_on."""
         return derive_owed_figures(self.study, self.events, self.as_of, self.sites)
+
+    @cached_property
+    def consents(self) -> pd.DataFrame:
+        return derive_consents(self.study, self.events, self.as_of)
+
+    @cached_property
+    def stops(self) -> pd.DataFrame:
+        return derive_stops(self.study, self.events, self.as_of)
+
+    def take_rows_of(self, name: str, site_id: str) -> pd.DataFrame:
+        """The rows of one site of a frame above, with a fresh index."""
+        frame: pd.DataFrame = getattr(self, name)
+        if name not in self._places:
+            self._places[name] = frame.groupby("site_id", sort=False).indices if len(frame) else {}
+        return frame.take(self._places[name].get(site_id, [])).reset_index(drop=True)
 
     @property
     def head(self) -> Head:
@@ -127,7 +143,7 @@ class ReleasePlan:
 
     def find_keys(self, site_id: str) -> set[tuple[Any, ...]]:
         """What goes to a site: participant, respondent, wave and number of the copy."""
-        own = self.going[self.going["site_id"] == site_id]
+        own = self.take_rows_of("going", site_id)
         return set(own[COPY].itertuples(index=False, name=None))
 
     def count(self) -> pd.DataFrame:
@@ -366,33 +382,28 @@ def compose_pack(
 
     `is_blank`: without questionnaires, whatever else is due.
     """
-    rows = plan.going[plan.going["site_id"] == site_id]
+    rows = plan.take_rows_of("going", site_id)
     if is_blank:
         rows = rows.iloc[:0]
     elif site_id not in plan.sites_with_work and not is_wanted:
         return None
-    block = plan.blocks[plan.blocks["site_id"] == site_id]
+    block = plan.take_rows_of("blocks", site_id)
     first_number, n_numbers = (int(block[name].iloc[0]) if len(block) else 0 for name in ("first_number", "n_numbers"))
     purpose: Purpose = "blank" if not len(rows) else "replacement" if (rows["copy_number"] > 1).all() else "wave"
-    study, events = plan.study, plan.events
-
-    def find_own(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame[frame["site_id"] == site_id].reset_index(drop=True)
-
     pack = PackPlan(
-        pack_id=derive_pack_id(site_id, plan.as_of, _count_packs(events, site_id, plan.as_of) + 1),
+        pack_id=derive_pack_id(site_id, plan.as_of, _count_packs(plan.events, site_id, plan.as_of) + 1),
         site_id=site_id,
         as_of=plan.as_of,
         purpose=purpose,
-        rows=rows.reset_index(drop=True),
-        queries=find_own(plan.queries),
-        consents=find_own(derive_consents(study, events, plan.as_of)),
-        stop_list=find_own(derive_stops(study, events, plan.as_of)),
-        figures=find_own(plan.figures),
+        rows=rows,
+        queries=plan.take_rows_of("queries", site_id),
+        consents=plan.take_rows_of("consents", site_id),
+        stop_list=plan.take_rows_of("stops", site_id),
+        figures=plan.take_rows_of("figures", site_id),
         first_number=first_number,
         n_numbers=n_numbers,
     )
-    return add_what_is_open(study, events, pack)
+    return add_what_is_open(plan.study, plan.events, pack)
 
 
 def _count_packs(events: Events, site_id: str, on: date) -> int:

@@ -251,10 +251,11 @@ class Events:
         frame: pd.DataFrame = self._look(("frame", kind.kind), lambda: derive_frame(self.table(kind)))
         return frame.copy(deep=False)
 
-    def frame_among(self, kind: type[Event], name: str, among: Any) -> pd.DataFrame:
+    def frame_among(self, kind: type[Event], name: str, among: Any, columns: Sequence[str] = ()) -> pd.DataFrame:
         """The rows of `frame` whose column `name` is one of these: where few are meant, a fraction of the time."""
         table = self.table(kind)
-        return derive_frame(table.filter(pc.is_in(table[name], pa.array(among, table.schema.field(name).type))))
+        is_wanted = pc.is_in(table[name], pa.array(among, table.schema.field(name).type))
+        return derive_frame((table.select(list(columns)) if columns else table).filter(is_wanted))
 
     @property
     def _view(self) -> tuple[date | None, datetime | None]:
@@ -263,7 +264,9 @@ class Events:
 
     def _look(self, what: tuple[str, str], look: "Callable[[], Any]") -> Any:
         """What `look` gives, kept for as long as no row of that kind is new; what is large is not kept twice."""
-        place = (*what, *self._view)
+        as_of, known_at = self._view
+        # A day from which on no row of the kind is hidden shows what any later one does.
+        place = (*what, None if as_of is None or self._find_latest(what[1]) <= as_of else as_of, known_at)
         if place not in self._looked_at:
             found = look()
             if found is not (whole := self._tables.get(what[1])) and whole is not None and len(whole) > _MANY:
@@ -271,13 +274,19 @@ class Events:
             self._looked_at[place] = found
         return self._looked_at[place]
 
+    def _find_latest(self, kind: str) -> date:
+        """The latest day on which an event of a kind happened, voided ones and those recorded later among them."""
+        place = ("latest", kind)
+        if place not in self._looked_at:
+            latest = pc.max(self._tables[kind]["occurred_on"]).as_py() if kind in self._tables else None
+            self._looked_at[place] = latest.date() if latest else date.min
+        found: date = self._looked_at[place]
+        return found
+
     def _select(self, kind: type[Event]) -> pa.Table:
         table = self._find_known(kind)
-        if self.as_of is not None and len(table):
-            on = table["occurred_on"]
-            until = pa.scalar(self.as_of).cast(_DAY)
-            if pc.greater(pc.max(on), until).as_py():
-                table = table.filter(pc.less_equal(on, until))
+        if self.as_of is not None and self._find_latest(kind.kind) > self.as_of:
+            table = table.filter(pc.less_equal(table["occurred_on"], pa.scalar(self.as_of).cast(_DAY)))
         if len(self.voided):
             is_voided = pc.is_in(table["hash"], self.voided)
             if pc.any(is_voided).as_py():
@@ -302,13 +311,14 @@ class Events:
         looked_at = {} if Voided.kind in kinds else {k: v for k, v in self._looked_at.items() if k[1] not in kinds}
         joined = {kind: join_tables(several) if kind in kinds else several[0] for kind, several in tables.items()}
         return Events(
-            joined, head, _folded=dict(holding[-_MOST_KEPT:]), _looked_at=dict([*looked_at.items()][-_MOST_KEPT:])
+            joined, head, _folded=dict(holding[-_MOST_KEPT:]), _looked_at=dict([*looked_at.items()][-_MOST_LOOKED_AT:])
         )
 
 
 R = TypeVar("R")
 _ANY_KIND = "*"  # of a fold that looked at rows of every kind
 _MOST_KEPT = 64
+_MOST_LOOKED_AT = 256
 _MANY = 50_000  # rows of one kind of which no copies are kept
 
 

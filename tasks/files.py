@@ -483,8 +483,8 @@ class FolderArea:
 
     def _is_inside(self, folder: Path) -> bool:
         """False where a link in the area (a site may have put one there) leads out of it."""
-        root = os.path.realpath(self._root)
-        return os.path.commonpath([root, os.path.realpath(folder)]) == root
+        root, place = os.path.realpath(self._root), os.path.realpath(folder)
+        return place == root or place.startswith(f"{root.rstrip(os.sep)}{os.sep}")
 
     def _make_parent(self, path: Path, key: str) -> None:
         if not self._is_inside(path.parent):

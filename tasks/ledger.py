@@ -224,7 +224,7 @@ class Ledger:
             events = self._events
             if not events.head.seq and cache_folder and (cached := read_cached_events(cache_folder, self.study)):
                 events, self._cached_seq = cached, cached.head.seq
-            if not _holds(connection, self.study, events.head):
+            if events.head != head and not _holds(connection, self.study, events.head):
                 events, self._cached_seq = Events({}), 0
             if events.head != head:
                 events = events.extend(_read_parts(connection, self.study, events.head.seq, head.seq), head)
@@ -555,10 +555,15 @@ def _name_missing(first: int, last: int) -> str:
     return f"Row {first} is missing." if first == last else f"Rows {first} to {last} are missing."
 
 
+@lru_cache(maxsize=1)
+def _ask_for_head() -> sa.Select[Any]:
+    query = sa.select(_row.seq, _row.hash, _row.recorded_at).where(_row.study == sa.bindparam("study"))
+    return query.order_by(_row.seq.desc()).limit(1)
+
+
 def _find_head(connection: sa.Connection, study: str) -> tuple[Head, str]:
     """The last row, and when it was recorded ("" in an empty ledger)."""
-    query = sa.select(_row.seq, _row.hash, _row.recorded_at).where(_row.study == study)
-    row = connection.execute(query.order_by(_row.seq.desc()).limit(1)).one_or_none()
+    row = connection.execute(_ask_for_head(), {"study": study}).one_or_none()
     return (Head(row.seq, row.hash), row.recorded_at) if row else (EMPTY, "")
 
 
@@ -583,6 +588,9 @@ def _read_parts(connection: sa.Connection, study: str, after: int, until: int) -
         lines: bytes | str = connection.execute(query, limits).scalar_one()
         return lines.encode() if isinstance(lines, str) else lines
 
+    if until - after <= _ROWS_AT_ONCE:
+        yield decode_rows(read(after))
+        return
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read, after)
         for start in range(after + _ROWS_AT_ONCE, until, _ROWS_AT_ONCE):

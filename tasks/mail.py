@@ -20,6 +20,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 from typing import Literal, Protocol, Self
@@ -89,11 +90,20 @@ def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
 
     Raises AddressRefused for the recipient's address, MailRefused for a header that no mail can have.
     """
+    message = make_headers(mail, settings, sender_name)
+    message.set_content(mail.text, charset="utf-8", cte="quoted-printable")
+    message.add_alternative(mail.html, subtype="html", charset="utf-8", cte="quoted-printable")
+    message.set_boundary(f"=_summative_{mail.code}_{mail.attempt}")
+    return message.as_bytes()
+
+
+def make_headers(mail: Mail, settings: Settings, sender_name: str) -> EmailMessage:
+    """A message that has its headers and says nothing yet. Raises as `write_mail` does."""
     message = EmailMessage(policy=SMTP)
     recipient = parse_address(mail.address)
     try:
-        _put_address(message, "From", Address(settings.mail_from_name or sender_name, addr_spec=settings.mail_from))
-        _put_address(message, "To", Address(mail.name, recipient.username, recipient.domain))
+        message["From"] = _fit_address("From", settings.mail_from_name or sender_name, settings.mail_from)
+        message["To"] = _fit_address("To", mail.name, recipient.addr_spec)
         message["Subject"] = mail.subject
         message["Date"] = format_datetime(mail.dated_at.astimezone(LONDON))
         message["Message-ID"] = compute_message_id(mail.code, mail.attempt, settings.mail_from)
@@ -101,30 +111,27 @@ def write_mail(mail: Mail, settings: Settings, sender_name: str) -> bytes:
         message["X-Summative-Message"] = f"{mail.code}.{mail.attempt}"
         if settings.mail_reply_to:
             message["Reply-To"] = Address(addr_spec=settings.mail_reply_to)
+        return message
     except (ValueError, IndexError, MessageError):
         # The texts of these faults quote what they tripped over.
         refused = MailRefused(
             "A message has a name or a subject that mail cannot carry. Look at the contacts, the letter's template and "
             "the settings mail_from, mail_from_name and mail_reply_to."
         )
-    else:
-        message.set_content(mail.text, charset="utf-8", cte="quoted-printable")
-        message.add_alternative(mail.html, subtype="html", charset="utf-8", cte="quoted-printable")
-        message.set_boundary(f"=_summative_{mail.code}_{mail.attempt}")
-        return message.as_bytes()
     raise refused
 
 
-def _put_address(message: EmailMessage, header: str, address: Address) -> None:
+@lru_cache(maxsize=256)
+def _fit_address(header: str, name: str, address: str) -> Address:
     """A name that needs more than one line goes without the characters that only quotes allow (RFC 5322, 3.2.3).
 
     Python's email library drops the quotes of a name that it folds, and "A study: its long title" would then be read
     as a group of addresses.
     """
-    message[header] = address
-    if "\r\n " in message[header].fold(policy=SMTP):
-        name = " ".join(_SPECIALS.sub(" ", address.display_name).split())
-        message.replace_header(header, Address(name, address.username, address.domain))
+    whole = Address(name, addr_spec=address)
+    if "\r\n " in SMTP.header_factory(header, whole).fold(policy=SMTP):
+        return Address(" ".join(_SPECIALS.sub(" ", name).split()), addr_spec=address)
+    return whole
 
 
 def parse_address(address: str) -> Address:

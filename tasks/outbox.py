@@ -51,6 +51,7 @@ from tasks.mail import (
     Outcome,
     SmtpTransport,
     Transport,
+    make_headers,
     write_mail,
 )
 from tasks.orchestration import StepFailed
@@ -206,7 +207,7 @@ def _refuse_faulty(workspace: Workspace, outgoing: Outgoing) -> None:
         raise SendingRefused(f"A step of {outgoing.message_id} names another message.")
     # A wrong address is no fault of the message: it stops nobody else, and is told as one that the server refused.
     mail = Mail("0", 1, outgoing.name, _ANY_ADDRESS, letter.subject, letter.text, letter.html, workspace.clock())
-    write_mail(mail, workspace.settings, workspace.study.title)
+    make_headers(mail, workspace.settings, workspace.study.title)
 
 
 def _find_people(*several: Any) -> list[str]:
@@ -255,6 +256,12 @@ def send_waiting(
     raise SendingRefused(text)
 
 
+def _find_newest(events: Events) -> int:
+    """The row that queued the last message that stands."""
+    queued = events.table(MessageQueued)["seq"]
+    return int(queued[-1].as_py()) if len(queued) else 0
+
+
 class _Round:
     """One run that sends what waits, while it alone does."""
 
@@ -269,8 +276,11 @@ class _Round:
 
     def send(self) -> Counter[str]:
         tried: set[str] = set()
-        while waiting := [one for one in self._find_waiting() if one.message_id not in tried]:
-            for message in waiting:
+        seen = -1
+        # A second look is for what was queued meanwhile.
+        while (newest := _find_newest(events := self.workspace.read_events())) != seen:
+            seen = newest
+            for message in [one for one in self._list_waiting(events) if one.message_id not in tried]:
                 tried.add(message.message_id)
                 if london_day(self.workspace.clock()) != self.as_of:
                     return self.counts  # midnight: what is left is voided by the next run
@@ -279,9 +289,8 @@ class _Round:
                     self.counts[result] += 1
         return self.counts
 
-    def _find_waiting(self) -> list[_Waiting]:
+    def _list_waiting(self, events: Events) -> list[_Waiting]:
         """What is to be looked at, in the order of sending; uncertain messages only where that can be mended."""
-        events = self.workspace.read_events()
         messages = derive_messages(events, self.as_of, unsent_only=True)
         states = ["queued", "claimed", "uncertain"]
         waiting = _list_waiting(messages[messages["state"].isin(states)], events)
