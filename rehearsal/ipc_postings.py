@@ -33,7 +33,8 @@ from study.protocol import Study
 
 NO_ANSWER_AFTER = pd.Timedelta(days=60)
 RECEIPT_AFTER = pd.Timedelta(days=4)  # from a Friday's posting to the Tuesday's round
-NOT_YET = pd.Timestamp(2200, 1, 1)
+_LAST = int(pd.Timestamp(2200, 1, 1).timestamp())
+_APART = 2 * _LAST
 _POSTED = ["posted_on", "site_id"]
 
 
@@ -87,6 +88,11 @@ class Sites:
             site.site_id: np.array(list_posting_days(site.site_id, first, last, assumptions), "datetime64[s]")
             for site in study.sites
         }
+        self.numbers = {site_id: number for number, site_id in enumerate(self.fridays)}
+        # Seconds, of one site after the other, each with a day that never comes at its end.
+        self.all_fridays = np.concatenate(
+            [n * _APART + np.append(own.astype(np.int64), _LAST) for n, own in enumerate(self.fridays.values())]
+        )
         self.form_versions = self._find_form_versions(versions)
 
     def derive_postings(self, there: AtSites, after: date, until: date) -> Iterator[Posting]:
@@ -161,12 +167,12 @@ class Sites:
 
     def _post(self, site_ids: pd.Series[Any], ready_on: pd.Series[Any]) -> pd.Series[Any]:
         """The first posting of each site from a day on; NaT without one."""
-        posted = pd.Series(pd.NaT, index=ready_on.index, dtype="datetime64[s]")
-        for site_id, own in ready_on.dropna().groupby(site_ids):
-            days = np.append(self.fridays[str(site_id)], NOT_YET.to_datetime64().astype("datetime64[s]"))
-            places = np.searchsorted(days[:-1], own.to_numpy("datetime64[s]"))
-            posted[own.index] = days[places]
-        return posted.mask(posted == NOT_YET)
+        ready = ready_on.to_numpy("datetime64[s]").astype(np.int64)
+        numbers = site_ids.map(self.numbers).to_numpy(np.int64)
+        places = np.searchsorted(self.all_fridays, numbers * _APART + np.clip(ready, 0, _LAST))
+        posted = (self.all_fridays[places] % _APART).astype("datetime64[s]")
+        is_never = ready_on.isna().to_numpy() | (posted == np.datetime64(_LAST, "s"))
+        return pd.Series(np.where(is_never, np.datetime64("NaT"), posted), ready_on.index)
 
     def _tell(self, persons: pd.DataFrame, *ready: pd.Series[Any]) -> pd.DataFrame:
         """Rows of `persons` for each posting in which one of these days comes to be told, once a posting."""

@@ -29,7 +29,7 @@ from study.events import (
     ParticipantScreened,
 )
 from study.identifiers import Block, list_block
-from study.participation import DATA, POST, QUESTIONNAIRES, derive_stops, find_stopped
+from study.participation import DATA, POST, QUESTIONNAIRES, derive_stops
 from study.protocol import Study
 from study.state import Events
 
@@ -96,7 +96,8 @@ def add_what_is_open(study: Study, events: Events, plan: PackPlan) -> PackPlan:
         table = view.table_of_site(kind, plan.site_id)
         return zip(*(table[name].to_pylist() for name in columns), strict=True)
 
-    gone = set(find_stopped(derive_stops(study, events, plan.as_of), QUESTIONNAIRES))
+    stops = derive_stops(study, events, plan.as_of)
+    gone = set(stops.loc[stops["stops"] == QUESTIONNAIRES, "participant_id"])
     signed = {person for (person,) in rows(ConsentRecorded, "participant_id")}
     answers = dict(rows(ApproachAnswered, "participant_id", "outcome"))
     agreed = {person for person, outcome in answers.items() if outcome == "agreed"}
@@ -111,7 +112,9 @@ def add_what_is_open(study: Study, events: Events, plan: PackPlan) -> PackPlan:
     allocated = {person for (person,) in rows(ParticipantAllocated, "participant_id")} if study.arms else set()
     return replace(
         plan,
-        approaches=pd.DataFrame(sorted(approaches), columns=list(_APPROACHES)).astype(_APPROACHES),
+        approaches=pd.DataFrame(sorted(approaches), columns=list(_APPROACHES)).astype(_APPROACHES)
+        if approaches
+        else _no_rows(),
         unsigned=tuple(sorted(agreed - signed - gone)) if study.consent_basis == "signed" else (),
         unallocated=tuple(sorted(signed - gone - allocated)) if study.arms else (),
         figures=_add_counts(plan.figures, rows(ActivityReported, *_TOLD_COLUMNS)),

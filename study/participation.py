@@ -95,12 +95,6 @@ def _find_stopped(study: Study, scope: str, kind: str, reason: str) -> tuple[str
     return stopped
 
 
-def find_stopped(stops: pd.DataFrame, thing: str) -> dict[str, pd.Timestamp]:
-    """For whom something has stopped, by `derive_stops`: participant_id to the first day of it."""
-    own = stops.loc[stops["stops"] == thing]
-    return dict(zip(own["participant_id"], own["from_on"], strict=True))
-
-
 def is_stopped(stops: pd.DataFrame, participant_ids: Iterable[str], thing: str) -> pd.Series[Any]:
     """Whether something has stopped for each of these participants, by `derive_stops`; the index is kept."""
     wanted = (

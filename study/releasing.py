@@ -86,7 +86,7 @@ class ReleasePlan:
     is_scheduled: bool
     second_copies: pd.DataFrame | None
     rows: pd.DataFrame
-    _places: dict[str, Any] = field(default_factory=dict, repr=False)
+    _divided: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def blocks(self) -> pd.DataFrame:
@@ -115,9 +115,9 @@ class ReleasePlan:
     def take_rows_of(self, name: str, site_id: str) -> pd.DataFrame:
         """The rows of one site of a frame above, with a fresh index."""
         frame: pd.DataFrame = getattr(self, name)
-        if name not in self._places:
-            self._places[name] = frame.groupby("site_id", sort=False).indices if len(frame) else {}
-        return frame.take(self._places[name].get(site_id, [])).reset_index(drop=True)
+        if name not in self._divided:
+            self._divided[name] = {str(site): rows for site, rows in frame.groupby("site_id", sort=False)}
+        return self._divided[name].get(site_id, frame.iloc[:0]).reset_index(drop=True)
 
     @property
     def head(self) -> Head:

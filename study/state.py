@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from functools import cached_property, wraps
+from functools import cached_property, lru_cache, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -418,6 +418,18 @@ def _divide_by_site(table: pa.Table) -> dict[str, pa.Table]:
 
 def derive_frame(table: pa.Table) -> pd.DataFrame:
     """Rows of one kind as `Events.frame` gives them."""
+    if len(table):
+        return _convert(table)
+    return _convert_nothing(table.schema, pd.get_option("mode.string_storage")).copy(deep=False)
+
+
+@lru_cache(maxsize=256)
+def _convert_nothing(schema: pa.Schema, text_kept_as: str) -> pd.DataFrame:
+    """No rows, in the columns and types that they have where pandas keeps text in this way."""
+    return _convert(schema.empty_table())
+
+
+def _convert(table: pa.Table) -> pd.DataFrame:
     for place, column in enumerate(table.schema):
         if pa.types.is_list(column.type):
             table = table.set_column(place, column.name, pc.binary_join(table[column.name], ";"))

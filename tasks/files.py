@@ -25,6 +25,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
@@ -483,8 +484,12 @@ class FolderArea:
 
     def _is_inside(self, folder: Path) -> bool:
         """False where a link in the area (a site may have put one there) leads out of it."""
-        root, place = os.path.realpath(self._root), os.path.realpath(folder)
+        root, place = self._real_root, os.path.realpath(folder)
         return place == root or place.startswith(f"{root.rstrip(os.sep)}{os.sep}")
+
+    @cached_property
+    def _real_root(self) -> str:
+        return os.path.realpath(self._root)
 
     def _make_parent(self, path: Path, key: str) -> None:
         if not self._is_inside(path.parent):

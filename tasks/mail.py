@@ -167,13 +167,14 @@ class Transport(Protocol):
 
 
 class FolderTransport:
-    """Messages as files (.eml), which a mail program opens; a file appears whole or not at all."""
+    """Messages as files (.eml), which a mail program opens; a file appears whole or not at all. `is_synced`: as of a
+    FolderArea."""
 
     way: Literal["smtp", "folder"] = "folder"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_synced: bool = True) -> None:
         self.folder = folder
-        self._area = FolderArea(folder)
+        self._area = FolderArea(folder, is_synced=is_synced)
 
     def __enter__(self) -> Self:
         return self

@@ -232,7 +232,7 @@ def find_transport(workspace: Workspace, *, to_folder: bool = False) -> Transpor
     a replay, and where a study is rehearsed. Raises MailUnavailable for a URL that is no mail server.
     """
     if to_folder or not workspace.is_of_the_world or not workspace.settings.smtp_url:
-        return FolderTransport(workspace.folder / OUTBOX_FOLDER)
+        return FolderTransport(workspace.folder / OUTBOX_FOLDER, is_synced=workspace.is_live)
     return SmtpTransport(workspace.settings)
 
 

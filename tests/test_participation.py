@@ -15,7 +15,6 @@ from study.participation import (
     TREATMENT,
     derive_stop_notices,
     derive_stops,
-    find_stopped,
     is_stopped,
 )
 from study.protocol import Study
@@ -112,7 +111,6 @@ def test_stops_are_looked_up_by_person(study: Study) -> None:
     people = pd.Series(["LUT-001", "LUT-002", "LUT-003"], [7, 8, 9])
     assert is_stopped(stops, people, POST).to_dict() == {7: True, 8: True, 9: False}
     assert is_stopped(stops, people, LINKAGE).to_dict() == {7: False, 8: True, 9: False}
-    assert find_stopped(stops, QUESTIONNAIRES) == {"LUT-002": pd.Timestamp("2018-02-03")}
 
 
 # Stop notices -------------------------------------------------------------------------------------------------------
