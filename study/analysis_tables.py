@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from study.answers import REASONS, Answers
-from study.attrition import REASON_KINDS, WHY_NOT_EXPECTED
+from study.answers import REASONS, RECORD_COLUMNS, Answers
+from study.attrition import REASON_KINDS, WHY_NOT_EXPECTED, keep_ended_visits
 from study.attrition_models import (
     WEIGHT_RECIPE,
     WEIGHT_STATUSES,
@@ -125,8 +125,7 @@ OF_ANALYSIS: Mapping[str, Mapping[str, str]] = {"attrition_weight_status": WEIGH
 def derive_asked_returns(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """`waves.derive_expected_returns` with the visits that ended with somebody's treatment, as `attrition` counts them:
     expected, and missing for the reason for which they left it."""
-    waves = tuple(wave.model_copy(update={"ends_with_treatment": False}) for wave in study.waves)
-    return derive_expected_returns(study.model_copy(update={"waves": waves}), events, as_of)
+    return derive_expected_returns(keep_ended_visits(study), events, as_of)
 
 
 def derive_returns_table(
@@ -260,7 +259,7 @@ def derive_items_rows(answers: Answers, instrument: Instrument, start: int, stop
     for place, name in enumerate(instrument.item_ids):
         parts[name] = block.values[:, place]
         parts[f"{name}{MISSING}"] = pd.Categorical.from_codes(reasons[:, place] - 1, dtype=REASONS)
-    return pd.DataFrame(parts, columns=derive_items_layout(instrument).column_names)
+    return pd.DataFrame(parts, columns=derive_items_layout(instrument).column_names, copy=False)
 
 
 def take_items_rows(answers: Answers, instrument: Instrument) -> TableRows:
@@ -683,7 +682,7 @@ def list_told_items(study: Study, instruments: Mapping[str, Instrument]) -> dict
 
 
 def derive_scores_table(answers: Answers) -> pd.DataFrame:
-    """One row per scale of every record: SCORES; scored by each instrument's own definition.
+    """One row per scale of every record: SCORES, text as categories; scored by each instrument's own definition.
 
     The answers must be without faults (`answers.collect_answers`). An item of which a record says nothing (the
     instrument gained it later) is not_returned, so that no rule takes it for one that routing skipped. Scores by age
@@ -702,10 +701,14 @@ def derive_scores_table(answers: Answers) -> pd.DataFrame:
         at = begins[answers.find_records(number)][:, None] + np.arange(len(instrument.scales))
         scores[at], reasons[at] = own.T, why.T
         scales[at] = [names.index(name) for name in instrument.scale_ids]
-    table = records.take(np.repeat(np.arange(len(records)), n_scales))
-    table = table[[name for name in SCORES.column_names if name in table]].reset_index(drop=True)
-    words = pd.array(names, dtype="str") if names else pd.array([""], dtype="str")
-    return SCORES.shape(table.assign(scale=words.take(scales), score=scores, missing_reason=_word_reasons(reasons)))
+        del block
+    told = pd.DataFrame({name: answers.coded.get(name, records[name]) for name in RECORD_COLUMNS})
+    table = told.take(np.repeat(np.arange(len(records)), n_scales)).reset_index(drop=True)
+    return table.assign(
+        scale=pd.Categorical.from_codes(scales, pd.Index(names, dtype="str")),
+        score=scores,
+        missing_reason=pd.Categorical.from_codes(reasons - 1, dtype=REASONS),
+    )[SCORES.column_names]
 
 
 def derive_further_tables(

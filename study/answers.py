@@ -102,13 +102,12 @@ class Answers:
         return int(self.records["n_items"].sum())
 
     def read_blocks(self, instrument_id: str = "") -> Iterator[AnswerBlock]:
-        """All blocks, or those of one instrument."""
+        """All blocks, or those of one instrument. Let go of one before the next, so that one is in memory."""
         for number, name in enumerate(self.of_blocks):
             if instrument_id in ("", name):
                 places = self.find_records(number)
-                values, reasons = self.store.get(number, 0, len(places))
                 records = self.records.loc[places, list(RECORD_COLUMNS)].reset_index(drop=True)
-                yield AnswerBlock(self.instruments[name], records, values, reasons)
+                yield AnswerBlock(self.instruments[name], records, *self.store.get(number, 0, len(places)))
 
     def find_records(self, number: int) -> Positions:
         """Where in `records` those of a block are."""
@@ -121,8 +120,8 @@ class Answers:
         """Some of an instrument's records, by their place among them in the order of a release."""
         instrument = self.instruments[instrument_id]
         places = self._of_instrument.get(instrument_id, np.empty(0, np.intp))[start:stop]
-        values = np.full((len(places), len(instrument.items)), np.nan)
-        reasons = np.full(values.shape, ABSENT, np.int8)
+        values = np.full((len(places), len(instrument.items)), np.nan, order="F")  # what is made of it takes columns
+        reasons = np.full(values.shape, ABSENT, np.int8, order="F")
         for here, own_values, own_reasons in self._read(places):
             values[here], reasons[here] = own_values, own_reasons
         records = self.records.loc[places, list(RECORD_COLUMNS)].reset_index(drop=True)
@@ -155,8 +154,8 @@ class Answers:
             "collected_on": self._days[record],
         }
         for name in _TEXTS:
-            if name in self._coded:
-                coded = self._coded[name]
+            if name in self.coded:
+                coded = self.coded[name]
                 parts[name] = pd.Categorical.from_codes(coded.codes[record], dtype=coded.dtype)
         return pd.DataFrame(parts, columns=RESPONSES.column_names)
 
@@ -193,7 +192,8 @@ class Answers:
         return self.records["collected_on"].to_numpy("datetime64[us]")
 
     @cached_property
-    def _coded(self) -> dict[str, pd.Categorical]:
+    def coded(self) -> dict[str, pd.Categorical]:
+        """The texts of `records` as categories."""
         return {name: pd.Categorical(self.records[name]) for name in _TEXTS if name in self.records}
 
     @cached_property
@@ -233,8 +233,10 @@ def collect_answers(
     tally = _Tally(study, instruments, frozenset(participants["participant_id"]), as_of)
     returns = sort_records(returns, study)
     blocks: list[str] = []
-    records, at_hand = [], []
-    for waves in _plan_passes(returns, study):
+    records: list[pd.DataFrame] = []
+    at_hand: list[pd.DataFrame] = []
+
+    def collect(waves: list[str]) -> None:
         own = returns[returns["wave"].isin(waves)].reset_index(drop=True)
         laid_out = _lay_out(own, read_parts(sorted(set(own["responses_sha256"]))), instruments, tally)
         for block in laid_out:
@@ -242,9 +244,12 @@ def collect_answers(
             counts = {"n_items": (block.reasons != ABSENT).sum(axis=1), "n_answered": (block.reasons == 0).sum(axis=1)}
             counts |= {f"n_{name}": (block.reasons == REASON_CODES[name]).sum(axis=1) for name in MISSING_REASONS}
             records.append(block.records.assign(**counts, block=len(blocks), row=np.arange(len(block.records))))
-            at_hand += [list_answers(block, item) for item in told.get(block.instrument.id, ())]
+            at_hand.extend(list_answers(block, item) for item in told.get(block.instrument.id, ()))
             store.put(block.values, block.reasons)
             blocks.append(block.instrument.id)
+
+    for waves in _plan_passes(returns, study):
+        collect(waves)
     columns = [*RECORD_COLUMNS, *COUNTS, "block", "row"]
     empty = pd.DataFrame({name: pd.Series(dtype=_find_dtype(name)) for name in columns})
     joined = pd.concat([empty, *records], ignore_index=True) if records else empty

@@ -109,12 +109,7 @@ def derive_attrition_rows(study: Study, events: Events, as_of: date) -> pd.DataF
     """
     view = events.select(as_of=as_of)
     bound = [wave.id for wave in study.waves if wave.ends_with_treatment]
-    every = study
-    if bound:  # visits that ended with the treatment are wanted as rows: that they ended is what is to be counted
-        every = study.model_copy(
-            update={"waves": tuple(wave.model_copy(update={"ends_with_treatment": False}) for wave in study.waves)}
-        )
-    rows = derive_expected_returns(every, view, as_of).rename(columns={"site_id": "site"})
+    rows = derive_expected_returns(keep_ended_visits(study), view, as_of).rename(columns={"site_id": "site"})
     only_arm = study.arms[0].id if study.allocation == "none" else NOT_ALLOCATED
     rows["arm"] = rows["arm"].mask(rows["arm"] == "", only_arm)
     rows["cohort"] = rows["cohort"].mask(rows["cohort"] == "", NOT_KNOWN)
@@ -134,6 +129,14 @@ def derive_attrition_rows(study: Study, events: Events, as_of: date) -> pd.DataF
     rows["left_on"], rows["left_reason"], rows["left_kind"] = (left[name].to_numpy() for name in _PERSON)
     rows["completed_on"] = leaving.completed_any_on if ends_all else leaving.completed_on
     return rows[list(ROW_COLUMNS)]
+
+
+def keep_ended_visits(study: Study) -> Study:
+    """The study with visits that ended with somebody's treatment wanted as rows: that they ended is to be counted."""
+    if not any(wave.ends_with_treatment for wave in study.waves):
+        return study
+    waves = tuple(wave.model_copy(update={"ends_with_treatment": False}) for wave in study.waves)
+    return study.model_copy(update={"waves": waves})
 
 
 def _find_starts(view: Events, of: pd.Series[Any]) -> npt.NDArray[Any]:

@@ -33,6 +33,7 @@ from study.attrition import (
     find_levels,
     settle_arms,
 )
+from study.datasets import SCORES
 from study.protocol import Arm, PowerBasis, Study
 
 Floats = npt.NDArray[np.float64]
@@ -349,7 +350,7 @@ def derive_characteristics(study: Study, rows: pd.DataFrame, scores: pd.DataFram
     people = rows.drop_duplicates("participant_id").set_index("participant_id")[["cohort"]].sort_index()
     if len(study.cohorts) < 2:
         people = people.drop(columns="cohort")
-    own = scores[scores["wave"] == study.baseline.id]
+    own = SCORES.shape(scores[scores["wave"] == study.baseline.id])
     names = own["instrument"] + "." + own["scale"]
     own = own.assign(name=names.where(own["respondent"] == "self", names + " (" + own["respondent"] + ")"))
     wide = own.drop_duplicates(["participant_id", "name"]).pivot(index="participant_id", columns="name", values="score")

@@ -55,10 +55,13 @@ class Table:
         return [column.name for column in self.columns]
 
     def shape(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The table's columns of a frame, in the table's order and types; an empty frame is typed too."""
+        """The table's columns of a frame, in the table's order and types, categories by their words; an empty frame is
+        typed too."""
         shaped = frame[self.column_names]
         types = {column.name: _DTYPES[column.type] for column in self.columns}
         held = dict(zip(self.column_names, shaped.dtypes, strict=True))
+        for name in (name for name, type_ in held.items() if isinstance(type_, pd.CategoricalDtype)):
+            shaped[name] = shaped[name].cat.categories.array.take(shaped[name].cat.codes.to_numpy(), allow_fill=True)
         return shaped.astype({name: type_ for name, type_ in types.items() if str(held[name]) != type_})
 
 
@@ -77,8 +80,12 @@ class TableRows:
 
     @classmethod
     def of(cls, table: Table, frame: pd.DataFrame) -> TableRows:
+        """`frame`: the whole table; text may be categories."""
         return cls(
-            table, len(frame), lambda start, stop: frame.iloc[start:stop], lambda name: frame[name].dropna().unique()
+            table,
+            len(frame),
+            lambda start, stop: table.shape(frame.iloc[start:stop]),
+            lambda name: frame[name].dropna().unique(),
         )
 
     def read_blocks(self) -> Iterator[pd.DataFrame]:
@@ -290,11 +297,14 @@ def derive_means(scores: pd.DataFrame, participants: pd.DataFrame, study: Study)
     protocol's instruments, the scales as `scores` has them, and the waves. A proxy's score is no answer of the person
     themselves, so respondents are kept apart. People never allocated are in no arm and so not here.
     """
-    table = scores.merge(participants[["participant_id", "arm"]], on="participant_id").dropna(subset=["score", "arm"])
-    keys = ["instrument", "scale", "respondent", "wave", "arm"]
-    means = table.groupby(keys, sort=False)["score"].agg(n="size", mean="mean", sd="std").reset_index()
+    keys = ["instrument", "scale", "respondent", "wave"]
+    person = pd.Index(participants["participant_id"]).get_indexer(pd.Index(scores["participant_id"]))
+    arm = pd.Categorical(participants["arm"]).take(person, allow_fill=True)
+    table = scores[[*keys, "score"]].assign(arm=arm).dropna(subset=["score", "arm"])
+    groups = table.groupby([*keys, "arm"], sort=False, observed=True)["score"]
+    means = groups.agg(n="size", mean="mean", sd="std").reset_index().astype(dict.fromkeys([*keys, "arm"], "str"))
     instruments = {name: place for place, name in enumerate(study.instruments)}
-    pairs = dict.fromkeys(zip(scores["instrument"], scores["scale"], strict=True))
+    pairs = scores[["instrument", "scale"]].drop_duplicates().itertuples(index=False, name=None)
     scales = {pair: place for place, pair in enumerate(pairs)}
     arms = {arm.id: place for place, arm in enumerate(study.arms)}
     order = pd.DataFrame(

@@ -46,6 +46,7 @@ _TEXT = frozenset({*GROUP, "of", "name", "within", "distribution", "flags", "not
 _DECIMALS = 6  # of every figure: the last bits of a sum differ between processors
 _MOST_LEVELS = 11  # of an item whose answers are counted one by one; beyond that in bands
 _BANDS = 5
+_CELLS_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True)
@@ -346,6 +347,7 @@ def derive_psychometrics(
             groups.append(own.groups)
             facts.append(own.facts)
             parts += [_describe(own, by_site=by_site, limits=limits) for by_site in (False, True)]
+            del block, own
         parts.append(_describe_over_waves(pd.concat(groups), pd.concat(facts), limits))
     empty = pd.DataFrame({name: pd.Series(dtype="str" if name in _TEXT else "float64") for name in FIGURE_COLUMNS})
     if not parts:
@@ -407,8 +409,13 @@ class _Answers:
 def _lay_out(block: AnswerBlock, scores: pd.DataFrame, sites: pd.Series[str]) -> _Answers:
     instrument, records = block.instrument, block.records
     groups = records.assign(site=records["participant_id"].map(sites).fillna(""))[list(GROUP)]
-    own = scores[scores["instrument"] == instrument.id]
-    place = pd.MultiIndex.from_frame(records[RECORD_KEY]).get_indexer(pd.MultiIndex.from_frame(own[RECORD_KEY]))
+    own = scores[(scores["instrument"] == instrument.id) & scores["wave"].isin(records["wave"].unique())]
+    record, of_score = np.zeros(len(records), np.int64), np.zeros(len(own), np.int64)
+    for name in RECORD_KEY:  # one number for each key; 0 for a word that no record has
+        codes, words = pd.factorize(records[name])
+        record = record * (len(words) + 1) + codes + 1
+        of_score = of_score * (len(words) + 1) + pd.Index(words).get_indexer(pd.Index(own[name])) + 1
+    place = pd.Index(record).get_indexer(pd.Index(of_score))
     scored, why = _pivot(len(records), instrument.scale_ids, place, own["scale"], own, "score")
     return _Answers(instrument, groups, block.values, block.told_reasons, scored, why)
 
@@ -423,8 +430,8 @@ def _pivot(
     is_known = (column >= 0) & (record >= 0)
     record, column = record[is_known], column[is_known]
     values[record, column] = rows[value].to_numpy(dtype=np.float64)[is_known]
-    codes = rows["missing_reason"].fillna("").map(REASON_CODES).to_numpy(dtype=np.int8)
-    reasons[record, column] = codes[is_known]
+    codes, words = pd.factorize(rows["missing_reason"])
+    reasons[record, column] = np.array([*(REASON_CODES[word] for word in words), 0], np.int8)[codes[is_known]]
     return values, reasons
 
 
@@ -553,9 +560,18 @@ def _describe_columns(
     grouping: _Grouping,
     limits: Limits,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Figures that items and scores have alike, each groups x names."""
+    """Figures that items and scores have alike, each groups x names; of many answers some columns at a time."""
+    at_once = max(_CELLS_AT_ONCE // len(values), 1)
+    cuts = [slice(start, start + at_once) for start in range(0, max(len(names), 1), at_once)]
+    parts = [_describe_some(values[:, cut], reasons[:, cut], ends[cut], grouping, limits) for cut in cuts]
+    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+
+
+def _describe_some(
+    values: Floats, reasons: Codes, ends: Sequence[tuple[float, float]], grouping: _Grouping, limits: Limits
+) -> dict[str, npt.NDArray[Any]]:
     answered = ~np.isnan(values)
-    n = np.broadcast_to(grouping.sizes[:, None], (len(grouping.sizes), len(names)))
+    n = np.broadcast_to(grouping.sizes[:, None], (len(grouping.sizes), len(ends)))
     found: dict[str, npt.NDArray[Any]] = {"n": n.astype(np.float64), "n_answered": grouping.sum(answered)}
     for reason in MISSING_REASONS:
         found[f"n_{reason}"] = grouping.sum(reasons == REASON_CODES[reason])

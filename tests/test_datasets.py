@@ -180,7 +180,7 @@ def test_scores_follow_the_definition_and_say_why_they_are_missing() -> None:
     assert scores["scale"].tolist() == ["mmse_total"] * 3
     assert scores["score"].tolist()[0] == 27
     assert scores["score"].isna().tolist() == [False, True, True]
-    assert scores["missing_reason"].fillna("").tolist() == ["", "refused", "not_returned"]
+    assert SCORES.shape(scores)["missing_reason"].fillna("").tolist() == ["", "refused", "not_returned"]
     assert scores["collected_on"].tolist() == [pd.Timestamp("2012-09-01")] * 3
 
 
