@@ -235,6 +235,12 @@ class Ledger:
         self._events = events
         return events
 
+    def forget_events(self) -> None:
+        """Give back what reading, and what is remembered with it, takes of the memory, as soon as no caller holds it
+        any more; the next reading begins with what is on disk."""
+        self._events, self._cached_seq = Events({}), 0
+        pa.default_memory_pool().release_unused()
+
     def verify(self, against: Head | str | None = None) -> Verification:
         """Compute every hash again and follow the chain from the first row; say which rows were changed, are missing
         or stand in another place than they were written.

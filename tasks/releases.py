@@ -34,6 +34,7 @@ from study.calendar import london_day
 from study.codebook import derive_study_codebook
 from study.configuration import find_in_force
 from study.datasets import (
+    RECORD_KEY,
     TABLES,
     ReleaseFault,
     TableRows,
@@ -72,11 +73,11 @@ from study.release_rules import (
 from study.state import (
     Events,
     Head,
+    derive_current_returns,
     derive_dispositions,
     derive_files,
     derive_participants,
     derive_queries,
-    derive_returns,
     format_moment,
 )
 from study.yields import Sending, summarise_sending
@@ -131,6 +132,8 @@ _WRITERS = (
 pc: Any = pyarrow.compute  # its stubs know no plain values as scalars
 
 _LOG_KINDS = (ParticipantScreened, ConsentRecorded, ParticipantAllocated, DispositionRecorded)
+_HASHES = ("source_sha256", "responses_sha256")
+_OF_RETURNS = (*RECORD_KEY, "site_id", "occurred_on", "return_id", "n_items", "n_answered", *_HASHES)
 
 
 @dataclass(frozen=True)
@@ -227,15 +230,26 @@ def assemble_release(
     parts = zip(*(configuration[name] for name in ("part", "name", "sha256")), strict=True)
     study, instruments = parse_configuration({(part, name): workspace.content.get(sha) for part, name, sha in parts})
     # A correction may have moved a questionnaire to a date after `as_of`: what it replaced is no answer of any day.
-    returns = derive_returns(known)
-    returns = returns[returns["is_current"] & (returns["occurred_on"] <= pd.Timestamp(as_of))]
+    returns = derive_current_returns(known, _OF_RETURNS).astype(dict.fromkeys(_HASHES, "category"))
+    returns = returns[returns["occurred_on"] <= pd.Timestamp(as_of)]
+    files = _find_source_files(known, happened, returns)
+    erased = summarise_erasures(everything, returns, files)
     # What was erased since can't be read as it was known then: that decision holds for every view.
-    with_erased, returns = returns, returns[~is_erased(returns, derive_erased(everything))]
+    returns = returns[~is_erased(returns, derive_erased(everything))]
     reasons = judge_consent(study, happened, returns, as_of)
     left_out, returns = count_left_out(returns, reasons), returns[reasons == ""]
     asked, lost = derive_asked_returns(study, happened, as_of), derive_attrition_rows(study, happened, as_of)
     participants = derive_participants_table(derive_participants(happened))
     people = derive_disposition_rows(study, happened, as_of)
+    of_ledger: dict[str, Any] = {
+        "head": _find_head(known)[0],
+        "dispositions": derive_dispositions(happened),
+        "queries": derive_queries(happened),
+        "quarantined": count_quarantined(known, as_of),
+        "sending": summarise_sending(study, known, as_of),
+    }
+    del everything, known, happened
+    workspace.ledger.forget_events()  # answers, and what is derived from them, take the room of what tells of them
     letters: Mapping[str, str] = {}
     if is_blinded:
         letters = draw_letters(workspace, study)
@@ -259,14 +273,12 @@ def assemble_release(
         faults += find_release_faults(people, participants, answers.records, study)
     if faults:
         raise ReleaseFault(faults)
-    files = _find_source_files(known, happened, with_erased)
     return Assembled(
         study=study,
         instruments=instruments,
         slice_name=workspace.slice_name,
         as_of=as_of,
         known_at=known_at,
-        head=_find_head(known)[0],
         tables=derive_further_tables(
             {"participants": participants, "scores": scores, DISPOSITIONS: people},
             answers,
@@ -277,15 +289,12 @@ def assemble_release(
         ),
         answers=answers,
         attrition_rows=lost,
-        dispositions=derive_dispositions(happened),
         files=files,
-        queries=derive_queries(happened),
-        quarantined=count_quarantined(known, as_of),
-        sending=summarise_sending(study, known, as_of),
-        erased=summarise_erasures(everything, with_erased, files),
+        erased=erased,
         configuration=configuration,
         left_out=left_out,
         letters=letters,
+        **of_ledger,
     )
 
 
@@ -301,7 +310,9 @@ def find_release_hindrances(workspace: Workspace, assembled: Assembled) -> tuple
 
 def cut_events(events: Events, seq: int) -> Events:
     """The ledger up to a row, that row included."""
-    tables = {kind: table.filter(pc.less_equal(table["seq"], seq)) for kind, table in events.tables.items()}
+    tables = {
+        kind: table.slice(0, pc.sum(pc.less_equal(table["seq"], seq)).as_py()) for kind, table in events.tables.items()
+    }
     return Events({kind: table for kind, table in tables.items() if len(table)})
 
 
@@ -347,11 +358,12 @@ def freeze_release(
     hindrances, assembled = find_release_hindrances(workspace, assembled)
     if hindrances:
         raise ReleaseFault(describe_hindrances(hindrances, workspace.name, as_of))
-    pa.default_memory_pool().release_unused()  # what assembling held for a while; writing needs room of its own
     recorded = workspace.read_events().frame(ReleaseFrozen)
+    workspace.ledger.forget_events()  # writing needs room of its own
     manifests = dict(zip(recorded["release"], recorded["manifest_sha256"], strict=True))
     with workspace.area.hold_scratch() as scratch:
         data = write_data_files(assembled.rows, scratch)
+        pa.default_memory_pool().release_unused()  # pages need room of their own
         wanted = derive_manifest(assembled, "", data, data.entries)
         number, name = 1, f"{as_of.isoformat()}-{BLINDED}" if is_blinded else as_of.isoformat()
         while True:
@@ -452,7 +464,10 @@ def write_release_files(assembled: Assembled, release: str, data: DataFiles, fol
     people = assembled.tables[DISPOSITIONS]
     boxes = derive_flow_boxes(people, assembled.study)
     flow = describe_for_page(people, boxes, assembled.study)
-    instruments, attrition = _write_instruments(assembled, release), _write_attrition(assembled, flow, release)
+    instruments = _write_instruments(assembled, release)
+    pa.default_memory_pool().release_unused()
+    attrition = _write_attrition(assembled, flow, release)
+    pa.default_memory_pool().release_unused()
     exported: dict[str, bytes | Path] = {
         **find_labelled(),
         DESCRIPTOR: encode_descriptor(assembled.study.study_id, labelled, data.entries),
