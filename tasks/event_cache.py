@@ -5,8 +5,10 @@ A file that is damaged, cut, of another study or from other code is no cache; wh
 decides. The file may be deleted at any time.
 """
 
+import ctypes
 import hashlib
 import logging
+import sys
 import tempfile
 import zlib
 from contextlib import suppress
@@ -23,9 +25,13 @@ import study.state
 from study.state import Events, Head, derive_schema
 
 _log = logging.getLogger(__name__)
+_MMAP_THRESHOLD = -3  # in malloc.h
 
-# Arrow's own allocator keeps for itself most of what a round has freed; the system's gives it back.
+# Arrow's own allocator keeps for itself most of what a round has freed; the system's gives it back. That of Linux does
+# so with pieces above a limit, which it raises by itself to 32 MB unless it is set (man mallopt).
 pa.set_memory_pool(pa.system_memory_pool())
+if sys.platform == "linux" and (set_option := getattr(ctypes.CDLL(None), "mallopt", None)):
+    set_option(_MMAP_THRESHOLD, 2**20)
 
 _TAIL = 12  # bytes: the footer's length (8), the checksum of all that is before it (4)
 _STALE_SECONDS = 3600

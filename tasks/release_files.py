@@ -25,15 +25,15 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from study.codebook import TableSummary
-from study.datasets import Table, TableRows
+from study.datasets import Column, Table, TableRows
 from study.validation import Codes, Floats
 
 pc: Any = pyarrow.compute  # its stubs know no plain values as scalars
 
 _STORED_AS: dict[str, pa.DataType] = {"text": pa.string(), "number": pa.float64(), "date": pa.date32()}
-_CODED = pa.dictionary(pa.int32(), pa.string())
 _COMPRESSION: Literal["gzip", "zstd"] = "zstd"
 _ROWS_HASHED = 65_536
+_ROWS_OF_CSV = 16_384
 
 
 class FileEntry(NamedTuple):
@@ -102,6 +102,7 @@ def write_data_files(tables: Mapping[str, TableRows], folder: Path) -> DataFiles
             written[name] = write_table(rows, paths[parquet], paths[csv])
             hashes[name] = beside.submit(lambda path: compute_content_hash(pq.ParquetFile(path)), paths[parquet])
             entries |= {file: beside.submit(describe_file, paths[file]) for file in (parquet, csv)}
+            pa.default_memory_pool().release_unused()  # the next table needs room of its own
         return DataFiles(
             paths,
             {file: entries[file].result() for file in files},
@@ -116,10 +117,7 @@ def write_table(rows: TableRows, parquet: Path, csv: Path) -> TableSummary:
     the fewest digits that read back as the same double, missing values empty.
     """
     summary = TableSummary(rows.table)
-    plain, coded = (
-        _derive_schema(rows.table, pa.string()),
-        _derive_schema(rows.table, pa.dictionary(pa.int32(), pa.string())),
-    )
+    plain, coded = (_derive_schema(rows.table, is_coded=is_coded) for is_coded in (False, True))
     with (
         pq.ParquetWriter(parquet, coded, compression=_COMPRESSION, store_schema=False) as to_parquet,
         pyarrow.csv.CSVWriter(csv, plain) as to_csv,
@@ -130,7 +128,7 @@ def write_table(rows: TableRows, parquet: Path, csv: Path) -> TableSummary:
             table = encode_rows(rows.table, block)
             if writing:
                 writing.result()
-            writing = beside.submit(lambda table: to_csv.write_table(table.cast(plain)), table)
+            writing = beside.submit(_write_csv, to_csv, table, plain)
             to_parquet.write_table(table)
             summary.add(block)
         if writing:
@@ -138,25 +136,37 @@ def write_table(rows: TableRows, parquet: Path, csv: Path) -> TableSummary:
     return summary
 
 
+def _write_csv(to_csv: pyarrow.csv.CSVWriter, table: pa.Table, plain: pa.Schema) -> None:
+    for start in range(0, len(table), _ROWS_OF_CSV):
+        to_csv.write_table(table.slice(start, _ROWS_OF_CSV).cast(plain))
+
+
 def encode_rows(table: Table, frame: pd.DataFrame) -> pa.Table:
     """Rows of a released table as Arrow columns: text (as dictionaries of what is there), doubles, dates; nothing of
     the writer's environment."""
     columns = [
-        _encode_text(frame[column.name])
+        _encode_text(frame[column.name], _find_number_type(column))
         if column.type == "text"
         else pa.Array.from_pandas(frame[column.name], type=_STORED_AS[column.type])
         for column in table.columns
     ]
-    return pa.Table.from_arrays(columns, schema=_derive_schema(table, _CODED))
+    return pa.Table.from_arrays(columns, schema=_derive_schema(table, is_coded=True))
 
 
-def _derive_schema(table: Table, text: pa.DataType) -> pa.Schema:
-    return pa.schema(
-        [(column.name, text if column.type == "text" else _STORED_AS[column.type]) for column in table.columns]
-    )
+def _derive_schema(table: Table, *, is_coded: bool) -> pa.Schema:
+    def find_type(column: Column) -> Any:
+        is_dictionary = is_coded and column.type == "text"
+        return pa.dictionary(_find_number_type(column), pa.string()) if is_dictionary else _STORED_AS[column.type]
+
+    return pa.schema([(column.name, find_type(column)) for column in table.columns])
 
 
-def _encode_text(values: pd.Series[Any]) -> Any:
+def _find_number_type(column: Column) -> Any:
+    """Of the numbers that stand for texts: the reasons for missing values are few, and stand beside every item."""
+    return pa.int8() if column.codes == "missing_reason" else pa.int32()
+
+
+def _encode_text(values: pd.Series[Any], number_type: Any) -> Any:
     if isinstance(values.dtype, pd.CategoricalDtype):
         codes, words = values.cat.codes.to_numpy(), values.cat.categories
     else:
@@ -165,7 +175,7 @@ def _encode_text(values: pd.Series[Any]) -> Any:
     places = np.full(len(words) + 1, -1, np.int32)
     places[used] = np.arange(len(used))
     own = places[codes]
-    indices: Any = pa.array(own, mask=own < 0)
+    indices: Any = pa.array(own, number_type, mask=own < 0)
     return pa.DictionaryArray.from_arrays(indices, pa.array(words.take(used).astype(object), pa.string()))
 
 
