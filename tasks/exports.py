@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from functools import lru_cache
@@ -97,31 +97,43 @@ def write_labelled_table(
     table: Table, parquet: Path, codes: Mapping[str, Mapping[str, str]], title: str, written_at: datetime, folder: Path
 ) -> dict[str, Path]:
     """A released table, as its Parquet file holds it, for Stata and SPSS below a folder."""
-    frame, variables = _read_lean(table, parquet), derive_variables(table, codes)
+    variables = derive_variables(table, codes)
     files = {name: folder / name for name in (f"stata/{table.name}.dta", f"spss/{table.name}.sav")}
     for path in files.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     stata, spss = files.values()
-    write_stata(stata, frame, variables, title, written_at)
-    write_spss(spss, table, frame, variables, title, written_at)
+    lean = {str(name): values for _, part in _read_parts(table, parquet, variables) for name, values in part.items()}
+    write_stata(stata, pd.DataFrame(lean, copy=False), variables, title, written_at)
+    del lean  # read again for SPSS: a table in the types of both takes the most memory
+    columns: dict[str, Any] = {}
+    for own, part in _read_parts(table, parquet, variables):
+        columns |= derive_spss_columns(table, part, own)
+    write_spss(spss, columns, variables, title, written_at)
     return files
 
 
-def _read_lean(table: Table, parquet: Path) -> pd.DataFrame:
-    """A table in little memory: text as categories, numbers in 4 bytes where these are enough."""
-    texts = [column.name for column in table.columns if column.type == "text"]
-    file = pq.ParquetFile(parquet, read_dictionary=texts)
-    names, columns = table.column_names, {}
+def _read_parts(
+    table: Table, parquet: Path, variables: list[Variable]
+) -> Iterator[tuple[list[Variable], pd.DataFrame]]:
+    """A table in little memory, a few variables at a time, each with its reasons: text as categories, numbers in 2 or 4
+    bytes where these are enough."""
+    file = pq.ParquetFile(parquet, read_dictionary=[one.name for one in table.columns if one.type == "text"])
     at_once = max(_CELLS_AT_ONCE // max(file.metadata.num_rows, 1), 1)
-    for start in range(0, len(names), at_once):
-        part = file.read(names[start : start + at_once], use_threads=False)
-        for name in part.column_names:
-            values = part[name].to_pandas(date_as_object=False)
-            if values.dtype == "float64":
-                narrow = values.astype("float32")
-                values = narrow if bool(((narrow == values) | values.isna()).all()) else values
-            columns[name] = values
-    return pd.DataFrame(columns, columns=names, copy=False)
+    for start in range(0, len(variables), at_once):
+        own = variables[start : start + at_once]
+        names = [name for one in own for name in (one.column.name, one.column.reason) if name]
+        part = file.read(names, use_threads=False)
+        columns = {name: part[name].to_pandas(date_as_object=False) for name in names}
+        yield own, pd.DataFrame({name: _narrow(values) for name, values in columns.items()}, copy=False)
+
+
+def _narrow(values: pd.Series[Any]) -> pd.Series[Any]:
+    for kind in ("float16", "float32") if values.dtype == "float64" else ():
+        with np.errstate(over="ignore"):
+            narrow = values.astype(kind)
+        if bool(((narrow == values) | values.isna()).all()):
+            return narrow
+    return values
 
 
 def label_tables(study: Study, rows: Mapping[str, TableRows]) -> LabelledTables:
@@ -232,12 +244,12 @@ def _write_stata_template(
 
 
 def write_spss(
-    path: Path, table: Table, frame: pd.DataFrame, variables: list[Variable], title: str, written_at: datetime
+    path: Path, columns: dict[str, Any], variables: list[Variable], title: str, written_at: datetime
 ) -> None:
-    """A .sav file: labelled variables and values, user-missing numbers for the reasons of missing values."""
+    """A .sav file: labelled variables and values, user-missing numbers for the reasons of missing values. `columns`:
+    from `derive_spss_columns`."""
     import pyreadstat  # takes a moment to import, and only freezing needs it
 
-    columns = derive_spss_columns(table, frame, variables)
     own = [variable for variable in variables if variable.column.reason]
     pyreadstat.write_sav(
         pd.DataFrame(columns, copy=False),

@@ -33,6 +33,7 @@ from study.labelled import (
     STATA_MISSING,
     derive_legal_names,
     derive_names_table,
+    derive_spss_columns,
     derive_variables,
     extend_codes,
 )
@@ -101,7 +102,7 @@ def encode(kind: str, frame: pd.DataFrame = FRAME, table: Table = TABLE, at: dat
         if kind == "stata":
             write_stata(path, frame, variables, "A title", at)
         else:
-            write_spss(path, table, frame, variables, "A title", at)
+            write_spss(path, derive_spss_columns(table, frame, variables), variables, "A title", at)
         return path.read_bytes()
 
 
