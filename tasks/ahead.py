@@ -9,14 +9,23 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from typing import ParamSpec, TypeVar
+from functools import lru_cache
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import pandas as pd
+
+from study.instruments import Instrument
+from study.pack_layout import Layout
+from study.protocol import Study
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +34,16 @@ _TEXT_KEPT_AS = "mode.string_storage"
 _PRELOADED = ["tasks.packs"]
 """What the processes have imported before they are asked for anything."""
 
-_lent: list[ProcessPoolExecutor] = []
+
+class _Lent(NamedTuple):
+    """Processes that are lent, and the folder of what they are told once. `told`: it and its file, by its id."""
+
+    pool: ProcessPoolExecutor
+    folder: Path
+    told: dict[int, tuple[object, Path]]
+
+
+_lent: list[_Lent] = []
 
 
 @contextmanager
@@ -41,14 +59,17 @@ def other_processes(most: int | None = None) -> Iterator[None]:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(_PRELOADED)
-    with ProcessPoolExecutor(n_processes, context, _take_after_parent, (pd.get_option(_TEXT_KEPT_AS),)) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="summative-") as folder,
+        ProcessPoolExecutor(n_processes, context, _take_after_parent, (pd.get_option(_TEXT_KEPT_AS),)) as pool,
+    ):
         for _ in range(n_processes):
             pool.submit(os.getpid)  # starts them, while this process goes on
-        _lent.append(pool)
+        _lent.append(_Lent(pool, Path(folder), {}))
         try:
             yield
         finally:
-            _lent.remove(pool)
+            _lent.pop()
             pool.shutdown(cancel_futures=True)
 
 
@@ -68,7 +89,7 @@ def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[
     begun: Future[R] | None = None
     if _lent:
         with suppress(BrokenProcessPool):
-            begun = _lent[-1].submit(work, *args, **kwargs)
+            begun = _lent[-1].pool.submit(work, *args, **kwargs)
 
     def find_result() -> R:
         if begun is not None:
@@ -77,6 +98,29 @@ def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[
         return work(*args, **kwargs)
 
     return find_result
+
+
+def _refer(definition: object) -> Any:
+    """How a definition goes to another process: as the name of a file, which each reads once. Sent whole with every
+    piece of work it would take longer than some of that work, and what it has worked out there would be lost."""
+    if not _lent:
+        return definition.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    lent = _lent[-1]
+    if id(definition) not in lent.told:
+        path = lent.folder / str(len(lent.told))
+        path.write_bytes(pickle.dumps(definition))
+        lent.told[id(definition)] = (definition, path)  # held, so that nothing else gets its id
+    return _recall, (lent.told[id(definition)][1],)
+
+
+for _definition in (Study, Layout, Instrument):
+    ForkingPickler.register(_definition, _refer)
+
+
+@lru_cache(maxsize=256)
+def _recall(path: Path) -> object:
+    definition: object = pickle.loads(path.read_bytes())  # noqa: S301 (written by the process that lends)
+    return definition
 
 
 def _take_after_parent(text_kept_as: str) -> None:

@@ -8,8 +8,11 @@ import time
 
 import pytest
 
+from study.protocol import Study
 from tasks import ahead
 from tasks.ahead import begin, count_processors, other_processes
+from tasks.definitions import load_study
+from tasks.settings import PROJECT
 
 
 def find_process(_: str) -> int:
@@ -45,6 +48,24 @@ def test_other_processes_do_the_work_raise_what_it_raised_and_are_replaced_where
         assert [find_result() for find_result in results] == ["done here"] * 3
         assert begin(find_process, "here")() == os.getpid()  # those that died are gone for good
     assert begin(find_process, "after")() == os.getpid()
+
+
+def look_at(study: Study) -> tuple[int, int, str]:
+    return os.getpid(), id(study), study.title
+
+
+@pytest.mark.skipif(count_processors() < 2, reason="this machine lends one processor only")
+def test_a_definition_is_told_once_to_each_process_and_another_one_anew() -> None:
+    study = load_study("ipc", PROJECT / "sites_config", PROJECT / "instruments")
+    other = study.model_copy(update={"title": "Another study"})
+    with other_processes():
+        seen = [begin(look_at, study)() for _ in range(20)]
+        assert {title for _, _, title in seen} == {study.title}
+        assert len({(process, told) for process, told, _ in seen}) == len({process for process, _, _ in seen})
+        assert begin(look_at, other)()[2] == "Another study"
+        assert begin(look_at, study)()[2] == study.title
+    with other_processes():
+        assert begin(look_at, study)()[2] == study.title
 
 
 @pytest.mark.skipif(count_processors() < 2, reason="this machine lends one processor only")
