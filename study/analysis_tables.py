@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from study.answers import REASONS, RECORD_COLUMNS, Answers
-from study.attrition import REASON_KINDS, WHY_NOT_EXPECTED, keep_ended_visits
+from study.attrition import REASON_KINDS, WHY_NOT_EXPECTED, keep_ended_waves
 from study.attrition_models import (
     WEIGHT_RECIPE,
     WEIGHT_STATUSES,
@@ -125,7 +125,7 @@ OF_ANALYSIS: Mapping[str, Mapping[str, str]] = {"attrition_weight_status": WEIGH
 def derive_asked_returns(study: Study, events: Events, as_of: date) -> pd.DataFrame:
     """`waves.derive_expected_returns` with the visits that ended with somebody's treatment, as `attrition` counts them:
     expected, and missing for the reason for which they left it."""
-    return derive_expected_returns(keep_ended_visits(study), events, as_of)
+    return derive_expected_returns(keep_ended_waves(study), events, as_of)
 
 
 def derive_returns_table(

@@ -109,7 +109,7 @@ def derive_attrition_rows(study: Study, events: Events, as_of: date) -> pd.DataF
     """
     view = events.select(as_of=as_of)
     bound = [wave.id for wave in study.waves if wave.ends_with_treatment]
-    rows = derive_expected_returns(keep_ended_visits(study), view, as_of).rename(columns={"site_id": "site"})
+    rows = derive_expected_returns(keep_ended_waves(study), view, as_of).rename(columns={"site_id": "site"})
     only_arm = study.arms[0].id if study.allocation == "none" else NOT_ALLOCATED
     rows["arm"] = rows["arm"].mask(rows["arm"] == "", only_arm)
     rows["cohort"] = rows["cohort"].mask(rows["cohort"] == "", NOT_KNOWN)
@@ -131,7 +131,7 @@ def derive_attrition_rows(study: Study, events: Events, as_of: date) -> pd.DataF
     return rows[list(ROW_COLUMNS)]
 
 
-def keep_ended_visits(study: Study) -> Study:
+def keep_ended_waves(study: Study) -> Study:
     """The study with visits that ended with somebody's treatment wanted as rows: that they ended is to be counted."""
     if not any(wave.ends_with_treatment for wave in study.waves):
         return study
