@@ -199,14 +199,15 @@ def _show_progress() -> Iterator[Callable[[Step], None]]:
                 tenths = 10 * step.n // step.n_days
                 out.print(f"{step.day:%d %b %Y}: {done}", soft_wrap=True)
 
-        with _ctrl_c_ends_at_once():
+        with _a_stop_ends_at_once():
             yield show
 
 
 @contextmanager
-def _ctrl_c_ends_at_once() -> Iterator[None]:
-    """Ctrl-C ends a replay as a kill would, which loses nothing. It also reaches the Prefect server of this process:
-    left to itself, Prefect would try for more than a minute to tell that server of the stop, and end in a traceback."""
+def _a_stop_ends_at_once() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal end a replay as a kill would, which loses nothing. Ctrl-C also reaches the
+    Prefect server of this process: left to itself, Prefect would try for more than a minute to tell that server of the
+    stop, and end in a traceback."""
 
     def end(number: int, frame: object) -> None:
         if out.is_terminal:
@@ -217,15 +218,18 @@ def _ctrl_c_ends_at_once() -> Iterator[None]:
         )
         if server := sys.modules.get("prefect.server.api.server"):
             server.SubprocessASGIServer().stop()  # the one that this process started, if it did
-        os._exit(130)
+        os._exit(128 + number)
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # else it is ignored, as by a shell's background jobs
-        signal.signal(signal.SIGINT, end)
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler in (signal.default_int_handler, signal.SIG_DFL):  # else it is ignored, as by nohup
+            signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print_played(played: PlayedEvaluation) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
+import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -61,7 +64,7 @@ def other_processes(most: int | None = None) -> Iterator[None]:
     context.set_forkserver_preload(_PRELOADED)
     with (
         tempfile.TemporaryDirectory(prefix="summative-") as folder,
-        ProcessPoolExecutor(n_processes, context, _take_after_parent, (pd.get_option(_TEXT_KEPT_AS),)) as pool,
+        ProcessPoolExecutor(n_processes, context, _take_after_parent, (pd.get_option(_TEXT_KEPT_AS), folder)) as pool,
     ):
         for _ in range(n_processes):
             pool.submit(os.getpid)  # starts them, while this process goes on
@@ -123,10 +126,19 @@ def _recall(path: Path) -> object:
     return definition
 
 
-def _take_after_parent(text_kept_as: str) -> None:
+def _take_after_parent(text_kept_as: str, folder: str) -> None:
     """Keep text as the process that lends does, and leave interrupts to it. What is imported stays, so garbage is
     looked for less often."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
     pd.set_option(_TEXT_KEPT_AS, text_kept_as)
     gc.freeze()
     gc.set_threshold(100_000, *gc.get_threshold()[1:])
+
+
+def _leave_with_parent(folder: str) -> None:
+    """End this process once the one that lends it has ended, in whatever way, and leave nothing of it behind."""
+    if parent := multiprocessing.parent_process():
+        multiprocessing.connection.wait([parent.sentinel])
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -78,6 +80,27 @@ def test_other_processes_leave_with_the_block_and_outlive_no_interrupt() -> None
     while _is_alive(lent) and time.monotonic() < until:
         time.sleep(0.05)
     assert not _is_alive(lent)
+
+
+LENDS_AND_DIES = """
+import os, signal
+from tasks.ahead import begin, other_processes
+with other_processes():
+    print(begin(os.getpid)(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(count_processors() < 2, reason="this machine lends one processor only")
+def test_other_processes_outlive_no_kill_of_the_one_that_lends() -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", LENDS_AND_DIES], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=False, timeout=60
+    )
+    assert killed.returncode == -signal.SIGKILL
+    until = time.monotonic() + 10
+    while _is_alive(int(killed.stdout)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _is_alive(int(killed.stdout))
 
 
 def test_one_processor_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -465,8 +465,12 @@ def test_what_cannot_be_replayed_is_said_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir() if path.name != "prefect"] == []
 
 
-def test_ctrl_c_stops_the_replay_in_one_line_and_it_goes_on(weekly: Path, commands: Commands, tmp_path: Path) -> None:
-    """As at a terminal, where it reaches the temporary Prefect server of the process too."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_ends_the_replay_in_one_line_and_it_goes_on(
+    weekly: Path, commands: Commands, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C as at a terminal, where it reaches the temporary Prefect server of the process too; SIGTERM as from who
+    ends a process by its number."""
     environment = make_environment(tmp_path, "")
     del environment["PREFECT_API_URL"]
     process = subprocess.Popen(
@@ -477,9 +481,9 @@ def test_ctrl_c_stops_the_replay_in_one_line_and_it_goes_on(weekly: Path, comman
     try:
         assert process.stdout is not None
         said = next(line for line in process.stdout if "study days" in line)
-        os.killpg(process.pid, signal.SIGINT)
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         rest, _ = process.communicate(timeout=60)
-        assert process.returncode == 130, said + rest
+        assert process.returncode == 128 + number, said + rest
         stopped = "Stopped. Nothing is lost: the same command, without --fresh, goes on where it stopped."
         assert rest.splitlines()[-1] == stopped
         assert "Traceback" not in rest
