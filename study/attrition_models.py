@@ -33,7 +33,6 @@ from study.attrition import (
     find_levels,
     settle_arms,
 )
-from study.datasets import SCORES
 from study.protocol import Arm, PowerBasis, Study
 
 Floats = npt.NDArray[np.float64]
@@ -350,7 +349,8 @@ def derive_characteristics(study: Study, rows: pd.DataFrame, scores: pd.DataFram
     people = rows.drop_duplicates("participant_id").set_index("participant_id")[["cohort"]].sort_index()
     if len(study.cohorts) < 2:
         people = people.drop(columns="cohort")
-    own = SCORES.shape(scores[scores["wave"] == study.baseline.id])
+    own = scores[scores["wave"] == study.baseline.id]
+    own = own.astype(dict.fromkeys(("participant_id", "respondent", "instrument", "scale"), "str"))
     names = own["instrument"] + "." + own["scale"]
     own = own.assign(name=names.where(own["respondent"] == "self", names + " (" + own["respondent"] + ")"))
     wide = own.drop_duplicates(["participant_id", "name"]).pivot(index="participant_id", columns="name", values="score")
