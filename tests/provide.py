@@ -1,14 +1,15 @@
 """What tests need from outside Python, found or fetched before they run: `python -m tests.provide`.
 
-PostgreSQL's server programs, the browser Chromium, LibreOffice, a reader of PDF, two mail servers and R with its reader
-of Stata's and SPSS's files come from the system's packages, where this runs as root on a system with apt-get; axe-core,
-which judges whether a page is accessible, from a package that bundles it.
+PostgreSQL's server programs, the browser Chromium, a font, LibreOffice, a reader of PDF, two mail servers and R with
+its reader of Stata's and SPSS's files come from the system's packages, where this runs as root on a system with apt;
+axe-core, which judges whether a page is accessible, from a package that bundles it.
 Nothing here fails: what is missing is named with the way to get it, and its tests skip, or fail where CI is set.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,15 @@ def find_libreoffice() -> Path | None:
 def find_pdftotext() -> Path | None:
     """The program that reads the text of a printed page."""
     return Path(found) if (found := shutil.which("pdftotext")) else None
+
+
+def find_arial() -> Path | None:
+    """A font as wide as the one that letters name: with another one their pages break elsewhere."""
+    program = shutil.which("fc-match")
+    if program is None:
+        return None
+    told = subprocess.run([program, "-f", "%{file}", "Arial"], capture_output=True, text=True, check=False)
+    return Path(told.stdout) if re.search("liberation|arial|arimo", told.stdout, re.IGNORECASE) else None
 
 
 def find_mail_program(name: str) -> Path | None:
@@ -100,6 +110,7 @@ def main() -> None:
         "chromium": find_browser,
         "libreoffice-calc": find_libreoffice,
         "poppler-utils": find_pdftotext,
+        "fonts-liberation": find_arial,
         "exim4-daemon-light": lambda: find_mail_program("exim4"),
         "dovecot-imapd": lambda: find_mail_program("dovecot"),
         "r-cran-haven": find_haven,

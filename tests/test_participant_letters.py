@@ -23,6 +23,7 @@ from tasks.participant_letters import (
 )
 from tests.conftest import give_up
 from tests.pack_plans import make_identifier, make_plan, make_rows, make_stops
+from tests.provide import find_arial
 from tests.services import ServiceMissing
 
 STUDY = load_study("ipc")
@@ -193,8 +194,11 @@ def test_nothing_is_written_with_a_value_that_is_missing_or_a_template_that_reac
 
 def test_each_letter_prints_on_one_page_of_a4(tmp_path: Path) -> None:
     browser, counter = shutil.which("chromium"), shutil.which("pdfinfo")
-    if browser is None or counter is None:
-        give_up(ServiceMissing("A browser is not on this machine. Install it: apt-get install chromium poppler-utils."))
+    if browser is None or counter is None or find_arial() is None:
+        packages = "chromium poppler-utils fonts-liberation"
+        give_up(
+            ServiceMissing(f"A browser or its font is not on this machine. Install it: apt-get install {packages}.")
+        )
     rows = pd.concat(
         [
             make_rows(STUDY, 1, form=form, respondent=respondent, copy_number=copy)
