@@ -221,10 +221,10 @@ def _a_stop_ends_at_once() -> Iterator[None]:
         os._exit(128 + number)
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler in (signal.default_int_handler, signal.SIG_DFL):  # else it is ignored, as by nohup
-            signal.signal(number, end)
+    usual = (signal.default_int_handler, signal.SIG_DFL)  # others are ignored, as by nohup, or somebody else's
+    before = {number: handler for number in numbers if (handler := signal.getsignal(number)) in usual}
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     finally:

@@ -34,7 +34,7 @@ from study.protocol import Study
 NO_ANSWER_AFTER = pd.Timedelta(days=60)
 RECEIPT_AFTER = pd.Timedelta(days=4)  # from a Friday's posting to the Tuesday's round
 _LAST = int(pd.Timestamp(2200, 1, 1).timestamp())
-_APART = 2 * _LAST
+_APART = 2 * _LAST  # seconds between what is counted of one site and of the next
 _POSTED = ["posted_on", "site_id"]
 
 
@@ -89,7 +89,7 @@ class Sites:
             for site in study.sites
         }
         self.numbers = {site_id: number for number, site_id in enumerate(self.fridays)}
-        # Seconds, of one site after the other, each with a day that never comes at its end.
+        # One site after the other, each with a day that never comes at its end: all are looked up at once.
         self.all_fridays = np.concatenate(
             [n * _APART + np.append(own.astype(np.int64), _LAST) for n, own in enumerate(self.fridays.values())]
         )

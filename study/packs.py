@@ -79,7 +79,6 @@ _APPROACHES = {
     **dict.fromkeys(("participant_id", "cohort", "body"), "str"),
     **dict.fromkeys(("screened_on", "approached_on"), "datetime64[us]"),
 }
-_TOLD_COLUMNS = ("version", "seq", "figure", "month", "reported_to", "count")
 
 
 def derive_pack_id(site_id: str, as_of: date, n: int) -> str:
@@ -117,12 +116,14 @@ def add_what_is_open(study: Study, events: Events, plan: PackPlan) -> PackPlan:
         else _no_rows(),
         unsigned=tuple(sorted(agreed - signed - gone)) if study.consent_basis == "signed" else (),
         unallocated=tuple(sorted(signed - gone - allocated)) if study.arms else (),
-        figures=_add_counts(plan.figures, rows(ActivityReported, *_TOLD_COLUMNS)),
+        figures=_add_counts(
+            plan.figures, rows(ActivityReported, "version", "seq", "figure", "month", "reported_to", "count")
+        ),
     )
 
 
 def _add_counts(figures: pd.DataFrame, told: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
-    """Months owed, with what was told of them last."""
+    """Months owed, with what was told of them last. `told`: version, seq, figure, month, reported_to, count."""
     if not len(figures):
         return figures
     last = {(figure, month, to): count for _, _, figure, month, to, count in sorted(told)}

@@ -106,10 +106,12 @@ class ReleasePlan:
 
     @cached_property
     def consents(self) -> pd.DataFrame:
+        """As from `derive_consents`, of all sites."""
         return derive_consents(self.study, self.events, self.as_of)
 
     @cached_property
     def stops(self) -> pd.DataFrame:
+        """As from `derive_stops`, of all sites."""
         return derive_stops(self.study, self.events, self.as_of)
 
     def take_rows_of(self, name: str, site_id: str) -> pd.DataFrame:

@@ -35,6 +35,7 @@ from study.state import (
     decode_rows,
     derive_dispositions,
     derive_files,
+    derive_frame,
     derive_participants,
     derive_queries,
     derive_returns,
@@ -486,6 +487,31 @@ def test_what_was_looked_at_is_looked_at_anew_once_there_are_new_rows_or_a_void(
         own["participant_id"] = "changed"  # a caller's frame is the caller's own
         assert list_people(events) == seen[-1]
     assert seen == [["P1"], ["P1", "P2"], ["P1", "P2"], ["P2"], ["P2", "P3"]]
+
+
+def test_a_kind_without_news_is_looked_at_once_for_all_days_that_hide_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = [screened("P1", "2024-03-01"), screened("P2", "2024-03-05")]
+    events, later = tell(*known), tell(*known, screened("P3", "2024-03-20"))
+    n_made: list[int] = []
+
+    def count(table: pa.Table) -> pd.DataFrame:
+        n_made.append(len(table))
+        return derive_frame(table)
+
+    monkeypatch.setattr("study.state.derive_frame", count)
+
+    def list_people(events: Events, day: int) -> list[str]:
+        return events.select(as_of=date(2024, 3, day)).frame(ParticipantScreened)["participant_id"].tolist()
+
+    assert [list_people(events, day) for day in (5, 6, 7, 31)] == [["P1", "P2"]] * 4
+    assert n_made == [2]
+    assert [list_people(events, day) for day in (4, 1)] == [["P1"]] * 2  # a day that hides something stands for itself
+    assert n_made == [2, 1, 1]
+    new = {kind: table.slice(2) for kind, table in later.tables.items()}
+    events = events.extend([new], later.head)
+    assert [list_people(events, day) for day in (4, 19, 20, 31)] == [["P1"], ["P1", "P2"], *[["P1", "P2", "P3"]] * 2]
 
 
 def test_membership_of_text_is_that_of_pandas() -> None:
